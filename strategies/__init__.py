@@ -1,0 +1,1 @@
+"""What a hub and its silos agree on about an update. NumPy only; one method, one file."""

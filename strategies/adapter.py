@@ -1,0 +1,121 @@
+"""The adapter as plain arrays, and its algebra.
+
+An adapter is a dict from tensor name to float32 array. Names are those of PEFT's saved state dict
+(``...q_proj.lora_A.weight``, ``...embed_tokens.trainable_tokens_delta``), so that what is averaged is
+what ``PeftModel.from_pretrained`` loads. A second, private slice of the same LoRA pair has the same
+name with ``.private`` in place of ``.weight``: s(B1 A1 + B2 A2) = s [B1 B2][A1; A2].
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Adapter = dict[str, Array]
+Layout = dict[str, tuple[int, ...]]
+
+PARTS = ("A", "B", "rows", "private")
+ROWS = ".trainable_tokens_delta"
+
+
+def part(name: str) -> str:
+    """Return which part of an adapter a tensor belongs to: one of ``PARTS``."""
+    if name.endswith(".private"):
+        return "private"
+    if name.endswith(".lora_A.weight"):
+        return "A"
+    if name.endswith(".lora_B.weight"):
+        return "B"
+    if name.endswith(ROWS):
+        return "rows"
+    raise ValueError(f"{name!r} is no adapter tensor; its name should end in lora_A, lora_B or rows")
+
+
+def layout(adapter: Mapping[str, Array]) -> Layout:
+    """Return the shape of each tensor, by name, names sorted."""
+    return {name: tuple(adapter[name].shape) for name in sorted(adapter)}
+
+
+def size(shapes: Layout) -> int:
+    """Return the number of scalars in an adapter of these shapes."""
+    return sum(int(np.prod(shape)) for shape in shapes.values())
+
+
+def pick(adapter: Adapter, names: Iterable[str]) -> Adapter:
+    """Return the tensors with these names; a missing one raises ``KeyError``."""
+    return {name: adapter[name] for name in sorted(names)}
+
+
+def zip_with(rule: Callable[..., Array], *adapters: Adapter) -> Adapter:
+    """Return ``rule`` applied tensor by tensor to adapters of one layout."""
+    first = adapters[0]
+    if any(other.keys() != first.keys() for other in adapters[1:]):
+        raise ValueError("adapters of different layouts cannot be combined")
+    return {name: rule(*(adapter[name] for adapter in adapters)) for name in sorted(first)}
+
+
+def add(left: Adapter, right: Adapter) -> Adapter:
+    """Return ``left + right``."""
+    return zip_with(np.add, left, right)
+
+
+def subtract(left: Adapter, right: Adapter) -> Adapter:
+    """Return ``left - right``."""
+    return zip_with(np.subtract, left, right)
+
+
+def zeros(adapter: Adapter) -> Adapter:
+    """Return an adapter of the same layout that holds zeros."""
+    return zip_with(np.zeros_like, adapter)
+
+
+def norm(adapter: Adapter) -> float:
+    """Return the Euclidean norm over all tensors, summed in float64."""
+    return float(np.sqrt(sum(float(np.sum(np.square(x, dtype=np.float64))) for x in adapter.values())))
+
+
+def flatten(adapter: Adapter) -> Array:
+    """Return all tensors as one float32 vector, names sorted."""
+    if not adapter:
+        return np.zeros(0, np.float32)
+    return np.concatenate([np.ravel(adapter[n]) for n in sorted(adapter)]).astype(np.float32)
+
+
+def unflatten(vector: Array, shapes: Layout) -> Adapter:
+    """Return the adapter whose ``flatten`` is ``vector``; raises ``ValueError`` on another length."""
+    if vector.shape != (size(shapes),):
+        raise ValueError(f"{vector.shape=} does not hold the {size(shapes)} numbers of this adapter")
+    tensors, at = {}, 0
+    for name in sorted(shapes):
+        count = int(np.prod(shapes[name]))
+        tensors[name] = vector[at : at + count].reshape(shapes[name])
+        at += count
+    return tensors
+
+
+def sha256(adapter: Adapter) -> str:
+    """Return the SHA-256 of names, shapes and float32 bytes, as 64 hex digits."""
+    digest = hashlib.sha256()
+    for name in sorted(adapter):
+        tensor = np.ascontiguousarray(adapter[name], dtype="<f4")
+        digest.update(f"{name}{tensor.shape}".encode())
+        digest.update(tensor.tobytes())
+    return digest.hexdigest()
+
+
+def initial(name: str, shape: tuple[int, ...], seed: int) -> Array:
+    """Return the seeded first value of a LoRA tensor: Kaiming uniform for A, zeros for B (LoRA, 2106.09685).
+
+    The draw depends on the seed and the name alone, so every silo makes the same one and it need not travel.
+    """
+    if ".lora_A." not in name:
+        return np.zeros(shape, np.float32)
+    key = hashlib.sha256(f"{seed}:{name}".encode()).digest()[:16]
+    draw = np.random.Generator(np.random.Philox(key=np.frombuffer(key, np.uint64)))
+    bound = 1 / np.sqrt(shape[1])
+    return draw.uniform(-bound, bound, shape).astype(np.float32)

@@ -1,0 +1,23 @@
+"""The upper half of float32: two bytes a number, 8 bits of it significant, the full range."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from strategies.adapter import Array
+from strategies.codecs.codec import Codec, Wire, check
+
+
+def bfloat16() -> Codec:
+    """Send bfloat16 numbers, rounded to nearest even, as uint16 words."""
+
+    def encode(x: Array) -> tuple[Array, Wire]:
+        bits = x.astype(np.float32).view(np.uint32).astype(np.uint64)
+        rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+        return rounded.astype(np.uint16), {}
+
+    def decode(values: Array, side: Wire, size: int) -> Array:
+        words = check(values, np.uint16, size).astype(np.uint32)
+        return (words << np.uint32(16)).view(np.float32)
+
+    return Codec(encode, decode, narrows=True)

@@ -1,0 +1,94 @@
+"""What a strategy is: two halves as tuples of pure functions, and what it declares about itself.
+
+Memory goes in and comes back; nothing is hidden in an object. Strategies are composed by value
+(``fedavg()._replace(local=...)``), never by subclass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+from strategies.adapter import Adapter, part
+from strategies.scope import Scope
+
+Memory = dict[str, Any]  # name -> array; an empty dict where nothing is remembered
+
+
+class Weighted(NamedTuple):
+    """One silo's contribution, as a gather method sees it."""
+
+    silo: str
+    weight: float
+    update: Adapter
+
+
+def every_tensor(name: str, round_number: int) -> bool:
+    """Every tensor is trained in every round."""
+    return True
+
+
+def no_memory(adapter: Adapter) -> Memory:
+    """Nothing is remembered between rounds."""
+    return {}
+
+
+def gradient_as_is(name: str, gradient: Any, weight: Any, anchor: Any, memory: Memory) -> Any:
+    """The gradient is not corrected."""
+    return gradient
+
+
+def delta_as_is(delta: Adapter, memory: Memory) -> tuple[Adapter, Memory]:
+    """What is sent is what changed."""
+    return delta, memory
+
+
+class Local(NamedTuple):
+    """The silo half. Plain arithmetic, so that it takes NumPy arrays and Torch tensors alike."""
+
+    init: Callable[[Adapter], Memory] = no_memory
+    trainable: Callable[[str, int], bool] = every_tensor
+    step: Callable[[str, Any, Any, Any, Memory], Any] = gradient_as_is
+    finish: Callable[[Adapter, Memory], tuple[Adapter, Memory]] = delta_as_is
+
+
+def mean_as_is(mean: Adapter, adapter: Adapter, memory: Memory) -> tuple[Adapter, Memory]:
+    """The weighted mean of the updates is the step."""
+    return mean, memory
+
+
+def adapter_as_is(adapter: Adapter, memory: Memory) -> Adapter:
+    """Silos receive the merged adapter."""
+    return adapter
+
+
+class Strategy(NamedTuple):
+    """The hub half, its silo half, and what it declares.
+
+    For ``reduction="sum"`` the first argument of ``aggregate`` is the weighted mean of the updates; for
+    ``"gather"`` it is a list of ``Weighted``. Either way it returns the step that the outer optimizer takes.
+    Both are called once for every group of silos that merge a set of tensors.
+    """
+
+    scopes: dict[str, Scope]
+    local: Local = Local()
+    init: Callable[[Adapter], Memory] = no_memory
+    broadcast: Callable[[Adapter, Memory], Adapter] = adapter_as_is
+    aggregate: Callable[[Any, Adapter, Memory], tuple[Adapter, Memory]] = mean_as_is
+    reduction: Literal["sum", "gather"] = "sum"
+    domain: Literal["factor", "product", "core", "sketch"] = "factor"
+    mutates_base: bool = False
+    mixed_ranks: bool = False
+    private_rank: int = 0
+
+    def scope(self, name: str) -> Scope:
+        """Return the scope within which a tensor is merged."""
+        return self.scopes[part(name)]
+
+    def sent(self, name: str, round_number: int) -> bool:
+        """Return whether a silo sends this tensor in this round."""
+        return self.scope(name) != "silo" and self.local.trainable(name, round_number)
+
+    def changed(self, name: str, round_number: int) -> bool:
+        """Return whether a shared tensor may differ from its seeded start before this round begins."""
+        return any(self.sent(name, earlier) for earlier in range(1, round_number))

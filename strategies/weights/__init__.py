@@ -1,0 +1,1 @@
+"""Whose update counts how much."""
