@@ -56,7 +56,10 @@ def chain(links: Sequence[Codec]) -> Chain:
         return wire, wanted - _decode(links, wire, x.size)
 
     def decode(wire: Wire, size: int) -> Array:
-        decoded = _decode(links, wire, size)
+        try:
+            decoded = _decode(links, wire, size)
+        except KeyError as missing:
+            raise ValueError(f"the wire lacks {missing}") from missing
         if not np.all(np.isfinite(decoded)):
             raise ValueError("the update holds NaN or infinity")
         return decoded

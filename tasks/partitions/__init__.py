@@ -1,0 +1,1 @@
+"""How one corpus is dealt out to simulated silos."""

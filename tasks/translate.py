@@ -1,0 +1,27 @@
+"""Translation by prompt: a source sentence is given, its translation is learned. Scored by chrF++ (sacrebleu)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tasks.task import Example, Row, Task, example
+
+
+def translate(source: str = "en") -> Task:
+    """Learn to translate from the language whose text stands in the field ``source`` of each row."""
+
+    def read(row: Row) -> Example | None:
+        text, given = row["text"].strip(), (row.get(source) or "").strip()
+        if not text or not given:
+            return None
+        return example(row, text, prompt=f"{source}: {given}\n{row['lang']}: ")
+
+    return Task(read, score)
+
+
+def score(answers: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
+    """Return ``chrf++``, from 0 to 100, of the answers against the examples' text."""
+    from sacrebleu.metrics import CHRF
+
+    corpus = CHRF(word_order=2).corpus_score(list(answers), [[e.text for e in examples]])
+    return {"chrf++": float(corpus.score)}
