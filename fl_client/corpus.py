@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from fl_client.config import ConfigError
+
 Row = dict[str, Any]
 
 LOADERS = {".txt": "text", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
@@ -21,7 +23,7 @@ LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Z][a-z]{3})?(-[A-Z]{2})?")
 UNKNOWN = "und"
 
 
-class CorpusError(ValueError):
+class CorpusError(ConfigError):
     """Text that cannot be used, with the file and what to do about it."""
 
 

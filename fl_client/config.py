@@ -1,0 +1,147 @@
+"""A study: the few independent choices that hub and silos share. One file drives simulation and deployment.
+
+The same keys stand in ``study.toml``, in ``[tool.flwr.app.config]`` and behind ``--set``: those of ``[study]``
+by their own names, the others with their table's (``train.steps``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+Scalar = str | int | float | bool
+
+
+class ConfigError(ValueError):
+    """A study that cannot be run as written, in one plain sentence."""
+
+
+class Section(BaseModel):
+    """A table of the study file: unknown keys are refused, values do not change once read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
+
+
+class Model(Section):
+    """The base model and the adapter trained on it."""
+
+    base: str = Field("builtin:tiny", min_length=1)
+    rank: int = Field(16, ge=1, le=1024)
+    alpha: float = Field(32, gt=0)
+    targets: str = Field("all-linear", min_length=1)
+    rows: Literal["scripts", "none"] = "scripts"
+
+
+class Train(Section):
+    """One silo's work in one round."""
+
+    steps: int = Field(10, ge=1)
+    batch_size: int = Field(8, ge=1)
+    length: int = Field(96, ge=8)
+    lr: float = Field(5e-3, gt=0)
+    decay: float = Field(0.1, gt=0, le=1)
+    clip: float = Field(1.0, gt=0)
+    keep_optimizer: bool = True
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    threads: int = Field(1, ge=0)
+
+
+class Alone(Section):
+    """The safety rail: what each silo reaches by itself, with a learning rate of its own."""
+
+    enabled: bool = True
+    rates: str = "0.0025,0.005,0.01"
+    margin: float = Field(0.0, ge=0, lt=1)
+
+    def lrs(self) -> list[float]:
+        """Return the learning rates tried; raises ``ConfigError``."""
+        try:
+            rates = [float(rate) for rate in self.rates.split(",")]
+        except ValueError:
+            rates = []
+        if not rates or min(rates) <= 0:
+            raise ConfigError(f"alone.rates={self.rates!r} must be numbers above 0 with commas between")
+        return rates
+
+
+class Evaluate(Section):
+    """How much held-out text is read: at most so many characters for each silo, language and split."""
+
+    characters: int = Field(6000, ge=100)
+    answers: int = Field(16, ge=1)
+
+
+class Simulation(Section):
+    """The silos of a simulated study. A real silo has its own data and ignores this table."""
+
+    data: str = "cldr"
+    languages: str = "as,or,ne,sat"
+    silos: int = Field(8, ge=0)
+    partition: str = "by_language()"
+    characters: int = Field(0, ge=0)
+    pooled: bool = False
+
+
+class Study(Section):
+    """Every choice of a study, with its default."""
+
+    name: str = Field("demo", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    task: str = "causal_lm()"
+    strategy: str = "fedavg(lora='language', rows='language')"
+    weights: str = "bytes()"
+    outer: str = "mean()"
+    codec: str = "bfloat16()"
+    schedule: str = "sync()"
+    rounds: int = Field(6, ge=1)
+    seed: int = Field(7, ge=0)
+    home: str = ""
+    model: Model = Model()
+    train: Train = Train()
+    alone: Alone = Alone()
+    evaluate: Evaluate = Evaluate()
+    simulation: Simulation = Simulation()
+
+
+def flat(study: Study) -> dict[str, Scalar]:
+    """Return the study as flat keys and scalars, the form in which Flower carries it."""
+    pairs: dict[str, Scalar] = {}
+    for key, value in study.model_dump().items():
+        if isinstance(value, dict):
+            pairs |= {f"{key}.{inner}": scalar for inner, scalar in value.items()}
+        else:
+            pairs[key] = value
+    return pairs
+
+
+def from_flat(pairs: Mapping[str, Any]) -> Study:
+    """Return the study with these flat keys, the rest at their defaults; raises ``ConfigError``."""
+    known = flat(Study())
+    nested: dict[str, Any] = {}
+    for key, value in pairs.items():
+        if key not in known:
+            near = get_close_matches(key, known, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+            raise ConfigError(f"unknown key {key!r}; {hint}")
+        table, _, name = key.rpartition(".")
+        (nested.setdefault(table, {}) if table else nested)[name] = value
+    try:
+        return Study.model_validate(nested)
+    except ValidationError as error:
+        raise ConfigError(_plain(error)) from None
+
+
+def digest(study: Study) -> str:
+    """Return the SHA-256 that identifies a study, whatever folder it runs in."""
+    pairs = flat(study) | {"home": ""}
+    return hashlib.sha256(json.dumps(pairs, sort_keys=True).encode()).hexdigest()
+
+
+def _plain(error: ValidationError) -> str:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    return f"{key}={first['input']!r} is not allowed: {first['msg'].lower()}"

@@ -1,0 +1,59 @@
+"""What a silo must remember between rounds, on its own disk: codec residual, private adapter, optimizer.
+
+One file a round, written whole or not at all. A round that is asked again starts from the same earlier file, so
+training it twice gives the same bits.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from safetensors.numpy import load_file, save
+
+from strategies.adapter import Adapter
+
+NAME = re.compile(r"round-(\d{5})\.safetensors")
+
+
+def path(home: Path, number: int) -> Path:
+    """Return where the memory of a round lies."""
+    return home / "memory" / f"round-{number:05d}.safetensors"
+
+
+def rounds(home: Path) -> list[int]:
+    """Return the rounds of which a memory is kept, oldest first."""
+    names = (NAME.fullmatch(p.name) for p in (home / "memory").glob("round-*.safetensors"))
+    return sorted(int(match[1]) for match in names if match)
+
+
+def recall(home: Path, before: int) -> Adapter:
+    """Return the newest memory from before a round; empty if there is none."""
+    earlier = [number for number in rounds(home) if number < before]
+    return load_file(path(home, earlier[-1])) if earlier else {}
+
+
+def keep(home: Path, number: int, arrays: Adapter, best: int) -> None:
+    """Write the memory of a round durably; of earlier ones, only the last and that of the best round stay."""
+    write_whole(path(home, number), save(arrays))
+    earlier = [n for n in rounds(home) if n < number]
+    stays = {*earlier[-1:], *[n for n in earlier if n <= best][-1:]}
+    for old in set(earlier) - stays:
+        path(home, old).unlink()
+
+
+def write_whole(target: Path, content: bytes) -> None:
+    """Write a file so that after a crash it is there whole or not at all: temporary, fsync, rename, fsync."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(target.name + ".part")
+    with temporary.open("wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.replace(target)
+    folder = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,0 +1,137 @@
+"""All that travels between hub and silo, and the codes of what can go wrong.
+
+Arrays travel as one safetensors blob, whose header is checked against what the study expects before anything is
+used; everything else is numbers and short names. Nothing that arrives is unpickled or imported.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple
+
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from strategies.adapter import Adapter
+
+CODES = {
+    "text_missing": "the silo has no text for this task",
+    "base_differs": "the silo's base model is not the study's",
+    "basis_differs": "the silo makes another seeded adapter than the study's",
+    "not_finite": "training diverged: the update holds NaN or infinity",
+    "out_of_memory": "the silo ran out of memory; lower train.batch_size or train.length",
+    "malformed": "the message could not be read",
+    "internal": "the silo failed; its own log says why",
+}
+BLOB = "safetensors"
+
+
+class Fault(Exception):
+    """Something went wrong in a silo. Only the code leaves it; ``detail`` stays in the silo's log."""
+
+    def __init__(self, code: str, detail: str = "") -> None:
+        super().__init__(f"{CODES[code]}: {detail}" if detail else CODES[code])
+        self.code = code
+
+
+class Order(NamedTuple):
+    """What a hub asks of a silo, beside arrays."""
+
+    after: int = 0  # the rounds that went into the adapter sent; training it is round ``after + 1``
+    scripts: str = ""  # ISO 15924 codes, commas between: whose token rows are trained
+    start_sha256: str = ""  # of the seeded adapter that everyone starts from
+    best: int = 0  # the round whose adapter is the best so far; a silo keeps its memory of it
+    final: bool = False  # evaluate on the test split and choose what to serve
+
+    @property
+    def round(self) -> int:
+        """The round that training this adapter belongs to, counted from 1."""
+        return self.after + 1
+
+
+class Reply(NamedTuple):
+    """What a silo answers: arrays, numbers by name, short facts, or a code."""
+
+    arrays: Adapter
+    metrics: dict[str, float]
+    facts: dict[str, Any]
+    code: str
+    bytes: int
+
+
+def pack(arrays: Adapter) -> ArrayRecord:
+    """Return a record that holds the arrays as one blob."""
+    blob = save(arrays)
+    return ArrayRecord({"blob": Array(dtype="uint8", shape=(len(blob),), stype=BLOB, data=blob)})
+
+
+def unpack(record: ArrayRecord) -> tuple[Adapter, int]:
+    """Return the arrays of a record and the bytes they took; raises ``Fault`` on anything else."""
+    try:
+        item = record["blob"]
+        if set(record) != {"blob"} or item.stype != BLOB:
+            raise Fault("malformed", "not one safetensors blob")
+        return load(item.data), len(item.data)
+    except (KeyError, SafetensorError, ValueError, TypeError) as error:
+        raise Fault("malformed", type(error).__name__) from error
+
+
+def order(asked: Order, arrays: Adapter | None = None) -> RecordDict:
+    """Return the content of a message to a silo."""
+    content = RecordDict({"order": ConfigRecord(asked._asdict())})
+    if arrays:
+        content["adapter"] = pack(arrays)
+    return content
+
+
+def read_order(message: Message) -> tuple[Order, Adapter]:
+    """Return what a hub asks, and the adapter it sent (empty if none)."""
+    try:
+        asked = Order(**message.content.config_records["order"])  # type: ignore[arg-type]
+    except (KeyError, TypeError) as error:
+        raise Fault("malformed", str(error)) from error
+    if "adapter" not in message.content.array_records:
+        return asked, {}
+    return asked, unpack(message.content.array_records["adapter"])[0]
+
+
+def answer(
+    message: Message,
+    metrics: dict[str, float],
+    facts: dict[str, Any],
+    arrays: Adapter | None = None,
+) -> Message:
+    """Return a silo's reply; ``facts`` travel as JSON."""
+    content = RecordDict(
+        {
+            "metrics": MetricRecord({name: float(value) for name, value in metrics.items()}),
+            "facts": ConfigRecord({"json": json.dumps(facts, sort_keys=True)}),
+        }
+    )
+    if arrays is not None:
+        content["update"] = pack(arrays)
+    return Message(content, reply_to=message)
+
+
+def fault(message: Message, code: str) -> Message:
+    """Return a reply that carries nothing but a code."""
+    return Message(RecordDict({"fault": ConfigRecord({"code": code})}), reply_to=message)
+
+
+def read_reply(message: Message) -> Reply:
+    """Return what a silo answered. A reply that cannot be read counts as the code ``malformed``."""
+    if message.has_error():
+        return Reply({}, {}, {}, "internal", 0)
+    records = message.content
+    if "fault" in records.config_records:
+        code = str(records.config_records["fault"].get("code"))
+        return Reply({}, {}, {}, code if code in CODES else "malformed", 0)
+    try:
+        metrics = {k: float(v) for k, v in records.metric_records["metrics"].items()}  # type: ignore[arg-type]
+        facts = json.loads(str(records.config_records["facts"]["json"]))
+        held = records.array_records.get("update")
+        arrays, size = unpack(held) if held is not None else ({}, 0)
+        return Reply(arrays, metrics, dict(facts), "", size)
+    except (Fault, KeyError, TypeError, ValueError):
+        return Reply({}, {}, {}, "malformed", 0)

@@ -1,0 +1,144 @@
+"""The base model, kept warm, with one PEFT adapter that is written and read as plain arrays."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from peft import LoraConfig, get_peft_model
+
+from fl_client import bases
+from fl_client.config import ConfigError, Model
+from strategies import adapter as algebra
+from strategies.adapter import Adapter
+
+SCRIPT_NAMES = {
+    "Arab": "ARABIC", "Beng": "BENGALI", "Deva": "DEVANAGARI", "Gujr": "GUJARATI", "Guru": "GURMUKHI",
+    "Knda": "KANNADA", "Latn": "LATIN", "Mlym": "MALAYALAM", "Mtei": "MEETEI MAYEK",
+    "Olck": "OL CHIKI", "Orya": "ORIYA", "Taml": "TAMIL", "Telu": "TELUGU",
+}  # fmt: skip
+
+
+class Warm(NamedTuple):
+    """A base model with an adapter on it. ``tensors`` are views into the parameters, by adapter tensor name."""
+
+    model: Any
+    tokenizer: Any
+    parameters: dict[str, torch.nn.Parameter]
+    tensors: dict[str, tuple[str, tuple[slice, ...]]]
+    start: Adapter
+    peft_config: dict[str, Any]
+    end: int
+
+    def tokenize(self, texts: list[str]) -> list[list[int]]:
+        """Return the token ids of each text, without marks."""
+        return list(self.tokenizer(texts, add_special_tokens=False)["input_ids"]) if texts else []
+
+
+def warm(options: Model, private_rank: int, scripts: str, seed: int) -> Warm:
+    """Return the model ready for training, from a cache where it was loaded before; its adapter is at its start."""
+    return _warm(options, private_rank, scripts, seed)
+
+
+@lru_cache(maxsize=2)
+def _warm(options: Model, private_rank: int, scripts: str, seed: int) -> Warm:
+    base, tokenizer = bases.model(options.base), bases.tokenizer(options.base)
+    rows = token_rows(tokenizer, scripts) if options.rows == "scripts" else []
+    rank = options.rank + private_rank
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=options.alpha * rank / options.rank,  # type: ignore[arg-type]
+        target_modules=_targets(options.targets),
+        trainable_token_indices=rows or None,
+        task_type="CAUSAL_LM",
+    )
+    try:
+        model = get_peft_model(base, config)
+    except ValueError as error:
+        raise ConfigError(f"model.targets={options.targets!r} does not fit this base: {error}") from None
+    parameters = {_name(n): p for n, p in model.named_parameters() if p.requires_grad}
+    tensors = dict(_views(parameters, options.rank, private_rank))
+    end = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else 0
+    made = Warm(model, tokenizer, parameters, tensors, {}, _peft_config(config), end)
+    return made._replace(start=_start(made, seed))
+
+
+def _targets(value: str) -> str | list[str]:
+    return value if value == "all-linear" else [name.strip() for name in value.split(",")]
+
+
+def _name(parameter: str) -> str:
+    return parameter.replace(".default", "")
+
+
+def _views(parameters: dict[str, torch.nn.Parameter], rank: int, private: int) -> Any:
+    everything, shared, own = slice(None), slice(0, rank), slice(rank, rank + private)
+    for name in parameters:
+        kind = algebra.part(name)
+        if kind == "rows" or not private:
+            yield name, (name, (everything,))
+            continue
+        of_rank = (lambda s: (s,)) if kind == "A" else (lambda s: (everything, s))
+        yield name, (name, of_rank(shared))
+        yield name.removesuffix(".weight") + ".private", (name, of_rank(own))
+
+
+def _start(made: Warm, seed: int) -> Adapter:
+    read_now = read(made)
+    return {
+        name: value if algebra.part(name) == "rows" else algebra.initial(name, value.shape, seed)
+        for name, value in read_now.items()
+    }
+
+
+def _peft_config(config: LoraConfig) -> dict[str, Any]:
+    plain = config.to_dict()
+    plain["target_modules"] = (
+        sorted(config.target_modules) if isinstance(config.target_modules, (set, list)) else config.target_modules
+    )
+    plain["inference_mode"] = True
+    return dict(json.loads(json.dumps(plain, default=str, sort_keys=True)))
+
+
+def write(made: Warm, tensors: Adapter) -> None:
+    """Set the adapter: the given tensors, and the seeded start where one is missing."""
+    with torch.no_grad():
+        for name, (parameter, where) in made.tensors.items():
+            value = np.array(tensors.get(name, made.start[name]), dtype=np.float32)
+            made.parameters[parameter][where].copy_(torch.from_numpy(value))
+
+
+def read(made: Warm) -> Adapter:
+    """Return a copy of the adapter as float32 arrays."""
+    return {
+        name: made.parameters[parameter].detach()[where].float().cpu().numpy().copy()
+        for name, (parameter, where) in made.tensors.items()
+    }
+
+
+def token_rows(tokenizer: Any, scripts: str) -> list[int]:
+    """Return the ids of the token rows to train: single bytes, and tokens whose letters are all of these scripts.
+
+    The list depends on the tokenizer and on public names of scripts alone, never on anyone's text.
+    """
+    names = tuple(SCRIPT_NAMES[s] for s in scripts.split(",") if s in SCRIPT_NAMES)
+    marks = set(tokenizer.all_special_ids)
+    return [
+        token
+        for token in range(len(tokenizer))
+        if token not in marks and _wanted(tokenizer.convert_ids_to_tokens(token), tokenizer, token, names)
+    ]
+
+
+def _wanted(symbol: str, tokenizer: Any, token: int, names: tuple[str, ...]) -> bool:
+    if len(symbol) == 1 or (symbol.startswith("<0x") and symbol.endswith(">")):
+        return True
+    letters = [c for c in tokenizer.decode([token]) if c.isalpha() or unicodedata.category(c)[0] == "M"]
+    return bool(names and letters) and all(
+        unicodedata.name(c, "").startswith(names) for c in letters
+    )
+

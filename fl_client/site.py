@@ -1,0 +1,86 @@
+"""What a silo holds: its text, split and counted. Simulated silos share one corpus, dealt out by a partition."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+
+from fl_client import corpus, spec
+from fl_client.config import ConfigError, Study
+from tasks.task import Example, Site, Task
+
+SPLITS = ("train", "valid", "test")
+
+
+def simulated(study: Study) -> tuple[Site, ...]:
+    """Return the sites of a simulated study, in the order of its silos; raises ``ConfigError`` or ``CorpusError``."""
+    return _deal(study.task, study.seed, study.evaluate.characters, study.simulation.model_dump_json())
+
+
+@lru_cache(maxsize=2)
+def _deal(task: str, seed: int, held_out: int, simulation: str) -> tuple[Site, ...]:
+    options = Study.model_fields["simulation"].annotation.model_validate_json(simulation)  # type: ignore[union-attr]
+    wanted = [lang.strip() for lang in options.languages.split(",") if lang.strip()]
+    examples = _read(options.data, wanted, spec.build(task, "task"))
+    try:
+        piles = spec.build(options.partition, "partition")(examples, options.silos, seed)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    sites = tuple(_site(name, pile, options.characters, held_out) for name, pile in piles.items())
+    return (_pool(sites),) if options.pooled else sites
+
+
+def _read(data: str, wanted: list[str], task: Task) -> list[Example]:
+    kept: list[Example] = []
+    seen: set[tuple[str, str]] = set()
+    spoken: set[str] = set()
+    for row in corpus.read(data):
+        spoken.add(row["lang"])
+        if wanted and row["lang"] not in wanted:
+            continue
+        example = task.read(row)
+        if example is not None and (example.prompt, example.text) not in seen:
+            seen.add((example.prompt, example.text))
+            kept.append(example)
+    missing = sorted(set(wanted) - {e.lang for e in kept})
+    if missing:
+        raise ConfigError(
+            f"no text for this task in {', '.join(missing)} in {data}; "
+            f"it has {', '.join(sorted(spoken))}: change simulation.languages or add text"
+        )
+    return kept
+
+
+def _site(name: str, pile: list[Example], characters: int, held_out: int) -> Site:
+    limits = {"train": characters, "valid": held_out, "test": held_out}
+    parts = {s: _trim([e for e in pile if e.split == s], limits[s]) for s in SPLITS}
+    for split, kept in parts.items():
+        if not kept:
+            raise ConfigError(
+                f"silo {name} has no text in its {split} split; give it more text or make fewer silos"
+            )
+    return Site(name, **{s: tuple(kept) for s, kept in parts.items()})
+
+
+def _trim(examples: Iterable[Example], characters: int) -> list[Example]:
+    """Keep examples of each language until so many characters are there; 0 keeps all."""
+    kept: list[Example] = []
+    held: dict[str, int] = {}
+    for example in examples:
+        if not characters or held.get(example.lang, 0) < characters:
+            kept.append(example)
+            held[example.lang] = held.get(example.lang, 0) + len(example.text)
+    return kept
+
+
+def _pool(sites: tuple[Site, ...]) -> Site:
+    train, valid, test = (tuple(e for s in sites for e in getattr(s, split)) for split in SPLITS)
+    return Site("pooled", train, valid, test)
+
+
+def by_language(examples: Iterable[Example]) -> dict[str, list[Example]]:
+    """Return the examples by language, languages sorted."""
+    spoken: dict[str, list[Example]] = {}
+    for example in examples:
+        spoken.setdefault(example.lang, []).append(example)
+    return dict(sorted(spoken.items()))

@@ -1,0 +1,1 @@
+"""What runs at the hub: the rounds, their record, and the simulation of a whole federation."""

@@ -1,0 +1,70 @@
+"""Who merges with whom in a study: the groups of each silo, and what each of them receives."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from fl_server.silos import Silo
+from strategies import adapter as algebra
+from strategies.adapter import Adapter
+from strategies.scope import finest, group, languages
+from strategies.strategy import Strategy
+
+
+class Cohort(NamedTuple):
+    """The silos of a study and, for each, the tensors that it shares in each of its groups."""
+
+    silos: list[Silo]
+    groups: dict[str, dict[str, list[str]]]  # silo -> group -> tensor names
+
+
+def gather(silos: list[Silo], strategy: Strategy, tensors: list[str]) -> Cohort:
+    """Return the groups of each silo for the shared tensors of a study."""
+    groups: dict[str, dict[str, list[str]]] = {}
+    for silo in silos:
+        own = groups.setdefault(silo.name, {})
+        for name in tensors:
+            within = group(strategy.scope(name), silo.language, silo.name)
+            own.setdefault(within, []).append(name)
+    return Cohort(silos, groups)
+
+
+def scripts(silos: list[Silo]) -> str:
+    """Return the scripts of the silos' languages, sorted, commas between: whose token rows are trained."""
+    spoken = {lang for silo in silos for lang in silo.counts}
+    return ",".join(sorted({languages()[lang].script for lang in spoken if lang in languages()}))
+
+
+def start(cohort: Cohort, shared: Adapter) -> dict[str, Adapter]:
+    """Return the first adapter of every group."""
+    return {
+        within: algebra.pick(shared, names)
+        for own in cohort.groups.values()
+        for within, names in own.items()
+    }
+
+
+def adapter_of(cohort: Cohort, silo: str, groups: dict[str, Adapter]) -> Adapter:
+    """Return all shared tensors as one silo receives them."""
+    return {name: x for within in cohort.groups[silo] for name, x in groups[within].items()}
+
+
+def folder_of(cohort: Cohort, silo: Silo, strategy: Strategy) -> str:
+    """Return the name of the adapter that a silo's language is released under: that of its narrowest group."""
+    names = [name for own in cohort.groups[silo.name].values() for name in own]
+    return group(finest({strategy.scope(name) for name in names}), silo.language, silo.name)
+
+
+def components(cohort: Cohort) -> list[list[str]]:
+    """Return the silos that are linked by sharing some group, directly or through others, as lists of names."""
+    linked: list[tuple[set[str], set[str]]] = []  # (silos, groups)
+    for silo, own in cohort.groups.items():
+        silos, groups = {silo}, set(own)
+        apart = []
+        for other in linked:
+            if other[1] & groups:
+                silos, groups = silos | other[0], groups | other[1]
+            else:
+                apart.append(other)
+        linked = [*apart, (silos, groups)]
+    return sorted(sorted(silos) for silos, _ in linked)

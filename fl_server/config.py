@@ -1,0 +1,84 @@
+"""Read a study file, build its parts, refuse what cannot work: everything that can be known before any training."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from fl_client import spec
+from fl_client.config import ConfigError, Scalar, Study, flat, from_flat
+from strategies.combine import Parts, refusals
+from strategies.schedules.schedule import Schedule
+
+
+def read(path: Path | None, overrides: Iterable[str] = ()) -> Study:
+    """Return the study of a TOML file (or the built-in one) with ``key=value`` overrides; raises ``ConfigError``."""
+    pairs = _pairs(path) if path else {}
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {override!r} has no '='; write it as key=value")
+        pairs[key.strip()] = _scalar(value.strip())
+    return from_flat(pairs)
+
+
+def build(study: Study) -> tuple[Parts, Schedule]:
+    """Return the parts that a study names; raises ``ConfigError`` where one is unknown or they do not fit together."""
+    parts = Parts(
+        strategy=spec.build(study.strategy, "strategy"),
+        weights=spec.build(study.weights, "weights"),
+        outer=spec.build(study.outer, "outer"),
+        codec=spec.codec(study.codec),
+    )
+    schedule: Schedule = spec.build(study.schedule, "schedule")
+    for kind, text in (("task", study.task), ("partition", study.simulation.partition)):
+        spec.build(text, kind)
+    study.alone.lrs()
+    for refusal in refusals(parts):
+        raise ConfigError(str(refusal))
+    return parts, schedule
+
+
+def toml(study: Study) -> str:
+    """Return the study as a study file, every key written out; ``home`` is left out, it names a machine."""
+    tables: dict[str, list[str]] = {"study": []}
+    for key, value in flat(study).items():
+        table, _, name = key.rpartition(".")
+        if key != "home":
+            tables.setdefault(table or "study", []).append(f"{name} = {_toml(value)}")
+    return "\n".join(f"[{table}]\n" + "\n".join(lines) + "\n" for table, lines in tables.items())
+
+
+def _pairs(path: Path) -> dict[str, Any]:
+    try:
+        tables = tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"no study file {path}; give a TOML file, or none for the built-in study") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"{path} is no study file: {error}") from None
+    pairs: dict[str, Any] = {}
+    for table, content in tables.items():
+        if not isinstance(content, dict):
+            raise ConfigError(f"{path}: {table!r} stands outside a table; put it under [study]")
+        prefix = "" if table == "study" else f"{table}."
+        pairs |= {f"{prefix}{key}": value for key, value in content.items()}
+    return pairs
+
+
+def _scalar(text: str) -> Scalar:
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+    return value if isinstance(value, (str, int, float, bool)) else text
+
+
+def _toml(value: Scalar) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{escaped}"'
+    return repr(value)

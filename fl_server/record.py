@@ -1,0 +1,107 @@
+"""The folder of a run: what people keep. One JSON line a round, the adapters, the report and where it came from."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from fl_client.config import ConfigError, Study, digest
+from fl_client.memory import write_whole
+from fl_server import config
+
+Line = dict[str, Any]
+
+
+def claim(folder: Path, study: Study, resume: bool) -> None:
+    """Make a run folder, or take up an unfinished one of the same study; raises ``ConfigError``, and changes nothing."""
+    note = folder / "provenance.json"
+    if not note.exists():
+        if folder.exists() and any(folder.iterdir()):
+            raise ConfigError(f"{folder} is not empty and holds no run; choose another --out")
+        if resume:
+            raise ConfigError(f"{folder} holds no run to resume; start one with --out {folder}")
+        write_whole(folder / "study.toml", config.toml(study).encode())
+        write_whole(note, json.dumps(provenance(study), indent=1).encode())
+        return
+    if json.loads(note.read_text())["study_sha256"] != digest(study):
+        raise ConfigError(f"{folder} belongs to another study; choose another --out")
+    if not resume:
+        raise ConfigError(f"{folder} holds this study already; continue it with --resume {folder}")
+
+
+def provenance(study: Study) -> Line:
+    """Return what made this run: the study's hash, versions, the processor, the date."""
+    return {
+        "study_sha256": digest(study),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "cpu": cpu(),
+        "cores": os.cpu_count(),
+        "packages": {name: _version(name) for name in ("bhasha-fl", "flwr", "numpy", "torch", "peft", "transformers")},
+    }
+
+
+def cpu() -> str:
+    """Return the processor's name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def lines(folder: Path) -> list[Line]:
+    """Return the lines of the rounds recorded so far; a last line that was cut short is left out."""
+    path = folder / "rounds.jsonl"
+    if not path.exists():
+        return []
+    whole = path.read_text().split("\n")[:-1]
+    return [json.loads(line) for line in whole]
+
+
+def append(folder: Path, line: Line) -> None:
+    """Add the line of a round, durably."""
+    with (folder / "rounds.jsonl").open("a") as stream:
+        stream.write(json.dumps(line, sort_keys=True) + "\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def rewind(folder: Path, number: int) -> None:
+    """Drop the lines of rounds after ``number``: they were never committed."""
+    kept = [line for line in lines(folder) if line["round"] <= number]
+    text = "".join(json.dumps(line, sort_keys=True) + "\n" for line in kept)
+    write_whole(folder / "rounds.jsonl", text.encode())
+
+
+def best(recorded: list[Line], silos: list[str]) -> int:
+    """Return the round (1 or later) whose adapter did best on these silos' validation text, 0 if none was scored."""
+    reached = {
+        line["round"]: mean
+        for line in recorded
+        if line["round"] > 0 and (mean := _mean(line, silos)) is not None
+    }
+    return min(reached, key=lambda number: (reached[number], number), default=0)
+
+
+def _mean(line: Line, silos: list[str]) -> float | None:
+    scores = [line["silos"][silo]["valid"] for silo in silos if line["silos"].get(silo, {}).get("valid")]
+    if not scores:
+        return None
+    each = [sum(s["bits"] for s in own.values()) / sum(s["bytes"] for s in own.values()) for own in scores]
+    return sum(each) / len(each)

@@ -1,0 +1,135 @@
+"""The end of a study: every silo scores the best round on its test text, adapters are written, the report is made."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from fl_client import export, messages
+from fl_client.memory import write_whole
+from fl_server import cohort as cohorts
+from fl_server import journal, record, report, rounds, silos
+from fl_server.rounds import Run
+from strategies import adapter as algebra
+from strategies.adapter import Adapter
+from strategies.scope import languages
+
+Table = dict[str, Any]
+
+
+def release(run: Run, state: journal.State) -> Table:
+    """Score, write ``adapter/`` and the report; return the report."""
+    scored: dict[str, Table] = {}
+    for silo, reply in silos.ask(run.grid, "evaluate", rounds.broadcast(run, state, final=True)):
+        if reply.code:
+            raise rounds.RoundFailed(f"{silo.name} could not be scored: {messages.CODES[reply.code]}")
+        own = {what: rounds.by_language(reply.metrics, what) for what in ("base", "alone", "together")}
+        scored[silo.name] = own | {"served": reply.facts["served"]}
+    released = adapters(run, state)
+    made = _report(run, scored, released)
+    write_whole(run.folder / "report.json", json.dumps(made, indent=1, ensure_ascii=False).encode())
+    write_whole(run.folder / "report.html", report.html(made).encode())
+    return made
+
+
+def adapters(run: Run, state: journal.State) -> dict[str, tuple[int, Adapter]]:
+    """Write the best round of each narrowest group as a PEFT folder; return round and adapter by folder."""
+    recorded, found = record.lines(run.folder), {}
+    for members in cohorts.components(run.cohort):
+        best = record.best(recorded, members) or state.round
+        kept = state if best == state.round else journal.recall(run.folder / "journal", best)
+        if kept is None:
+            raise rounds.RoundFailed(f"the record of round {best} in {run.folder} is damaged")
+        for silo in (s for s in run.cohort.silos if s.name in members):
+            name = cohorts.folder_of(run.cohort, silo, run.parts.strategy)
+            found[name] = (best, cohorts.adapter_of(run.cohort, silo.name, kept.adapter))
+    for name, (_, adapter) in found.items():
+        export.write(run.folder / "adapter" / name, adapter, run.peft_config, run.study.model.base)
+    return found
+
+
+def _report(run: Run, scored: dict[str, Table], released: dict[str, tuple[int, Adapter]]) -> Table:
+    recorded = record.lines(run.folder)
+    everything = {f"{folder}/{n}": x for folder, (_, a) in released.items() for n, x in a.items()}
+    dense = algebra.size(rounds.sent_layout(run, 1)) * 4 * len(run.cohort.silos) * (len(recorded) - 1)
+    return {
+        "schema": 1,
+        "study": run.study.model_dump(exclude={"home"}),
+        "seed": run.study.seed,
+        "rounds_completed": recorded[-1]["round"],
+        "silos": [silo.name for silo in run.cohort.silos],
+        "languages": _languages(run, scored, recorded),
+        "silo_scores": {s.name: _silo(s, scored[s.name]) for s in run.cohort.silos},
+        "curves": curves(recorded),
+        "released_round": {folder: number for folder, (number, _) in released.items()},
+        "adapters": sorted(released),
+        "bytes": {"down": _sum(recorded, "down"), "up": _sum(recorded, "up"), "dense_up": dense},
+        "wall_s": round(sum(line["seconds"] for line in recorded), 1),
+        "adapter_sha256": algebra.sha256(everything),
+    }
+
+
+def _languages(run: Run, scored: dict[str, Table], recorded: list[record.Line]) -> Table:
+    table = {}
+    for lang in sorted({lang for silo in run.cohort.silos for lang in silo.counts}):
+        held = [silo for silo in run.cohort.silos if lang in silo.counts]
+        own = [silo.name for silo in run.cohort.silos if silo.language == lang]
+        table[lang] = {
+            "name": languages()[lang].name if lang in languages() else lang,
+            "silos": len(held),
+            "train_bytes": sum(silo.counts[lang].bytes for silo in held),
+            "before": _pooled([scored[s.name]["base"] for s in held], lang),
+            "alone": _pooled([scored[s.name]["alone"] for s in held], lang),
+            "after": _pooled([scored[s.name]["together"] for s in held], lang),
+            "traffic": {way: _sum(recorded, way, own) for way in ("down", "up")},
+        }
+    return table
+
+
+def _pooled(scores: list[Table], lang: str) -> dict[str, float] | None:
+    rows = [score[lang] for score in scores if lang in score]
+    if not rows:
+        return None
+    found = {"bits_per_byte": sum(r["bits"] for r in rows) / sum(r["bytes"] for r in rows)}
+    for name in sorted(set(rows[0]) - {"bits", "bytes"}):
+        found[name] = sum(row[name] for row in rows) / len(rows)
+    return {name: round(value, 6) for name, value in found.items()}
+
+
+def _silo(silo: silos.Silo, own: Table) -> Table:
+    def overall(what: str) -> float | None:
+        rows = own[what].values()
+        bits = sum(r["bits"] for r in rows)
+        return round(bits / sum(r["bytes"] for r in rows), 6) if rows else None
+
+    return {
+        "language": silo.language,
+        "before": overall("base"),
+        "alone": overall("alone"),
+        "together": overall("together"),
+        "served": own["served"],
+    }
+
+
+def curves(recorded: list[record.Line]) -> dict[str, list[list[float]]]:
+    """Return validation bits per byte by language, as pairs of round and value."""
+    found: dict[str, list[list[float]]] = {}
+    for line in recorded:
+        bits: dict[str, list[float]] = {}
+        for note in line["silos"].values():
+            for lang, score in note.get("valid", {}).items():
+                held = bits.setdefault(lang, [0.0, 0.0])
+                held[0] += score["bits"]
+                held[1] += score["bytes"]
+        for lang, (total, size) in sorted(bits.items()):
+            found.setdefault(lang, []).append([line["round"], round(total / size, 6)])
+    return found
+
+
+def _sum(recorded: list[record.Line], way: str, names: list[str] | None = None) -> int:
+    return sum(
+        int(note.get(way, 0))
+        for line in recorded
+        for name, note in line["silos"].items()
+        if names is None or name in names
+    )

@@ -1,0 +1,122 @@
+"""The silos of a study: who they are, how they are asked, and whose reply is refused and why."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from flwr.app import RecordDict
+from flwr.serverapp import Grid
+
+from fl_client import messages
+from fl_client.config import ConfigError
+from fl_client.messages import Order, Reply
+from strategies.adapter import Adapter, Layout, size, unflatten
+from strategies.codecs.codec import Chain
+from strategies.weights.weight import Counts, Weight, total
+
+LOG = logging.getLogger("bhasha_fl.hub")
+POLL_S = 0.05
+CARD_S = 600.0
+MOST = 2.0**14  # what the accumulator takes
+
+
+class Silo(NamedTuple):
+    """One silo, as it introduced itself when the study began."""
+
+    node: int
+    name: str
+    counts: dict[str, Counts]
+    base: str
+
+    @property
+    def language(self) -> str:
+        """The language of most of its bytes."""
+        return max(sorted(self.counts), key=lambda lang: self.counts[lang].bytes)
+
+
+class Refused(ValueError):
+    """A reply that is not counted, and why."""
+
+
+Closes = Callable[[int, int, int, float], bool]
+
+
+def introduce(grid: Grid) -> list[Silo]:
+    """Return the silos that are there, by name; raises ``ConfigError`` where names clash or bases differ."""
+    nodes = sorted(grid.get_node_ids())
+    found = []
+    content = messages.order(Order())
+    for node, reply in _exchange(grid, "query", {n: content for n in nodes}, _all_within(CARD_S)):
+        if reply.code:
+            raise ConfigError(f"a silo could not join: {messages.CODES[reply.code]}")
+        counts = {lang: Counts(*row) for lang, row in reply.facts["languages"].items()}
+        found.append(Silo(node, str(reply.facts["silo"]), counts, str(reply.facts["base"])))
+    names = [silo.name for silo in found]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice or not found:
+        raise ConfigError(f"two silos are named {twice[0]}" if twice else "no silo answered")
+    if len({silo.base for silo in found}) > 1:
+        raise ConfigError("the silos hold different base models; each must hold the study's")
+    return sorted(found, key=lambda silo: silo.name)
+
+
+def ask(
+    grid: Grid, kind: str, contents: list[tuple[Silo, RecordDict]], closes: Closes | None = None
+) -> Iterator[tuple[Silo, Reply]]:
+    """Send each silo its message and yield replies as they come, one in memory at a time, until ``closes`` says so."""
+    by_node = {silo.node: silo for silo, _ in contents}
+    pushed = {silo.node: content for silo, content in contents}
+    for node, reply in _exchange(grid, kind, pushed, closes or _all_within(float("inf"))):
+        yield by_node[node], reply
+
+
+def _exchange(
+    grid: Grid, kind: str, contents: dict[int, RecordDict], closes: Closes
+) -> Iterator[tuple[int, Reply]]:
+    nodes = list(contents)
+    pushed = grid.push_messages(
+        [grid.create_message(contents[n], message_type=kind, dst_node_id=n, group_id="") for n in nodes]
+    )
+    waiting = {key: node for key, node in zip(pushed, nodes, strict=True) if key}
+    began, answered = time.monotonic(), 0
+    while not closes(len(nodes), answered, len(waiting), time.monotonic() - began):
+        before = answered
+        for key in list(waiting):
+            for message in grid.pull_messages([key]):
+                node = waiting.pop(key, None)
+                if node is not None:
+                    answered += 1
+                    yield node, messages.read_reply(message)
+        if answered == before:
+            time.sleep(POLL_S)
+
+
+def _all_within(seconds: float) -> Closes:
+    return lambda asked, answered, waiting, elapsed: waiting == 0 or elapsed >= seconds
+
+
+def weights(silos: list[Silo], weight: Weight) -> dict[str, float]:
+    """Return each silo's weight, the largest being 1, from its registered counts."""
+    raw = {silo.name: weight.of(total(silo.counts)) for silo in silos}
+    top = max(raw.values())
+    return {name: value / top for name, value in raw.items()}
+
+
+def check(silo: Silo, reply: Reply, expected: Layout, number: int, codec: Chain) -> Adapter:
+    """Return the update of a reply, decoded; raises ``Refused`` on anything but what was asked for."""
+    if reply.code:
+        raise Refused(messages.CODES[reply.code])
+    said: dict[str, Any] = {"silo": silo.name, "round": number}
+    if {key: reply.facts.get(key) for key in said} != said:
+        raise Refused(f"it answers for {reply.facts.get('silo')!r}, round {reply.facts.get('round')!r}")
+    try:
+        vector = codec.decode(reply.arrays, size(expected))
+    except ValueError as error:
+        raise Refused(str(error)) from error
+    if not np.all(np.abs(vector) < MOST):
+        raise Refused(f"it holds a number beyond {MOST:g}")
+    return unflatten(vector, expected)

@@ -1,0 +1,1 @@
+"""Many silos on one machine: the real apps over a grid in one process."""

@@ -1,0 +1,198 @@
+"""What holds for every codec: vectors come back, the same bytes every time, and nothing false is decoded."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from strategies.codecs.codec import chain
+
+quick = settings(deadline=None, derandomize=True, max_examples=80, database=None)
+SIZE = 300
+
+
+def normal(size, scale=1.0):
+    return (np.random.default_rng(size).normal(size=size) * scale).astype(np.float32)
+
+
+VECTORS = {
+    "one": normal(1),
+    "two": normal(2),
+    "under a block": normal(255),
+    "a block": normal(256),
+    "over a block": normal(257),
+    "many": normal(1000),
+    "zeros": np.zeros(SIZE, np.float32),
+    "ones": np.ones(SIZE, np.float32),
+    "one peak": np.eye(1, SIZE, 7, dtype=np.float32)[0],
+    "ties": np.tile(np.float32([0.5, -0.5, 0.25]), 100),
+    "small": normal(SIZE, 1e-3),
+    "tiny": normal(SIZE, 1e-39),
+    "large": np.clip(normal(SIZE, 2e4), -65000, 65000),
+    "mixed": normal(SIZE) * np.float32(10) ** np.arange(SIZE, dtype=np.float32).clip(0, 3),
+}
+each_vector = pytest.mark.parametrize("x", VECTORS.values(), ids=VECTORS.keys())
+
+
+def sent(codec, x):
+    """Return the decoded vector, the residual and the wire of a first encoding."""
+    made = chain([codec()])
+    wire, memory = made.encode(x, made.init(x.size))
+    return made.decode(wire, x.size), memory, wire
+
+
+@each_vector
+def test_dtype_and_shape_return(codec, x):
+    decoded, _, _ = sent(codec, x)
+    assert decoded.dtype == np.float32
+    assert decoded.shape == x.shape
+
+
+@each_vector
+def test_what_is_sent_plus_the_residual_is_the_vector(codec, x):
+    decoded, memory, _ = sent(codec, x)
+    residual = memory if codec().biased else x - decoded
+    assert residual.dtype == np.float32
+    np.testing.assert_allclose(decoded + residual, x, rtol=2**-22, atol=1e-45)
+
+
+def test_only_a_biased_codec_remembers(codec):
+    assert chain([codec()]).init(SIZE).size == (SIZE if codec().biased else 0)
+
+
+@each_vector
+def test_what_is_sent_is_never_worse_than_sending_nothing(codec, x):
+    decoded, _, _ = sent(codec, x)
+    wide = x.astype(np.float64)
+    assert np.linalg.norm(wide - decoded) <= np.linalg.norm(wide)
+
+
+@each_vector
+def test_what_was_decoded_is_encoded_again_without_loss(codec, x):
+    once, _, _ = sent(codec, x)
+    twice, _, _ = sent(codec, once)
+    np.testing.assert_allclose(twice, once, rtol=1e-6, atol=1e-45)
+
+
+@each_vector
+def test_the_same_vector_gives_the_same_bytes_and_stays_as_it_was(codec, x):
+    before = x.tobytes()
+    _, _, first = sent(codec, x)
+    _, _, second = sent(codec, x.copy())
+    assert x.tobytes() == before
+    assert {k: (a.dtype, a.tobytes()) for k, a in first.items()} == {
+        k: (a.dtype, a.tobytes()) for k, a in second.items()
+    }
+
+
+def test_zeros_come_back_as_zeros(codec):
+    decoded, memory, _ = sent(codec, np.zeros(SIZE, np.float32))
+    assert not decoded.any()
+    assert not memory.any()
+
+
+def test_the_wire_is_never_longer_than_float32_and_shorter_where_a_codec_narrows(codec):
+    _, _, wire = sent(codec, normal(1000))
+    most = 3 * 1000 if codec().narrows else 4 * 1000
+    assert sum(array.nbytes for array in wire.values()) <= most
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_nan_and_infinity_are_refused_on_encoding(codec, bad):
+    made, x = chain([codec()]), normal(SIZE)
+    x[17] = bad
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        made.encode(x, made.init(SIZE))
+
+
+@pytest.mark.parametrize("peak", [65504.0, 65505.0, 1e30, 3.4e38, float(np.finfo(np.float32).max)])
+def test_a_huge_number_comes_back_or_is_refused_on_encoding(codec, peak):
+    made, x = chain([codec()]), np.float32([peak, -peak, 1.0])
+    try:
+        wire, _ = made.encode(x, made.init(3))
+    except ValueError as refusal:
+        assert "number" in str(refusal)  # noqa: PT017 - a codec may refuse, but must say why
+    else:
+        assert np.isfinite(made.decode(wire, 3)).all()
+
+
+def false_wires(wire):
+    """Yield a name and a wire that differs from a true one in one thing."""
+    for key, array in wire.items():
+        rest = {k: a for k, a in wire.items() if k != key}
+        yield f"no {key}", rest
+        yield f"short {key}", rest | {key: array[:-1]}
+        yield f"long {key}", rest | {key: np.append(array, array[-1:])}
+        yield f"empty {key}", rest | {key: array[:0]}
+        yield f"scalar {key}", rest | {key: np.array(array[0])}
+        yield f"matrix {key}", rest | {key: array[None]}
+        for dtype in (np.float64, np.int64, np.complex64, np.bool_):
+            yield f"{dtype.__name__} {key}", rest | {key: array.astype(dtype)}
+        if array.dtype.kind == "f":
+            for bad in (np.nan, np.inf, -np.inf):
+                broken = array.copy()
+                broken[0] = bad
+                yield f"{bad} {key}", rest | {key: broken}
+    for extra in ("junk", "", "0.", ".", "0.junk", "0.values", "1.index", "-1.index", "00.index"):
+        yield f"extra {extra!r}", wire | {extra: wire["values"]}
+    if "0.index" not in wire:
+        yield "extra '0.index'", wire | {"0.index": np.arange(3, dtype=np.uint32)}
+        return
+    index = wire["0.index"]
+    yield "falling index", wire | {"0.index": index[::-1].copy()}
+    yield "doubled index", wire | {"0.index": np.sort(np.append(index[1:], index[-1]))}
+    for beyond in (SIZE, 2**32 - 1):
+        yield f"index {beyond}", wire | {"0.index": np.append(index[:-1], np.uint32(beyond))}
+    yield "alias of index", wire | {"00.index": index}
+
+
+def test_a_wire_that_encoding_cannot_have_made_is_refused(codec):
+    made = chain([codec()])
+    wire, _ = made.encode(normal(SIZE), made.init(SIZE))
+    passed = []
+    for what, false in false_wires(wire):
+        try:
+            made.decode(false, SIZE)
+        except ValueError as refusal:
+            assert str(refusal), what  # noqa: PT017 - any other exception fails the test
+        else:
+            passed.append(what)
+    assert not passed
+
+
+def decoded_or_refused(made, wire, size):
+    """Decode; anything but a finite vector of this size or a ``ValueError`` fails."""
+    try:
+        decoded = made.decode(wire, size)
+    except ValueError:
+        return
+    assert decoded.dtype == np.float32
+    assert decoded.shape == (size,)
+    assert np.isfinite(decoded).all()
+
+
+@quick
+@given(st.data())
+def test_any_bytes_give_a_finite_vector_or_a_refusal(codec, data):
+    made, size = chain([codec()]), data.draw(st.integers(1, 40))
+    wire, _ = made.encode(normal(size), made.init(size))
+    key = data.draw(st.sampled_from(sorted(wire)))
+    raw = data.draw(st.binary(min_size=wire[key].nbytes, max_size=wire[key].nbytes))
+    decoded_or_refused(made, wire | {key: np.frombuffer(raw, wire[key].dtype)}, size)
+
+
+ANY_ARRAY = hnp.arrays(
+    hnp.scalar_dtypes(), hnp.array_shapes(min_dims=0, max_dims=2, min_side=0, max_side=6)
+)
+
+
+@quick
+@given(st.data())
+def test_any_arrays_give_a_finite_vector_or_a_refusal(codec, data):
+    made, size = chain([codec()]), data.draw(st.integers(0, 8))
+    wire, _ = made.encode(normal(size), made.init(size))
+    keys = st.sampled_from([*sorted(wire), "0.index", "0.scale", "1.index", "x"])
+    decoded_or_refused(made, wire | data.draw(st.dictionaries(keys, ANY_ARRAY, max_size=3)), size)

@@ -1,0 +1,217 @@
+"""Which choices fit together: a combination is refused with a reason, or it works."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from strategies import accumulate, combine
+from strategies.adapter import flatten, initial, layout, pick, unflatten
+from strategies.codecs.bfloat16 import bfloat16
+from strategies.codecs.codec import chain
+from strategies.codecs.float16 import float16
+from strategies.codecs.int8 import int8
+from strategies.codecs.topk import topk
+from strategies.combine import Cohort, Parts, refusals
+from strategies.fedavg import fedavg
+from strategies.fedprox import fedprox
+from strategies.ffa import ffa
+from strategies.outer.adagrad import adagrad
+from strategies.outer.adam import adam
+from strategies.outer.mean import mean
+from strategies.outer.momentum import momentum
+from strategies.outer.nesterov import nesterov
+from strategies.outer.yogi import yogi
+from strategies.scope import group
+from strategies.weights.bytes import bytes as by_bytes
+from strategies.weights.examples import examples
+from strategies.weights.uniform import uniform
+from strategies.weights.weight import Counts
+
+A, B = "x.lora_A.weight", "x.lora_B.weight"
+ROWS = "x.token_adapter.trainable_tokens_delta"
+SHAPES = {A: (2, 5), B: (4, 2), ROWS: (3, 5)}
+SILOS = {"s1": "as", "s2": "as", "s3": "ta"}
+COHORT = Cohort(SILOS, (A, B, ROWS))
+NO_ROWS = Cohort(SILOS, (A, B))
+UNKNOWN = Cohort({"s1": "as", "s2": "und"}, (A, B, ROWS))
+STRANGE = Cohort({"s1": "as", "s2": "tlh"}, (A, B, ROWS))
+
+ALONE = fedavg("silo", "silo")
+STRATEGIES = {
+    "fedavg": fedavg(),
+    "language": fedavg("language", "silo"),
+    "family": fedavg("family", "script"),
+    "share-A": fedavg(b="silo"),
+    "dual": fedavg(private=2),
+    "rows only": fedavg("silo", "everyone"),
+    "fedprox": fedprox(mu=0.1),
+    "ffa": ffa(),
+    "ffa rows": ffa("silo", "everyone"),
+    "alone": ALONE,
+    "ffa alone": ffa("silo", "silo"),
+}
+LINKS = {"topk": topk(0.3), "float16": float16(), "bfloat16": bfloat16(), "int8": int8()}
+CHAINS = [(), *((a,) for a in LINKS), *itertools.product(LINKS, LINKS), ("topk", "topk", "int8")]
+WEIGHTS = [uniform(), examples(), by_bytes(3.0)]
+OUTERS = [mean(), momentum(), nesterov(), adam(), yogi(), adagrad()]
+
+
+def parts(strategy=None, links=(), weights=None, outer=None):
+    codec = chain([LINKS[name] for name in links])
+    return Parts(strategy or fedavg(), weights or uniform(), outer or mean(), codec)
+
+
+def codes(found):
+    return [refusal.code for refusal in found]
+
+
+BAD = {
+    "narrow first": (parts(links=("int8", "topk")), COHORT, "C52"),
+    "narrow in the middle": (parts(links=("topk", "float16", "int8")), None, "C52"),
+    "narrow twice": (parts(links=("bfloat16", "float16")), COHORT, "C52"),
+    "topk twice": (parts(links=("topk", "topk")), COHORT, "C53"),
+    "topk twice and narrow": (parts(links=("topk", "topk", "int8")), None, "C53"),
+    "nothing shared": (parts(ALONE), None, "C60"),
+    "nothing shared, known silos": (parts(ALONE), COHORT, "C60"),
+    "only A shared, which ffa freezes": (parts(ffa("silo", "silo")), None, "C60"),
+    "only rows shared, none trained": (parts(fedavg("silo")), NO_ROWS, "C60"),
+    "language unknown": (parts(), UNKNOWN, "C61"),
+    "family of an unknown language": (parts(fedavg("family", "silo")), UNKNOWN, "C61"),
+    "family of a strange language": (parts(fedavg("family")), STRANGE, "C62"),
+    "script of a strange language": (parts(fedavg(rows="script")), STRANGE, "C62"),
+}
+
+
+@pytest.mark.parametrize(("bad", "cohort", "code"), BAD.values(), ids=BAD.keys())
+def test_a_combination_that_cannot_work_is_refused_once_with_reason_and_alternative(
+    bad, cohort, code
+):
+    found = refusals(bad, cohort)
+    assert codes(found) == [code]
+    assert len(found[0].reason.split()) > 4
+    assert len(found[0].instead.split()) > 4
+    assert str(found[0]) == f"{found[0].reason} [{code}]; {found[0].instead}"
+
+
+def test_every_rule_is_reached_and_says_its_code():
+    reached = {}
+    for bad, cohort, _ in BAD.values():
+        for rule in combine.RULES:
+            reached.setdefault(rule.__name__, set()).add(rule(bad))
+        for rule in combine.COHORT_RULES:
+            reached.setdefault(rule.__name__, set()).add(rule(bad, cohort or COHORT))
+    assert all(any(found) and None in found for found in reached.values()), reached
+    for rule in [*combine.RULES, *combine.COHORT_RULES]:
+        code = (rule.__doc__ or "").partition(" ")[0].rstrip(":")
+        assert {r.code for r in reached[rule.__name__] if r} == {code}
+
+
+def test_two_faults_are_both_told():
+    assert set(codes(refusals(parts(ALONE, ("int8", "topk")), None))) == {"C52", "C60"}
+
+
+def test_the_silos_whose_language_is_missing_are_named():
+    assert "s2" in refusals(parts(), UNKNOWN)[0].reason
+    assert "s2" in refusals(parts(fedavg("family")), STRANGE)[0].reason
+
+
+CURED = {
+    "narrow last": (parts(links=("topk", "int8")), COHORT),
+    "one topk": (parts(links=("topk",)), COHORT),
+    "wider lora": (parts(fedavg("language", "silo")), COHORT),
+    "wider rows": (parts(fedavg("silo", "language")), COHORT),
+    "wider lora without rows": (parts(fedavg("everyone", "silo")), NO_ROWS),
+    "everyone, languages unknown": (parts(fedavg(rows="everyone")), UNKNOWN),
+    "silo, languages unknown": (parts(fedavg(rows="silo")), UNKNOWN),
+    "language, a strange one": (parts(fedavg("language")), STRANGE),
+}
+
+
+@pytest.mark.parametrize(("good", "cohort"), CURED.values(), ids=CURED.keys())
+def test_what_a_refusal_advises_is_accepted(good, cohort):
+    assert refusals(good, cohort) == []
+
+
+@pytest.mark.parametrize("cohort", [UNKNOWN, STRANGE])
+def test_a_scope_of_rows_that_no_silo_trains_needs_no_language(cohort):
+    no_rows = cohort._replace(tensors=(A, B))
+    assert refusals(parts(fedavg("everyone", "script")), no_rows) == []
+
+
+def counts(number):
+    return Counts(*(number * n for n in (10, 1000, 900, 300)))
+
+
+def two_rounds(chosen):
+    """Run two rounds as a hub and its silos would, with updates drawn at random; return all groups."""
+    strategy = chosen.strategy
+    weights = [chosen.weights.of(counts(k)) for k in range(1, len(SILOS) + 1)]
+    weights = [w / max(weights) for w in weights]
+    feedback, merged = {}, {}
+    for number in (1, 2):
+        names = [n for n in SHAPES if strategy.sent(n, number)]
+        wires = {}
+        for k, silo in enumerate(SILOS):
+            draw = np.random.default_rng([number, k])
+            update = {n: draw.normal(0, 0.1, SHAPES[n]).astype(np.float32) for n in names}
+            x = flatten(update)
+            memory = feedback.get(silo, chosen.codec.init(x.size))
+            wires[silo], feedback[silo] = chosen.codec.encode(x, memory)
+        one_round(chosen, names, wires, dict(zip(SILOS, weights, strict=True)), merged)
+    return merged
+
+
+def one_round(chosen, names, wires, weights, merged):
+    strategy = chosen.strategy
+    shapes = {n: SHAPES[n] for n in names}
+    received = {
+        silo: unflatten(chosen.codec.decode(wire, sum(map(np.prod, shapes.values()))), shapes)
+        for silo, wire in wires.items()
+    }
+    for within in sorted({strategy.scope(n) for n in names}):
+        own = [n for n in names if strategy.scope(n) == within]
+        groups = {}
+        for silo, lang in SILOS.items():
+            groups.setdefault(group(within, lang, silo), []).append(silo)
+        for key, members in groups.items():
+            start = {n: initial(n, SHAPES[n], 1) for n in own}
+            adapter, hub, outer = merged.get((within, key)) or (
+                start,
+                strategy.init(start),
+                chosen.outer.init(start),
+            )
+            running = accumulate.empty(layout(start))
+            for silo in members:
+                running = accumulate.add(running, pick(received[silo], own), weights[silo])
+            step, hub = strategy.aggregate(accumulate.mean(running), adapter, hub)
+            adapter, outer = chosen.outer.step(adapter, step, outer)
+            merged[within, key] = (strategy.broadcast(adapter, hub), hub, outer)
+
+
+@pytest.mark.parametrize("links", CHAINS, ids=lambda links: "|".join(links) or "nothing")
+@pytest.mark.parametrize("strategy", STRATEGIES.values(), ids=STRATEGIES.keys())
+def test_every_combination_is_refused_or_works_for_two_rounds(strategy, links):
+    for weights, outer in itertools.product(WEIGHTS, OUTERS):
+        chosen = parts(strategy, links, weights, outer)
+        if found := refusals(chosen, COHORT):
+            assert set(codes(found)) <= {"C52", "C53", "C60"}
+            continue
+        merged = two_rounds(chosen)
+        assert {n for adapter, _, _ in merged.values() for n in adapter} == {
+            n for n in SHAPES if strategy.sent(n, 1)
+        }
+        for adapter, _, _ in merged.values():
+            for name, x in adapter.items():
+                assert x.shape == SHAPES[name]
+                assert x.dtype == np.float32
+                assert np.isfinite(x).all()
+                assert np.any(x != initial(name, SHAPES[name], 1))
+
+
+def test_the_table_holds_both_kinds_of_combination():
+    found = [refusals(parts(s, c), COHORT) for s in STRATEGIES.values() for c in CHAINS]
+    assert sum(map(bool, found)) > 50
+    assert sum(not f for f in found) > 50

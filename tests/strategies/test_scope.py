@@ -1,0 +1,88 @@
+"""Who merges with whom."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from strategies.scope import SCOPES, finest, group, language, languages, scope
+
+SILOS = {"s1": "as", "s2": "as", "s3": "bn", "s4": "ta", "s5": "te", "s6": "doi"}
+
+
+def groups(within):
+    """Return which silos share a group, as a set of sets."""
+    found = {}
+    for silo, lang in SILOS.items():
+        found.setdefault(group(within, lang, silo), set()).add(silo)
+    return {frozenset(members) for members in found.values()}
+
+
+@pytest.mark.parametrize(
+    ("within", "expected"),
+    [
+        ("everyone", ["s1 s2 s3 s4 s5 s6"]),
+        ("family", ["s1 s2 s3 s6", "s4 s5"]),
+        ("script", ["s1 s2 s3", "s4", "s5", "s6"]),
+        ("language", ["s1 s2", "s3", "s4", "s5", "s6"]),
+        ("silo", ["s1", "s2", "s3", "s4", "s5", "s6"]),
+    ],
+)
+def test_silos_merge_with_those_who_share_their_scope(within, expected):
+    assert groups(within) == {frozenset(members.split()) for members in expected}
+
+
+def test_a_narrower_scope_never_joins_what_a_wider_one_keeps_apart():
+    for narrow in SCOPES:
+        assert all(any(inner <= outer for outer in groups("everyone")) for inner in groups(narrow))
+    for wide in ("family", "script", "everyone"):
+        assert all(any(inner <= outer for outer in groups(wide)) for inner in groups("language"))
+
+
+@pytest.mark.parametrize("within", SCOPES)
+def test_no_two_groups_share_a_name_and_every_name_fits_a_folder(within):
+    owners = {}
+    for code, row in languages().items():
+        key = {"family": row.family, "script": row.script, "language": code, "silo": code}
+        owners.setdefault(group(within, code, code), set()).add(key.get(within, ""))
+    assert all(len(kinds) == 1 for kinds in owners.values())
+    assert all(re.fullmatch(r"[A-Za-z0-9]+(-[A-Za-z0-9]+)*", name) for name in owners)
+
+
+def test_names_of_groups_of_different_scopes_never_meet():
+    names = [{group(within, code, code) for code in languages()} for within in SCOPES]
+    assert sum(map(len, names)) == len(set().union(*names))
+
+
+@pytest.mark.parametrize("value", ["", "Everyone", "silos", "all", "family "])
+def test_a_word_that_is_no_scope_is_refused_with_the_part_and_the_choices(value):
+    with pytest.raises(ValueError, match="rows=.*everyone, family, script, language, silo"):
+        scope(value, "rows")
+
+
+@pytest.mark.parametrize("value", SCOPES)
+def test_a_scope_is_returned_as_it_is(value):
+    assert scope(value, "lora") == value
+
+
+def test_the_finest_of_scopes_is_the_narrowest():
+    assert finest({"everyone", "language", "family"}) == "language"
+    assert finest({"everyone", "silo", "script"}) == "silo"
+    assert finest({"everyone"}) == "everyone"
+
+
+@pytest.mark.parametrize("code", ["xx", "und", "", "../as", "AS"])
+@pytest.mark.parametrize("within", ["family", "script"])
+def test_a_language_that_is_not_in_the_table_is_refused(within, code):
+    with pytest.raises(ValueError, match="not in the table"):
+        group(within, code, "s1")
+
+
+def test_every_row_of_the_table_has_a_name_a_family_and_a_script():
+    for code in languages():
+        row = language(code)
+        assert re.fullmatch(r"[a-z]{2,3}(-[A-Z][a-z]{3})?", code)
+        assert row.name
+        assert row.family
+        assert re.fullmatch(r"[A-Z][a-z]{3}", row.script)
