@@ -1,2 +1,51 @@
-PY := .venv/bin/python
-PIP := $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# One Makefile: the README names these targets and .ci/run calls them.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: help demo setup check test test-all notebooks figures base all clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+
+# Torch first, by its exact version, so that nothing later pulls another build in.
+.venv/.sim: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(INSTALL) torch==2.13.0
+	$(INSTALL) -e '.[sim]'
+	touch $@
+
+.venv/.dev: .venv/.sim
+	$(INSTALL) -e '.[dev]'
+	touch $@
+
+demo: .venv/.sim  ## federated fine-tune over 8 silos in 4 languages, with a report
+	$(BIN)/fl-sim run
+
+setup: .venv/.dev  ## everything that development needs
+
+check: .venv/.dev  ## format, lint, types, architecture
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: .venv/.dev  ## the default tests, under ten minutes on two cores
+	$(BIN)/python -m pytest
+
+test-all: .venv/.dev  ## the slow ones too: Flower's own runtime, a browser, whole studies
+	$(BIN)/python -m pytest -m 'not gpu'
+
+notebooks: .venv/.dev  ## run the notebooks
+	$(BIN)/python -m pytest --nbmake notebooks -m '' --nbmake-timeout=900
+
+figures: .venv/.dev  ## print every measured figure, missed goals first
+	$(BIN)/python -m benchmarks.figures
+
+base: .venv/.dev  ## train builtin:tiny anew from a folder of text: make base DATA=folder
+	$(BIN)/python -m fl_client.bases.pretrain --data $(DATA) --out fl_client/bases/tiny
+
+all: check test-all notebooks  ## what CI runs
+
+clean:
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

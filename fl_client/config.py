@@ -65,7 +65,9 @@ class Alone(Section):
         except ValueError:
             rates = []
         if not rates or min(rates) <= 0:
-            raise ConfigError(f"alone.rates={self.rates!r} must be numbers above 0 with commas between")
+            raise ConfigError(
+                f"alone.rates={self.rates!r} must be numbers above 0 with commas between"
+            )
         return rates
 
 

@@ -97,10 +97,9 @@ def _checked(row: Row, path: Path, number: int, lang: str) -> Row:
 
 
 def _check_utf8(path: Path) -> None:
-    opened = gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
     decoder = codecs.getincrementaldecoder("utf-8")()
     at = 0
-    with opened as stream:
+    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as stream:
         try:
             while block := stream.read(1 << 20):
                 decoder.decode(block)

@@ -45,7 +45,10 @@ def _bits(made: Warm, packed: Blocks) -> float:
             logits = made.model(input_ids=ids[at : at + BATCH], use_cache=False).logits[:, :-1]
             wanted = labels[at : at + BATCH, 1:]
             loss = torch.nn.functional.cross_entropy(
-                logits.flatten(0, 1).float(), wanted.flatten(), ignore_index=encode.IGNORED, reduction="sum"
+                logits.flatten(0, 1).float(),
+                wanted.flatten(),
+                ignore_index=encode.IGNORED,
+                reduction="sum",
             )
             total += loss.item()
     made.model.train()

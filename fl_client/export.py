@@ -18,11 +18,17 @@ def write(folder: Path, adapter: Adapter, peft_config: dict[str, Any], base: str
     tensors = joined(adapter)
     rank = next((x.shape[0] for n, x in tensors.items() if part(n) == "A"), peft_config["r"])
     scaling = peft_config["lora_alpha"] / peft_config["r"]
-    config = peft_config | {"r": rank, "lora_alpha": scaling * rank, "base_model_name_or_path": base}
+    config = peft_config | {
+        "r": rank,
+        "lora_alpha": scaling * rank,
+        "base_model_name_or_path": base,
+    }
     if not any(part(name) == "rows" for name in tensors):
         config["trainable_token_indices"] = None
     write_whole(folder / "adapter_model.safetensors", save(tensors))
-    write_whole(folder / "adapter_config.json", json.dumps(config, indent=1, sort_keys=True).encode())
+    write_whole(
+        folder / "adapter_config.json", json.dumps(config, indent=1, sort_keys=True).encode()
+    )
 
 
 def joined(adapter: Adapter) -> Adapter:

@@ -25,6 +25,7 @@ CODES = {
     "internal": "the silo failed; its own log says why",
 }
 BLOB = "safetensors"
+Content = RecordDict  # what a message holds
 
 
 class Fault(Exception):
@@ -77,12 +78,17 @@ def unpack(record: ArrayRecord) -> tuple[Adapter, int]:
         raise Fault("malformed", type(error).__name__) from error
 
 
-def order(asked: Order, arrays: Adapter | None = None) -> RecordDict:
+def order(asked: Order, arrays: Adapter | None = None) -> Content:
     """Return the content of a message to a silo."""
     content = RecordDict({"order": ConfigRecord(asked._asdict())})
     if arrays:
         content["adapter"] = pack(arrays)
     return content
+
+
+def size(content: Content) -> int:
+    """Return the bytes that the arrays of a message take."""
+    return sum(len(a.data) for record in content.array_records.values() for a in record.values())
 
 
 def read_order(message: Message) -> tuple[Order, Adapter]:

@@ -51,7 +51,7 @@ def _warm(options: Model, private_rank: int, scripts: str, seed: int) -> Warm:
     rank = options.rank + private_rank
     config = LoraConfig(
         r=rank,
-        lora_alpha=options.alpha * rank / options.rank,  # type: ignore[arg-type]
+        lora_alpha=options.alpha * rank / options.rank,
         target_modules=_targets(options.targets),
         trainable_token_indices=rows or None,
         task_type="CAUSAL_LM",
@@ -59,7 +59,9 @@ def _warm(options: Model, private_rank: int, scripts: str, seed: int) -> Warm:
     try:
         model = get_peft_model(base, config)
     except ValueError as error:
-        raise ConfigError(f"model.targets={options.targets!r} does not fit this base: {error}") from None
+        raise ConfigError(
+            f"model.targets={options.targets!r} does not fit this base: {error}"
+        ) from None
     parameters = {_name(n): p for n, p in model.named_parameters() if p.requires_grad}
     tensors = dict(_views(parameters, options.rank, private_rank))
     end = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else 0
@@ -98,7 +100,9 @@ def _start(made: Warm, seed: int) -> Adapter:
 def _peft_config(config: LoraConfig) -> dict[str, Any]:
     plain = config.to_dict()
     plain["target_modules"] = (
-        sorted(config.target_modules) if isinstance(config.target_modules, (set, list)) else config.target_modules
+        sorted(config.target_modules)
+        if isinstance(config.target_modules, (set, list))
+        else config.target_modules
     )
     plain["inference_mode"] = True
     return dict(json.loads(json.dumps(plain, default=str, sort_keys=True)))
@@ -130,15 +134,17 @@ def token_rows(tokenizer: Any, scripts: str) -> list[int]:
     return [
         token
         for token in range(len(tokenizer))
-        if token not in marks and _wanted(tokenizer.convert_ids_to_tokens(token), tokenizer, token, names)
+        if token not in marks
+        and _wanted(tokenizer.convert_ids_to_tokens(token), tokenizer, token, names)
     ]
 
 
 def _wanted(symbol: str, tokenizer: Any, token: int, names: tuple[str, ...]) -> bool:
     if len(symbol) == 1 or (symbol.startswith("<0x") and symbol.endswith(">")):
         return True
-    letters = [c for c in tokenizer.decode([token]) if c.isalpha() or unicodedata.category(c)[0] == "M"]
+    letters = [
+        c for c in tokenizer.decode([token]) if c.isalpha() or unicodedata.category(c)[0] == "M"
+    ]
     return bool(names and letters) and all(
         unicodedata.name(c, "").startswith(names) for c in letters
     )
-

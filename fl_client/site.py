@@ -14,7 +14,9 @@ SPLITS = ("train", "valid", "test")
 
 def simulated(study: Study) -> tuple[Site, ...]:
     """Return the sites of a simulated study, in the order of its silos; raises ``ConfigError`` or ``CorpusError``."""
-    return _deal(study.task, study.seed, study.evaluate.characters, study.simulation.model_dump_json())
+    return _deal(
+        study.task, study.seed, study.evaluate.characters, study.simulation.model_dump_json()
+    )
 
 
 @lru_cache(maxsize=2)

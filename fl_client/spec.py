@@ -46,7 +46,9 @@ def parse(text: str, kind: str) -> list[Call]:
     try:
         tree = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, MemoryError, RecursionError):
-        raise SpecError(f"{kind}={text!r} does not parse; write it as a call, {_example(kind)}") from None
+        raise SpecError(
+            f"{kind}={text!r} does not parse; write it as a call, {_example(kind)}"
+        ) from None
     calls: list[ast.expr] = []
     while isinstance(tree, ast.BinOp) and isinstance(tree.op, ast.BitOr):
         calls.insert(0, tree.right)
@@ -78,7 +80,9 @@ def make(call: Call, kind: str) -> Any:
     try:
         inspect.signature(factory).bind(*call.positional, **call.named)
     except TypeError as error:
-        wanted = inspect.signature(factory, eval_str=False).replace(return_annotation=inspect.Signature.empty)
+        wanted = inspect.signature(factory, eval_str=False).replace(
+            return_annotation=inspect.Signature.empty
+        )
         raise SpecError(f"{kind} {call.name}: {error}; it takes {call.name}{wanted}") from None
     try:
         return factory(*call.positional, **call.named)
@@ -90,7 +94,7 @@ def make(call: Call, kind: str) -> Any:
 def factories(kind: str) -> dict[str, Callable[..., Any]]:
     """Return the factories of a kind by name: files of its folder with a function of the file's own name."""
     package, returns = FOLDERS[kind]
-    found = {}
+    found: dict[str, Callable[..., Any]] = {}
     folder = importlib.import_module(package)
     for entry in pkgutil.iter_modules(folder.__path__):
         factory = getattr(importlib.import_module(f"{package}.{entry.name}"), entry.name, None)

@@ -49,7 +49,11 @@ def fit(job: Job) -> Result:
     blocks = encode.pack(job.site.train, made.tokenize, made.end, options.length)
     total = job.study.rounds * options.steps
     plan = train.Plan(
-        (number - 1) * options.steps, options.steps, total, options.lr, f"{job.study.seed}:{job.site.name}"
+        (number - 1) * options.steps,
+        options.steps,
+        total,
+        options.lr,
+        f"{job.study.seed}:{job.site.name}",
     )
     used = train.optimizer(made, job.memory if options.keep_optimizer else {})
     hooks = train.Hooks(made, strategy.local, number, _named(job.memory, "local/"))

@@ -55,7 +55,9 @@ def _pairs(path: Path) -> dict[str, Any]:
     try:
         tables = tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"no study file {path}; give a TOML file, or none for the built-in study") from None
+        raise ConfigError(
+            f"no study file {path}; give a TOML file, or none for the built-in study"
+        ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"{path} is no study file: {error}") from None
     pairs: dict[str, Any] = {}

@@ -30,7 +30,12 @@ def empty(parts: Parts, state: State) -> Merge:
 
 
 def add(
-    merge: Merge, parts: Parts, groups: dict[str, list[str]], silo: str, weight: float, update: Adapter
+    merge: Merge,
+    parts: Parts,
+    groups: dict[str, list[str]],
+    silo: str,
+    weight: float,
+    update: Adapter,
 ) -> Merge:
     """Return the merge with one silo's update added to each of its groups."""
     sums, gathered = dict(merge.sums), dict(merge.gathered)
@@ -62,4 +67,4 @@ def _reduced(merge: Merge, parts: Parts, group: str) -> Adapter | list[Weighted]
     if parts.strategy.reduction == "gather":
         return sorted(merge.gathered[group]) or None
     running = merge.sums[group]
-    return accumulate.mean(running) if running.count and running.totals else None
+    return accumulate.mean(running) if running.added and running.totals else None

@@ -19,7 +19,7 @@ Line = dict[str, Any]
 
 
 def claim(folder: Path, study: Study, resume: bool) -> None:
-    """Make a run folder, or take up an unfinished one of the same study; raises ``ConfigError``, and changes nothing."""
+    """Make a run folder, or take up one of the same study; raises ``ConfigError`` and changes nothing."""
     note = folder / "provenance.json"
     if not note.exists():
         if folder.exists() and any(folder.iterdir()):
@@ -44,7 +44,10 @@ def provenance(study: Study) -> Line:
         "platform": platform.platform(),
         "cpu": cpu(),
         "cores": os.cpu_count(),
-        "packages": {name: _version(name) for name in ("bhasha-fl", "flwr", "numpy", "torch", "peft", "transformers")},
+        "packages": {
+            name: _version(name)
+            for name in ("bhasha-fl", "flwr", "numpy", "torch", "peft", "transformers")
+        },
     }
 
 
@@ -100,8 +103,13 @@ def best(recorded: list[Line], silos: list[str]) -> int:
 
 
 def _mean(line: Line, silos: list[str]) -> float | None:
-    scores = [line["silos"][silo]["valid"] for silo in silos if line["silos"].get(silo, {}).get("valid")]
+    scores = [
+        line["silos"][silo]["valid"] for silo in silos if line["silos"].get(silo, {}).get("valid")
+    ]
     if not scores:
         return None
-    each = [sum(s["bits"] for s in own.values()) / sum(s["bytes"] for s in own.values()) for own in scores]
-    return sum(each) / len(each)
+    each = [
+        sum(s["bits"] for s in own.values()) / sum(s["bytes"] for s in own.values())
+        for own in scores
+    ]
+    return float(sum(each) / len(each))

@@ -22,8 +22,12 @@ def release(run: Run, state: journal.State) -> Table:
     scored: dict[str, Table] = {}
     for silo, reply in silos.ask(run.grid, "evaluate", rounds.broadcast(run, state, final=True)):
         if reply.code:
-            raise rounds.RoundFailed(f"{silo.name} could not be scored: {messages.CODES[reply.code]}")
-        own = {what: rounds.by_language(reply.metrics, what) for what in ("base", "alone", "together")}
+            raise rounds.RoundFailed(
+                f"{silo.name} could not be scored: {messages.CODES[reply.code]}"
+            )
+        own = {
+            what: rounds.by_language(reply.metrics, what) for what in ("base", "alone", "together")
+        }
         scored[silo.name] = own | {"served": reply.facts["served"]}
     released = adapters(run, state)
     made = _report(run, scored, released)
@@ -51,7 +55,9 @@ def adapters(run: Run, state: journal.State) -> dict[str, tuple[int, Adapter]]:
 def _report(run: Run, scored: dict[str, Table], released: dict[str, tuple[int, Adapter]]) -> Table:
     recorded = record.lines(run.folder)
     everything = {f"{folder}/{n}": x for folder, (_, a) in released.items() for n, x in a.items()}
-    dense = algebra.size(rounds.sent_layout(run, 1)) * 4 * len(run.cohort.silos) * (len(recorded) - 1)
+    dense = (
+        algebra.size(rounds.sent_layout(run, 1)) * 4 * len(run.cohort.silos) * (len(recorded) - 1)
+    )
     return {
         "schema": 1,
         "study": run.study.model_dump(exclude={"home"}),

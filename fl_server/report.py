@@ -63,11 +63,9 @@ def html(report: Report) -> str:
     rows = {code: _stages(found) for code, found in report["languages"].items()}
     gains = {silo: gain(s["alone"], s["together"]) for silo, s in report["silo_scores"].items()}
     scores = {name for found in report["languages"].values() for name in found["before"]}
-    drawn = strips(rows) | {"curves": curves(report)}
+    drawn = strips(rows) | {"curves": curves(report), "scores": sorted(scores - {BITS})}
     page = PAGES.get_template("report.html.j2")
-    return page.render(
-        report=report, mean=mean(rows), gains=gains, scores=sorted(scores - {BITS}), **drawn
-    )
+    return page.render(report=report, mean=mean(rows), gains=gains, gain=gain, **drawn)
 
 
 def compare_html(comparison: Report) -> str:
@@ -81,9 +79,11 @@ def compare_html(comparison: Report) -> str:
         rows[code] = {"before": _bits(found, "before"), "alone": _bits(found, "alone")}
         rows[code] |= ends | {"centralised": _bits(centre.get(code), "after")}
     means = mean(rows)
+    facts = {"specs": dict(zip(runs, comparison["runs"], strict=True)), "rows": rows, "mean": means}
+    facts["names"] = {code: found["name"] for code, found in languages.items()}
     drawn = strips(rows) | {"cost": cost(runs, means)}
     page = PAGES.get_template("compare.html.j2")
-    return page.render(comparison=comparison, runs=runs, rows=rows, mean=means, **drawn)
+    return page.render(comparison=comparison, runs=runs, **facts, **drawn)
 
 
 def scale(values: Iterable[float]) -> Scale:
@@ -101,7 +101,7 @@ def ticks(low: float, high: float) -> list[float]:
         return [
             float(f"{step * n:.6g}") for n in range(math.ceil(low / step), int(high / step) + 1)
         ]
-    starts = (1, 1.5, 2, 3, 5, 7) if high / low < 20 else (1, 3) if high / low < 1000 else (1,)
+    starts = (1, 1.5, 2, 3, 4, 6, 8) if high / low < 20 else (1, 3) if high / low < 1000 else (1,)
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     round_values = (float(f"{start}e{decade}") for decade in decades for start in starts)
     return [value for value in round_values if low <= value <= high]
@@ -190,5 +190,5 @@ def _stages(found: Report) -> Row:
 
 
 def _bits(found: Report | None, stage: str) -> float | None:
-    scores = (found or {}).get(stage)
-    return float(scores[BITS]) if scores else None
+    value = ((found or {}).get(stage) or {}).get(BITS)
+    return float(value) if value is not None and math.isfinite(value) else None

@@ -7,17 +7,14 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from flwr.app import RecordDict
-from flwr.serverapp import Grid
-
 from fl_client import messages
 from fl_client.config import ConfigError, Study
-from fl_client.messages import Order
+from fl_client.messages import Content, Order
 from fl_server import cohort as cohorts
 from fl_server import journal, merge, record, silos
 from fl_server.cohort import Cohort
 from fl_server.journal import State
-from fl_server.silos import Refused, Silo
+from fl_server.silos import Grid, Refused, Silo
 from strategies import adapter as algebra
 from strategies import combine
 from strategies.adapter import Adapter, Layout
@@ -65,7 +62,9 @@ def _initial(grid: Grid, silo: Silo, order: Order) -> tuple[Adapter, dict[str, A
     for _, reply in silos.ask(grid, "query.initial", [(silo, messages.order(order))]):
         if not reply.code:
             return reply.arrays, reply.facts["peft"]
-        raise ConfigError(f"silo {silo.name} cannot make the first adapter: {messages.CODES[reply.code]}")
+        raise ConfigError(
+            f"silo {silo.name} cannot make the first adapter: {messages.CODES[reply.code]}"
+        )
     raise ConfigError(f"silo {silo.name} did not answer")
 
 
@@ -115,7 +114,7 @@ def one(run: Run, state: State) -> State:
     for name, note in _evaluated(run, after).items():
         notes.setdefault(name, {}).update(note)
     for silo, content in contents:
-        notes.setdefault(silo.name, {})["down"] = _bytes(content)
+        notes.setdefault(silo.name, {})["down"] = messages.size(content)
     line = {"round": number, "silos": notes, "seconds": round(time.monotonic() - began, 3)}
     _commit(run, after, line)
     return after
@@ -123,7 +122,9 @@ def one(run: Run, state: State) -> State:
 
 def _too_few(run: Run, number: int, counted: list[str], notes: dict[str, dict[str, Any]]) -> str:
     asked = len(run.cohort.silos)
-    why = [f"{name}: {note['refused']}" for name, note in sorted(notes.items()) if "refused" in note]
+    why = [
+        f"{name}: {note['refused']}" for name, note in sorted(notes.items()) if "refused" in note
+    ]
     silent = sorted({silo.name for silo in run.cohort.silos} - set(notes))
     why += [f"no answer from {', '.join(silent)}"] if silent else []
     return (
@@ -138,7 +139,7 @@ def sent_layout(run: Run, number: int) -> Layout:
     return {name: s for name, s in shapes.items() if run.parts.strategy.sent(name, number)}
 
 
-def broadcast(run: Run, state: State, final: bool = False) -> list[tuple[Silo, RecordDict]]:
+def broadcast(run: Run, state: State, final: bool = False) -> list[tuple[Silo, Content]]:
     """Return what each silo is sent: its groups' tensors, less those still at the start that it makes itself."""
     recorded = record.lines(run.folder)
     contents = []
@@ -193,10 +194,6 @@ def alone(run: Run) -> None:
     for silo, reply in silos.ask(run.grid, "train.alone", contents):
         if reply.code:
             LOG.warning("%s has no run of its own: %s", silo.name, messages.CODES[reply.code])
-
-
-def _bytes(content: RecordDict) -> int:
-    return sum(len(a.data) for record in content.array_records.values() for a in record.values())
 
 
 def _commit(run: Run, state: State, line: record.Line) -> None:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from flwr.app import RecordDict
-from flwr.serverapp import Grid
 
 from fl_client import messages
 from fl_client.config import ConfigError
-from fl_client.messages import Order, Reply
+from fl_client.messages import Content, Order, Reply
 from strategies.adapter import Adapter, Layout, size, unflatten
 from strategies.codecs.codec import Chain
 from strategies.weights.weight import Counts, Weight, total
@@ -22,6 +20,24 @@ LOG = logging.getLogger("bhasha_fl.hub")
 POLL_S = 0.05
 CARD_S = 600.0
 MOST = 2.0**14  # what the accumulator takes
+
+
+class Grid(Protocol):
+    """What the rounds need of Flower's ``Grid``."""
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Return the nodes that are there."""
+
+    def create_message(
+        self, content: Content, message_type: str, dst_node_id: int, group_id: str
+    ) -> Any:
+        """Return a message to one node."""
+
+    def push_messages(self, messages: Iterable[Any]) -> Iterable[str]:
+        """Send messages; return a key for each, empty where it could not be sent."""
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Any]:
+        """Return the replies that are there for these keys."""
 
 
 class Silo(NamedTuple):
@@ -65,7 +81,7 @@ def introduce(grid: Grid) -> list[Silo]:
 
 
 def ask(
-    grid: Grid, kind: str, contents: list[tuple[Silo, RecordDict]], closes: Closes | None = None
+    grid: Grid, kind: str, contents: list[tuple[Silo, Content]], closes: Closes | None = None
 ) -> Iterator[tuple[Silo, Reply]]:
     """Send each silo its message and yield replies as they come, one in memory at a time, until ``closes`` says so."""
     by_node = {silo.node: silo for silo, _ in contents}
@@ -75,11 +91,14 @@ def ask(
 
 
 def _exchange(
-    grid: Grid, kind: str, contents: dict[int, RecordDict], closes: Closes
+    grid: Grid, kind: str, contents: dict[int, Content], closes: Closes
 ) -> Iterator[tuple[int, Reply]]:
     nodes = list(contents)
     pushed = grid.push_messages(
-        [grid.create_message(contents[n], message_type=kind, dst_node_id=n, group_id="") for n in nodes]
+        [
+            grid.create_message(contents[n], message_type=kind, dst_node_id=n, group_id="")
+            for n in nodes
+        ]
     )
     waiting = {key: node for key, node in zip(pushed, nodes, strict=True) if key}
     began, answered = time.monotonic(), 0
@@ -112,7 +131,9 @@ def check(silo: Silo, reply: Reply, expected: Layout, number: int, codec: Chain)
         raise Refused(messages.CODES[reply.code])
     said: dict[str, Any] = {"silo": silo.name, "round": number}
     if {key: reply.facts.get(key) for key in said} != said:
-        raise Refused(f"it answers for {reply.facts.get('silo')!r}, round {reply.facts.get('round')!r}")
+        raise Refused(
+            f"it answers for {reply.facts.get('silo')!r}, round {reply.facts.get('round')!r}"
+        )
     try:
         vector = codec.decode(reply.arrays, size(expected))
     except ValueError as error:

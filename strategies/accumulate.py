@@ -23,7 +23,7 @@ class Sum(NamedTuple):
 
     totals: dict[str, Array]
     weight: int
-    count: int
+    added: int
 
 
 def empty(shapes: Layout) -> Sum:
@@ -39,7 +39,7 @@ def add(running: Sum, update: Adapter, weight: float) -> Sum:
     """
     if not 0 < weight <= 1:
         raise ValueError(f"{weight=} is not in (0, 1]; divide all weights by the largest")
-    if running.count >= MOST:
+    if running.added >= MOST:
         raise ValueError(f"more than {MOST} updates would overflow the accumulator")
     if update.keys() != running.totals.keys():
         raise ValueError("the update has other tensors than the sum")
@@ -51,12 +51,12 @@ def add(running: Sum, update: Adapter, weight: float) -> Sum:
     for name, tensor in update.items():
         exact = np.rint(tensor.astype(np.float64) * (weight * FRACTION))
         running.totals[name] += exact.astype(np.int64)
-    return Sum(running.totals, running.weight + round(weight * FRACTION), running.count + 1)
+    return Sum(running.totals, running.weight + round(weight * FRACTION), running.added + 1)
 
 
 def mean(running: Sum) -> Adapter:
     """Return the weighted mean as float32; raises ``ValueError`` where nothing was added."""
-    if running.count == 0:
+    if running.added == 0:
         raise ValueError("no update was added, so there is no mean")
     return {
         name: (total / running.weight).astype(np.float32) for name, total in running.totals.items()

@@ -33,7 +33,9 @@ def part(name: str) -> str:
         return "B"
     if name.endswith(ROWS):
         return "rows"
-    raise ValueError(f"{name!r} is no adapter tensor; its name should end in lora_A, lora_B or rows")
+    raise ValueError(
+        f"{name!r} is no adapter tensor; its name should end in lora_A, lora_B or rows"
+    )
 
 
 def layout(adapter: Mapping[str, Array]) -> Layout:
@@ -76,7 +78,9 @@ def zeros(adapter: Adapter) -> Adapter:
 
 def norm(adapter: Adapter) -> float:
     """Return the Euclidean norm over all tensors, summed in float64."""
-    return float(np.sqrt(sum(float(np.sum(np.square(x, dtype=np.float64))) for x in adapter.values())))
+    return float(
+        np.sqrt(sum(float(np.sum(np.square(x, dtype=np.float64))) for x in adapter.values()))
+    )
 
 
 def flatten(adapter: Adapter) -> Array:
@@ -89,7 +93,9 @@ def flatten(adapter: Adapter) -> Array:
 def unflatten(vector: Array, shapes: Layout) -> Adapter:
     """Return the adapter whose ``flatten`` is ``vector``; raises ``ValueError`` on another length."""
     if vector.shape != (size(shapes),):
-        raise ValueError(f"{vector.shape=} does not hold the {size(shapes)} numbers of this adapter")
+        raise ValueError(
+            f"{vector.shape=} does not hold the {size(shapes)} numbers of this adapter"
+        )
     tensors, at = {}, 0
     for name in sorted(shapes):
         count = int(np.prod(shapes[name]))

@@ -39,6 +39,7 @@ class Refusal(NamedTuple):
     instead: str
 
     def __str__(self) -> str:
+        """One sentence with the code in it."""
         return f"{self.reason} [{self.code}]; {self.instead}"
 
 

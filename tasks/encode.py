@@ -70,7 +70,9 @@ def order(step: int, batch: int, blocks: int, key: str) -> NDArray[Any]:
     """
     at = np.arange(step * batch, (step + 1) * batch)
     passes, place = at // blocks, at % blocks
-    return np.array([_permutation(key, int(p), blocks)[i] for p, i in zip(passes, place, strict=True)])
+    return np.array(
+        [_permutation(key, int(p), blocks)[i] for p, i in zip(passes, place, strict=True)]
+    )
 
 
 def _permutation(key: str, number: int, blocks: int) -> NDArray[Any]:

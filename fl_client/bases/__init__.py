@@ -19,7 +19,7 @@ BUILTIN = {"builtin:tiny": Path(__file__).parent / "tiny"}
 
 
 def locate(base: str) -> tuple[str, str]:
-    """Return the folder (or hub name) of a base and the GGUF file in it ('' for safetensors); raises ``ConfigError``."""
+    """Return the folder (or hub name) of a base and its GGUF file ('' for safetensors); raises ``ConfigError``."""
     if base.startswith("builtin:"):
         if base not in BUILTIN:
             raise ConfigError(f"model.base={base!r} does not exist; built in: {', '.join(BUILTIN)}")
@@ -30,15 +30,21 @@ def locate(base: str) -> tuple[str, str]:
     if path.is_dir():
         _check(path)
     elif path.exists() or base.startswith((".", "/", "~")):
-        raise ConfigError(f"model.base={base!r} is no model folder; give a folder, a GGUF file or a hub name")
+        raise ConfigError(
+            f"model.base={base!r} is no model folder; give a folder, a GGUF file or a hub name"
+        )
     return base, ""
 
 
 def _check(folder: Path) -> None:
     if not (folder / "config.json").is_file():
-        raise ConfigError(f"model.base={str(folder)!r} has no config.json, so it is no model folder")
+        raise ConfigError(
+            f"model.base={str(folder)!r} has no config.json, so it is no model folder"
+        )
     if not (folder / "tokenizer.json").is_file() and not (folder / "tokenizer.model").is_file():
-        raise ConfigError(f"model.base={str(folder)!r} has no tokenizer (tokenizer.json); copy it in")
+        raise ConfigError(
+            f"model.base={str(folder)!r} has no tokenizer (tokenizer.json); copy it in"
+        )
     if not list(folder.glob("*.safetensors")):
         raise ConfigError(
             f"model.base={str(folder)!r} has no safetensors weights; other formats can run code and are not read"
@@ -77,7 +83,11 @@ def sha256(base: str) -> str:
         from huggingface_hub import snapshot_download
 
         path = Path(snapshot_download(folder))
-    wanted = [path / gguf] if gguf else sorted([*path.glob("*.safetensors"), *path.glob("*token*.json"), path / "config.json"])
+    wanted = (
+        [path / gguf]
+        if gguf
+        else sorted([*path.glob("*.safetensors"), *path.glob("*token*.json"), path / "config.json"])
+    )
     digest = hashlib.sha256()
     for file in wanted:
         digest.update(file.name.encode())

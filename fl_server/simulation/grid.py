@@ -97,7 +97,11 @@ class LocalGrid(Grid):
 
 
 def run(
-    server: ServerApp, client: ClientApp, nodes: int, run_config: dict[str, Scalar], order: int | None = None
+    server: ServerApp,
+    client: ClientApp,
+    nodes: int,
+    run_config: dict[str, Scalar],
+    order: int | None = None,
 ) -> None:
     """Run a ServerApp against ``nodes`` ClientApps in this process until it ends."""
     grid = LocalGrid(client, nodes, run_config, order)

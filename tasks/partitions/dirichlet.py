@@ -22,7 +22,9 @@ def dirichlet(alpha: float = 0.5) -> Partition:
         for spoken in by_lang(examples).values():
             shares = draw.dirichlet(np.full(len(names), alpha))
             groups = documents(spoken, seed)
-            owners = np.searchsorted(np.cumsum(shares)[:-1], (np.arange(len(groups)) + 0.5) / len(groups))
+            owners = np.searchsorted(
+                np.cumsum(shares)[:-1], (np.arange(len(groups)) + 0.5) / len(groups)
+            )
             for document, owner in zip(groups, owners, strict=True):
                 piles[names[owner]] += document
         return piles

@@ -1,7 +1,7 @@
 """The walk: every method file of ``strategies/`` and ``tasks/`` is one row of every battery here.
 
-A method file is a module that holds a function of its own name, annotated to return the folder's type.
-A test that asks for ``strategy``, ``codec``, ... runs once for every such function (the factory itself).
+A method file is a module that holds a function of its own name, annotated to return the folder's
+type. A test that asks for ``strategy``, ``codec``, ... runs once for every such factory.
 """
 
 from __future__ import annotations
@@ -83,5 +83,3 @@ def pytest_generate_tests(metafunc):
     for kind, found in ROWS.items():
         if kind in metafunc.fixturenames:
             metafunc.parametrize(kind, found, ids=name)
-
-

@@ -12,7 +12,9 @@ ROUNDS, SIZE = 50, 700
 
 def updates():
     draw = np.random.default_rng(3)
-    return [draw.normal(0, 10.0 ** draw.uniform(-3, 1), SIZE).astype(np.float32) for _ in range(ROUNDS)]
+    return [
+        draw.normal(0, 10.0 ** draw.uniform(-3, 1), SIZE).astype(np.float32) for _ in range(ROUNDS)
+    ]
 
 
 def test_all_that_was_sent_plus_the_last_residual_is_all_that_was_given(links):
@@ -59,7 +61,7 @@ def test_encoding_leaves_the_memory_it_was_given_as_it_was(links):
 def test_an_array_that_no_link_makes_is_refused(links, key):
     made = chain([link() for link in links])
     wire, _ = made.encode(updates()[0], made.init(SIZE))
-    with pytest.raises(ValueError):  # noqa: PT011 - which of several reasons comes first is open
+    with pytest.raises(ValueError):  # which of several reasons comes first is open
         made.decode(wire | {key: wire["values"]}, SIZE)
 
 

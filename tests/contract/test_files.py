@@ -1,4 +1,4 @@
-"""What every method file has: a factory of its own name, explained, that works with nothing given."""
+"""What every method file has: a factory of its own name that works with nothing given."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def dealt(partition, seed=1):
         try:
             piles[silos] = partition()(corpus(), silos, seed)
         except ValueError as refusal:
-            assert f"silos={silos}" in str(refusal)  # noqa: PT017 - a refusal names what was given
+            assert f"silos={silos}" in str(refusal)  # a refusal names what was given
     assert piles
     return piles
 

@@ -37,9 +37,7 @@ def merge(strategy, sent, start, memory):
 
 def silos(updates, weights=None):
     weights = weights or [1.0] * len(updates)
-    return [
-        Weighted(f"s{i}", w, u) for i, (w, u) in enumerate(zip(weights, updates, strict=True))
-    ]
+    return [Weighted(f"s{i}", w, u) for i, (w, u) in enumerate(zip(weights, updates, strict=True))]
 
 
 def same(left, right):

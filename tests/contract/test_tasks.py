@@ -1,4 +1,4 @@
-"""What holds for every task: a row keeps its language, and no document is both learned and tested."""
+"""What holds for every task: rows keep their language, no document is both learned and tested."""
 
 from __future__ import annotations
 

@@ -62,6 +62,6 @@ def test_a_low_temperature_is_refused_when_given_or_works_for_every_count(temper
     try:
         made = tempered(temperature)
     except ValueError as refusal:
-        assert "temperature" in str(refusal)  # noqa: PT017 - either is fine, a crash later is not
+        assert "temperature" in str(refusal)  # either is fine, a crash later is not
     else:
         assert 0 < made.of(Counts(*[10**9] * 4)) < math.inf

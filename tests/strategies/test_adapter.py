@@ -12,7 +12,9 @@ from strategies import adapter as algebra
 
 quick = settings(deadline=None, derandomize=True, max_examples=60, database=None)
 FLOATS = hnp.from_dtype(np.dtype(np.float32), allow_nan=False, allow_infinity=False)
-TENSORS = hnp.arrays(np.float32, hnp.array_shapes(max_dims=3, min_side=0, max_side=4), elements=FLOATS)
+TENSORS = hnp.arrays(
+    np.float32, hnp.array_shapes(max_dims=3, min_side=0, max_side=4), elements=FLOATS
+)
 ADAPTERS = st.dictionaries(st.text(min_size=1, max_size=5), TENSORS, max_size=4)
 
 
@@ -126,7 +128,9 @@ def test_every_name_of_an_adapter_belongs_to_one_part(name, part):
     assert algebra.part(name) == part
 
 
-@pytest.mark.parametrize("name", ["", "lm_head.weight", "x.lora_A", "x.lora_A.bias", "lora_A.weight"])
+@pytest.mark.parametrize(
+    "name", ["", "lm_head.weight", "x.lora_A", "x.lora_A.bias", "lora_A.weight"]
+)
 def test_a_name_that_is_no_adapter_tensor_is_refused(name):
     with pytest.raises(ValueError, match="no adapter tensor"):
         algebra.part(name)
@@ -156,7 +160,9 @@ def test_a_is_kaiming_uniform_in_its_inputs():
     assert float(start.std()) == pytest.approx(bound / np.sqrt(3), rel=0.02)
 
 
-@pytest.mark.parametrize("name", ["x.lora_B.weight", "x.trainable_tokens_delta", "x.lora_B.private"])
+@pytest.mark.parametrize(
+    "name", ["x.lora_B.weight", "x.trainable_tokens_delta", "x.lora_B.private"]
+)
 def test_b_and_rows_start_at_zero(name):
     start = algebra.initial(name, (3, 5), 1)
     assert start.dtype == np.float32

@@ -135,13 +135,13 @@ def test_bfloat16_words_that_are_not_finite_are_refused(word):
 @pytest.mark.parametrize("number", [0, 127])
 def test_an_int8_scale_that_no_vector_has_is_refused(scale, number):
     wire = {"values": np.int8([number, 127]), "0.scale": np.float32([scale])}
-    with pytest.raises(ValueError):  # noqa: PT011 - any words will do
+    with pytest.raises(ValueError):  # any words will do
         chain([int8()]).decode(wire, 2)
 
 
 def test_minus_128_which_int8_never_sends_is_refused():
     wire = {"values": np.int8([-128, 127]), "0.scale": np.float32([1])}
-    with pytest.raises(ValueError):  # noqa: PT011 - any words will do
+    with pytest.raises(ValueError):  # any words will do
         chain([int8()]).decode(wire, 2)
 
 

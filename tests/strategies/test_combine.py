@@ -146,7 +146,7 @@ def counts(number):
 
 
 def two_rounds(chosen):
-    """Run two rounds as a hub and its silos would, with updates drawn at random; return all groups."""
+    """Run two rounds as a hub and its silos would, on random updates; return all groups."""
     strategy = chosen.strategy
     weights = [chosen.weights.of(counts(k)) for k in range(1, len(SILOS) + 1)]
     weights = [w / max(weights) for w in weights]

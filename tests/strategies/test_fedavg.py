@@ -1,4 +1,4 @@
-"""FedAvg on factors: F3 (what averaging factors loses), F11 (what never travels), pooling by scope."""
+"""FedAvg on factors: F3 (what averaging loses), F11 (what never travels), pooling by scope."""
 
 from __future__ import annotations
 
@@ -139,7 +139,9 @@ def pooled(within, languages):
 
 
 def test_one_family_is_the_global_run_to_the_last_bit():
-    assert pooled("family", ["as", "bn", "hi", "or"]) == pooled("everyone", ["as", "bn", "hi", "or"])
+    assert pooled("family", ["as", "bn", "hi", "or"]) == pooled(
+        "everyone", ["as", "bn", "hi", "or"]
+    )
 
 
 def test_as_many_families_as_silos_is_everyone_alone():

@@ -43,7 +43,10 @@ def test_at_the_start_of_a_round_nothing_pulls():
 
 
 def test_all_but_the_local_step_is_fedavg():
-    prox, plain = fedprox(lora="family", rows="silo", private=3), fedavg("family", "silo", private=3)
+    prox, plain = (
+        fedprox(lora="family", rows="silo", private=3),
+        fedavg("family", "silo", private=3),
+    )
     assert prox.local.step is not plain.local.step
     assert prox._replace(local=plain.local) == plain
     assert prox.local._replace(step=plain.local.step) == plain.local

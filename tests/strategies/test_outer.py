@@ -147,5 +147,3 @@ def test_an_outer_optimizer_is_flowers_on_the_same_replies(ours, theirs):
 def test_a_setting_out_of_its_range_is_refused_by_name(factory, field, value):
     with pytest.raises(ValueError, match=f"{field}={value}"):
         factory(**{field: value})
-
-

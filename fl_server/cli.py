@@ -1,0 +1,47 @@
+"""``fl-server``: for the coordinator of a hub."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from fl_client.config import ConfigError, flat
+from fl_server import config
+
+app = typer.Typer(
+    help="Coordinate a federation from the hub.", no_args_is_help=True, add_completion=False
+)
+
+
+@app.callback()
+def main() -> None:
+    """Coordinate a federation from the hub."""
+
+
+@app.command()
+def check(
+    study_file: Annotated[Path | None, typer.Argument(help="A study file.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Change one key, as key=value.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the study as JSON.")] = False,
+) -> None:
+    """Read a study, build its parts and say whether they fit together; needs no Torch and trains nothing."""
+    try:
+        study = config.read(study_file, set_ or [])
+        config.build(study)
+    except ConfigError as error:
+        Console(stderr=True).print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(2) from None
+    if as_json:
+        print(json.dumps(flat(study)))  # noqa: T201
+        return
+    table = Table("key", "value", title=f"{study.name}: this study can run")
+    for key, value in flat(study).items():
+        table.add_row(key, str(value))
+    Console().print(table)

@@ -1,0 +1,94 @@
+"""Several strategies on the same silos, beside the two baselines every reader asks for: alone and centralised."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from fl_client.config import Study
+from fl_client.memory import write_whole
+from fl_server import report
+from fl_server.simulation import study as studies
+
+
+def compare(
+    study: Study, strategies: list[str], folder: Path, console: Console, verbose: bool = False
+) -> dict[str, Any]:
+    """Run each strategy and the pooled text in folders below ``folder``; write and return the comparison."""
+    runs: dict[str, Any] = {}
+    before: Path | None = None
+    variants = {s: study.model_copy(update={"strategy": s}) for s in strategies}
+    central = centralised(study, studies.prepare(study))
+    for variant in [*variants.values(), central]:
+        studies.prepare(variant)
+    for strategy, variant in variants.items():
+        console.print(f"[bold]{strategy}[/bold]", highlight=False)
+        own = folder / _name(strategy)
+        _share_alone(before, own)
+        runs[strategy] = _finished(variant, own, console, verbose)
+        before = own
+    console.print("[bold]centralised[/bold]: all text in one place, as many steps in all")
+    pooled = _finished(central, folder / "centralised", console, verbose)
+    made = {
+        "schema": 1,
+        "study": study.model_dump(exclude={"home"}),
+        "runs": runs,
+        "local_only": local_only(next(iter(runs.values()))),
+        "centralised": {"languages": pooled["languages"], "wall_s": pooled["wall_s"]},
+    }
+    write_whole(folder / "compare.json", json.dumps(made, indent=1, ensure_ascii=False).encode())
+    write_whole(folder / "compare.html", report.compare_html(made).encode())
+    return made
+
+
+def centralised(study: Study, silos: int) -> Study:
+    """Return the study in which one silo holds all text and takes every silo's steps."""
+    return study.model_copy(
+        update={
+            "strategy": "fedavg(lora='everyone', rows='everyone')",
+            "train": study.train.model_copy(update={"steps": study.train.steps * silos}),
+            "alone": study.alone.model_copy(update={"enabled": False}),
+            "simulation": study.simulation.model_copy(update={"pooled": True}),
+        }
+    )
+
+
+def local_only(run: dict[str, Any]) -> dict[str, Any]:
+    """Return the scores of a run's silos training alone, in the shape of a run's own."""
+    return {
+        "languages": {
+            lang: {"before": row["before"], "after": row["alone"]}
+            for lang, row in run["languages"].items()
+        },
+        "silo_scores": {
+            name: {"language": own["language"], "before": own["before"], "after": own["alone"]}
+            for name, own in run["silo_scores"].items()
+        },
+    }
+
+
+def _finished(study: Study, folder: Path, console: Console, verbose: bool) -> dict[str, Any]:
+    # A comparison that was cut short is taken up again where it stopped.
+    if (folder / "report.json").exists():
+        held: dict[str, Any] = json.loads((folder / "report.json").read_text("utf-8"))
+        if held["study"] == study.model_dump(exclude={"home"}):
+            return held
+    resume = (folder / "provenance.json").exists()
+    return studies.run(study, folder, console, resume=resume, verbose=verbose)
+
+
+def _share_alone(before: Path | None, own: Path) -> None:
+    """Hand on what each silo reached alone; a silo takes it up only if it belongs to the very same study."""
+    for held in sorted((before / "silos").glob("*/alone")) if before else []:
+        target = own / "silos" / held.parent.name / "alone"
+        if not target.exists():
+            shutil.copytree(held, target)
+
+
+def _name(strategy: str) -> str:
+    return re.sub(r"[^A-Za-z0-9]+", "-", strategy).strip("-")

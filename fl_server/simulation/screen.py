@@ -1,0 +1,136 @@
+"""What a person sees in the terminal: progress with time left while it runs, tables at the end."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from fl_client.config import Study
+
+LOGGER = "bhasha_fl"
+
+
+class Watch(logging.Handler):
+    """Turns the events that hub and silos log into progress; messages above INFO are printed as they are."""
+
+    def __init__(self, progress: Progress, steps: int, verbose: bool) -> None:
+        super().__init__()
+        self._progress = progress
+        self._verbose = verbose
+        self._task = progress.add_task("starting", total=steps)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show one record."""
+        event = getattr(record, "event", {})
+        if event.get("kind") == "step":
+            self._progress.advance(self._task, event.get("steps", 1))
+        elif event.get("kind") == "round":
+            self._progress.update(self._task, description=_headline(event["line"]))
+        elif record.levelno > logging.INFO or self._verbose:
+            self._progress.console.print(record.getMessage(), style="yellow", highlight=False)
+            if record.exc_info:
+                self._progress.console.print_exception()
+
+
+def _headline(line: dict[str, Any]) -> str:
+    scores = [s for note in line["silos"].values() for s in note.get("valid", {}).values()]
+    mean = sum(s["bits"] for s in scores) / max(1.0, sum(s["bytes"] for s in scores))
+    return f"round {line['round']}: {mean:.3f} bits per byte"
+
+
+@contextmanager
+def watching(
+    console: Console, study: Study, silos: int, done: int, verbose: bool
+) -> Iterator[None]:
+    """Show progress over all training steps of a study, ``done`` rounds of which are behind us."""
+    each = silos * study.train.steps
+    steps = each * (study.rounds - done)
+    if study.alone.enabled:
+        steps += each * study.rounds * len(study.alone.lrs())
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f}%"))
+    times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    logger = logging.getLogger(LOGGER)
+    with Progress(*columns, *times, console=console) as progress:
+        watch = Watch(progress, steps, verbose)
+        logger.setLevel(logging.DEBUG)
+        logger.propagate = False
+        logger.addHandler(watch)
+        try:
+            yield
+        finally:
+            logger.removeHandler(watch)
+
+
+def tables(report: dict[str, Any]) -> list[Table]:
+    """Return the tables of a report: by language, then by silo."""
+    spoken = Table(title="Bits per byte by language (lower is better)")
+    names = sorted(
+        {n for row in report["languages"].values() for n in row["after"]} - {"bits_per_byte"}
+    )
+    for heading in (
+        "language",
+        "silos",
+        "before",
+        "alone",
+        "together",
+        "gain",
+        "against alone",
+        *names,
+        "sent up",
+    ):
+        spoken.add_column(heading, justify="left" if heading == "language" else "right")
+    for row in report["languages"].values():
+        before, after = row["before"]["bits_per_byte"], row["after"]["bits_per_byte"]
+        alone = row["alone"]["bits_per_byte"] if row["alone"] else None
+        spoken.add_row(
+            row["name"], str(row["silos"]), *_cells(before, alone, after), gain(before, after),
+            gain(alone, after), *(f"{row['after'][n]:.1f}" for n in names), size(row["traffic"]["up"]),
+        )  # fmt: skip
+    silos = Table(title="By silo")
+    for heading in ("silo", "before", "alone", "together", "against alone", "serves"):
+        silos.add_column(heading, justify="left" if heading in ("silo", "serves") else "right")
+    for name, own in report["silo_scores"].items():
+        cells = _cells(own["before"], own["alone"], own["together"])
+        silos.add_row(name, *cells, gain(own["alone"], own["together"]), own["served"])
+    return [spoken, silos]
+
+
+def compared(comparison: dict[str, Any]) -> Table:
+    """Return one table of a comparison: languages down, methods across."""
+    runs: dict[str, Any] = comparison["runs"]
+    first = next(iter(runs.values()))
+    table = Table(title="Bits per byte on test text (lower is better)")
+    for heading in ("language", "before", "alone", *runs, "centralised"):
+        table.add_column(heading, justify="left" if heading == "language" else "right")
+    for lang, row in first["languages"].items():
+        pooled = comparison["centralised"]["languages"][lang]["after"]["bits_per_byte"]
+        reached = [run["languages"][lang]["after"]["bits_per_byte"] for run in runs.values()]
+        alone = comparison["local_only"]["languages"][lang]["after"]["bits_per_byte"]
+        table.add_row(row["name"], *_cells(row["before"]["bits_per_byte"], alone, *reached, pooled))
+    sent = [size(run["bytes"]["up"]) for run in runs.values()]
+    table.add_row("sent up", "-", "-", *sent, "all text")
+    return table
+
+
+def _cells(*values: float | None) -> list[str]:
+    return ["-" if value is None else f"{value:.3f}" for value in values]
+
+
+def gain(before: float | None, after: float) -> str:
+    """Return how much lower ``after`` is, in percent; a dash where there is nothing to compare with."""
+    return "-" if not before else f"{100 * (1 - after / before):.1f} %"
+
+
+def size(count: float) -> str:
+    """Return a number of bytes in a unit that people read."""
+    for unit in ("B", "KB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"

@@ -1,0 +1,79 @@
+"""One simulated study in a run folder: everything checked first, then run, then its report."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from fl_client.config import ConfigError, Study, flat
+from fl_server import config, journal, record
+from fl_server.simulation import grid, screen
+
+FREE = 500_000_000  # bytes that a run may need on disk
+
+
+def prepare(study: Study) -> int:
+    """Check all that can be checked before training and return the number of silos; raises ``ConfigError``."""
+    config.build(study)
+    try:
+        from fl_client import bases, site
+    except ImportError as error:
+        raise ConfigError(
+            f"simulating needs {error.name}; install it with: pip install 'bhasha-fl[sim]'"
+        ) from None
+    bases.locate(study.model.base)
+    silos = len(site.simulated(study))
+    bases.tokenizer(study.model.base)
+    return silos
+
+
+def folder_for(study: Study, out: Path | None) -> Path:
+    """Return the run folder: ``out``, or one under ``runs/`` named after study and time."""
+    return (out or Path("runs") / f"{study.name}-{datetime.now():%Y%m%d-%H%M%S}").absolute()
+
+
+def run(
+    study: Study, folder: Path, console: Console, resume: bool = False, verbose: bool = False
+) -> dict[str, Any]:
+    """Run a study in ``folder`` to its end and return its report; raises ``ConfigError`` before anything is trained."""
+    from fl_client.app import app as client
+    from fl_server.app import app as server
+
+    silos = prepare(study)
+    study = study.model_copy(update={"home": str(folder)})
+    record.claim(folder, study, resume)
+    if shutil.disk_usage(folder).free < FREE:
+        raise ConfigError(
+            f"the disk of {folder} has under {FREE // 10**6} MB free; choose another --out"
+        )
+    quiet()
+    done = max(journal.committed(folder / "journal"), default=0)
+    with screen.watching(console, study, silos, done, verbose):
+        grid.run(server, client, silos, flat(study))
+    report: dict[str, Any] = json.loads((folder / "report.json").read_text("utf-8"))
+    return report
+
+
+def recorded(folder: Path) -> Study:
+    """Return the study that a run folder holds; raises ``ConfigError``."""
+    if not (folder / "study.toml").is_file():
+        raise ConfigError(f"{folder} holds no run to resume; start one with --out {folder}")
+    return config.read(folder / "study.toml")
+
+
+def quiet() -> None:
+    """Keep libraries from drawing bars and writing notices over ours."""
+    from datasets.utils.logging import disable_progress_bar
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    disable_progress_bar()
+    for name in ("httpx", "datasets", "flwr"):
+        logging.getLogger(name).setLevel(logging.ERROR)

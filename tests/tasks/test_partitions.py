@@ -1,0 +1,112 @@
+"""The partitions one by one: who gets what."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tasks.partitions.by_language import by_language
+from tasks.partitions.by_source import by_source
+from tasks.partitions.dirichlet import dirichlet
+from tasks.partitions.iid import iid
+from tasks.task import Example
+
+SPLITS = ["test", "valid", *["train"] * 8]
+
+
+def corpus(languages=("as", "brx", "ta"), sources=("news", "health"), documents=40):
+    return [
+        Example(f"{lang} {source} {i} " + "x" * (i % 7), lang, "", source, f"d{i}", SPLITS[i % 10])
+        for lang in languages
+        for source in sources
+        for i in range(documents)
+    ]
+
+
+def characters(pile, split):
+    return sum(len(e.text) for e in pile if e.split == split)
+
+
+@pytest.mark.parametrize("split", ["train", "valid", "test"])
+def test_iid_gives_every_silo_as_much_of_each_split_but_for_one_document(split):
+    piles = iid()(corpus(), 5, 3).values()
+    held = [characters(pile, split) for pile in piles]
+    assert max(held) - min(held) <= max(len(e.text) for e in corpus())
+
+
+def test_iid_gives_every_silo_every_language_and_another_seed_other_text():
+    piles = iid()(corpus(), 4, 3)
+    assert list(piles) == ["silo-1", "silo-2", "silo-3", "silo-4"]
+    assert all({e.lang for e in pile} == {"as", "brx", "ta"} for pile in piles.values())
+    assert iid()(corpus(), 4, 4) != piles
+
+
+@pytest.mark.parametrize(("each", "silos"), [(0, 3), (0, 6), (2, 6), (2, 0), (1, 0)])
+def test_by_language_gives_each_silo_one_language_and_each_language_as_many_silos(each, silos):
+    piles = by_language(each)(corpus(), silos, 0)
+    expected = (silos or 3 * each) // 3
+    assert list(piles) == [f"{c}-{i}" for c in ("as", "brx", "ta") for i in range(1, expected + 1)]
+    assert all({e.lang for e in pile} == {name[:-2]} for name, pile in piles.items())
+
+
+@pytest.mark.parametrize(("each", "silos"), [(0, 2), (0, 4), (0, 0), (2, 3), (1, 6), (2, 5)])
+def test_by_language_names_the_languages_where_the_silos_do_not_fit(each, silos):
+    with pytest.raises(ValueError, match=rf"silos={silos} .*3 languages \(as, brx, ta\)"):
+        by_language(each)(corpus(), silos, 0)
+
+
+def test_by_language_refuses_a_number_below_zero():
+    with pytest.raises(ValueError, match="silos_per_language=-1"):
+        by_language(-1)
+
+
+@pytest.mark.parametrize("silos", [0, 6])
+def test_by_source_gives_each_silo_one_source_of_one_language(silos):
+    piles = by_source()(corpus(), silos, 0)
+    assert list(piles) == sorted(piles)
+    assert len(piles) == 6
+    for name, pile in piles.items():
+        assert {f"{e.lang}-{e.source}" for e in pile} == {name}
+
+
+def test_by_source_names_the_silos_it_makes_where_another_number_was_asked_for():
+    with pytest.raises(ValueError, match=r"silos=5, .* 6: as-health, .*give silos=6"):
+        by_source()(corpus(), 5, 0)
+
+
+def test_by_source_never_mixes_two_languages():
+    whose = [("mni-Beng", "news"), ("mni", "Beng-news")]
+    examples = [Example("some text", lang, source=source) for lang, source in whose]
+    piles = by_source()(examples, 0, 0)
+    assert sorted(map(len, piles.values())) == [1, 1]
+
+
+def unevenness(piles, lang):
+    held = [sum(e.lang == lang for e in pile) for pile in piles.values()]
+    return max(held) / sum(held)
+
+
+def test_dirichlet_is_uneven_for_a_small_alpha_and_even_for_a_large_one():
+    small, large = (dirichlet(alpha)(corpus(), 4, 1) for alpha in (0.05, 1e4))
+    for lang in ("as", "brx", "ta"):
+        assert unevenness(large, lang) < 0.3
+    assert max(unevenness(small, lang) for lang in ("as", "brx", "ta")) > 0.8
+
+
+def test_dirichlet_keeps_every_silo_even_one_that_gets_nothing():
+    piles = dirichlet(0.01)(corpus(documents=3), 9, 1)
+    assert list(piles) == [f"silo-{i}" for i in range(1, 10)]
+    assert not all(piles.values())
+
+
+@pytest.mark.parametrize("alpha", [0.0, -1.0, float("nan")])
+def test_dirichlet_refuses_an_alpha_that_is_not_above_zero(alpha):
+    with pytest.raises(ValueError, match=re.escape(f"{alpha=}")):
+        dirichlet(alpha)
+
+
+@pytest.mark.parametrize("make", [iid, dirichlet])
+def test_no_silo_at_all_is_refused(make):
+    with pytest.raises(ValueError, match="silos=0 leaves nobody to train"):
+        make()(corpus(), 0, 0)
