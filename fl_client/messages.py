@@ -86,6 +86,11 @@ def order(asked: Order, arrays: Adapter | None = None) -> Content:
     return content
 
 
+def to(node: int, kind: str, content: Content) -> Message:
+    """Return a message to one silo."""
+    return Message(content, dst_node_id=node, message_type=kind)
+
+
 def size(content: Content) -> int:
     """Return the bytes that the arrays of a message take."""
     return sum(len(a.data) for record in content.array_records.values() for a in record.values())

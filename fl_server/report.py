@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -81,7 +82,8 @@ def compare_html(comparison: Report) -> str:
     means = mean(rows)
     facts = {"specs": dict(zip(runs, comparison["runs"], strict=True)), "rows": rows, "mean": means}
     facts["names"] = {code: found["name"] for code, found in languages.items()}
-    drawn = strips(rows) | {"cost": cost(runs, means)}
+    trained = {code: {k: v for k, v in row.items() if k != "before"} for code, row in rows.items()}
+    drawn = strips(trained) | {"cost": cost(runs, means)}
     page = PAGES.get_template("compare.html.j2")
     return page.render(comparison=comparison, runs=runs, **facts, **drawn)
 
@@ -109,15 +111,16 @@ def ticks(low: float, high: float) -> list[float]:
 
 def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
     """Return the places moved ``gap`` apart, in the order given, within the bounds if they fit."""
-    placed, edge = list(wanted), low
     order = sorted(range(len(wanted)), key=lambda i: wanted[i])
-    for i in order:
-        placed[i] = max(wanted[i], edge)
-        edge = placed[i] + gap
-    edge = high
-    for i in reversed(order):
-        placed[i] = min(placed[i], edge)
-        edge = placed[i] - gap
+    raised, lowered = list(wanted), list(wanted)
+    for first, second in pairwise(order):
+        raised[second] = max(wanted[second], raised[first] + gap)
+    for first, second in pairwise(reversed(order)):
+        lowered[second] = min(wanted[second], lowered[first] - gap)
+    # The mean of the two keeps the gap and leaves a crowd centred where it was.
+    placed = [fmean(both) for both in zip(raised, lowered, strict=True)]
+    for at, i in enumerate(order):
+        placed[i] = min(max(placed[i], low + gap * at), high - gap * (len(order) - 1 - at))
     return [round(place, 1) for place in placed]
 
 
@@ -143,7 +146,8 @@ def strips(rows: Mapping[str, Row]) -> dict[str, Any]:
 
 def curves(report: Report) -> Figure:
     """Return bits per byte by round, a line for each language, the released round ringed."""
-    lines = {code: line for code, line in report["curves"].items() if line}
+    found = report["curves"].items()
+    lines = {c: known for c, line in found if (known := [p for p in line if math.isfinite(p[1])])}
     last = max((number for line in lines.values() for number, _ in line), default=0) or 1
     released = report["released_round"]
     common = next(iter(released.values())) if len(released) == 1 else -1
@@ -152,7 +156,8 @@ def curves(report: Report) -> Figure:
         points = [(100 * number / last, bits) for number, bits in line]
         name, ringed = report["languages"][code]["name"], released.get(code, common)
         series.append((name, points, 100 * ringed / last))
-    return figure(series, [(100 * n / last, n) for n in range(0, last + 1, math.ceil(last / 8))])
+    step = next(n * 10**e for e in range(9) for n in (1, 2, 5) if last <= 8 * n * 10**e)
+    return figure(series, [(100 * n / last, n) for n in range(0, last + 1, step)])
 
 
 def cost(runs: Mapping[str, Report], means: Row) -> Figure:
@@ -166,7 +171,7 @@ def cost(runs: Mapping[str, Report], means: Row) -> Figure:
 
 def figure(series: Sequence[tuple[str, list[Place], float]], across: list[Place]) -> Figure:
     """Return series of a name, (per cent across, value) and where to ring it, as a figure."""
-    height = max(300, LABEL * len(series) + 40)
+    height = max(320, LABEL * len(series) + 100)
     axis = scale(value for _, points, _ in series for _, value in points)
     ends = [points[-1][1] for _, points, _ in series]
     placed = spread([axis.down(end, height) for end in ends], LABEL, 8, height - 8)

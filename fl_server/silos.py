@@ -28,11 +28,6 @@ class Grid(Protocol):
     def get_node_ids(self) -> Iterable[int]:
         """Return the nodes that are there."""
 
-    def create_message(
-        self, content: Content, message_type: str, dst_node_id: int, group_id: str
-    ) -> Any:
-        """Return a message to one node."""
-
     def push_messages(self, messages: Iterable[Any]) -> Iterable[str]:
         """Send messages; return a key for each, empty where it could not be sent."""
 
@@ -94,12 +89,7 @@ def _exchange(
     grid: Grid, kind: str, contents: dict[int, Content], closes: Closes
 ) -> Iterator[tuple[int, Reply]]:
     nodes = list(contents)
-    pushed = grid.push_messages(
-        [
-            grid.create_message(contents[n], message_type=kind, dst_node_id=n, group_id="")
-            for n in nodes
-        ]
-    )
+    pushed = grid.push_messages([messages.to(node, kind, contents[node]) for node in nodes])
     waiting = {key: node for key, node in zip(pushed, nodes, strict=True) if key}
     began, answered = time.monotonic(), 0
     while not closes(len(nodes), answered, len(waiting), time.monotonic() - began):

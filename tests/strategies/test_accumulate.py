@@ -80,6 +80,11 @@ def test_the_mean_of_equal_updates_is_one_of_them_to_the_last_bit(x, silos):
     assert joined(total([({"x": x}, 1.0)] * silos)) == (x + np.float32(0)).tobytes()
 
 
+def test_a_value_is_rounded_to_the_nearest_unit_and_not_towards_one_side():
+    x = np.float32([0.6, -0.6, 0.4, -0.4, 7.51, -7.51]) * np.float32(2**-32)
+    assert total([({"x": x}, 1.0)]).totals["x"].tolist() == [1, -1, 0, 0, 8, -8]
+
+
 def test_the_mean_is_float32_and_has_the_layout_of_the_updates():
     update = {"b": np.ones((2, 3), np.float32), "a": np.ones(4, np.float32)}
     mean = accumulate.mean(total([(update, 0.5), (update, 1.0)]))
@@ -94,7 +99,7 @@ def test_the_largest_sum_that_is_allowed_does_not_overflow():
     all_of_them = once._replace(
         totals={"x": once.totals["x"] * (accumulate.MOST - 1)},
         weight=once.weight * (accumulate.MOST - 1),
-        count=accumulate.MOST - 1,
+        added=accumulate.MOST - 1,
     )
     full = accumulate.add(all_of_them, update, 1.0)
     np.testing.assert_array_equal(accumulate.mean(full)["x"], update["x"])
@@ -127,7 +132,7 @@ def test_a_false_update_is_refused_and_the_sum_stays_as_it_was(update, weight, w
     with pytest.raises(ValueError, match=why):
         accumulate.add(running, update, weight)
     assert joined(running) == GOOD.tobytes()
-    assert running.count == 1
+    assert running.added == 1
 
 
 def test_a_nan_in_the_last_tensor_is_refused_before_the_first_is_added():

@@ -47,6 +47,15 @@ def test_bfloat16_is_torchs(x):
     assert decoded.tobytes() == expected.tobytes()
 
 
+@pytest.mark.parametrize("low", [0x7FFF, 0x8000, 0x8001])
+def test_bfloat16_rounds_to_nearest_and_a_tie_to_even(low):
+    bits = (np.arange(0x3F00, 0x4100, dtype=np.uint32) << 16) | np.uint32(low)
+    x = bits.view(np.float32)
+    decoded, _, _ = sent([bfloat16()], x)
+    expected = torch.from_numpy(x).to(torch.bfloat16).to(torch.float32).numpy()
+    assert decoded.tobytes() == expected.tobytes()
+
+
 @quick
 @given(vectors(1e6))
 def test_int8_is_within_half_a_step_of_its_block(x):
@@ -112,6 +121,13 @@ def test_topk_breaks_ties_by_the_lowest_index():
     _, wire, _ = sent([topk(0.5)], np.float32([1, -2, 2, 2, -2, 1, 2, 0]))
     assert wire["0.index"].tolist() == [1, 2, 3, 4]
     assert wire["values"].tolist() == [-2, 2, 2, -2]
+
+
+@pytest.mark.parametrize("size", [40, 300, 5000])
+def test_topk_of_many_equal_numbers_is_the_first_of_them(size):
+    x = np.random.default_rng(size).choice(np.float32([-2, -1, 1, 2]), size)
+    _, wire, _ = sent([topk(0.25)], x)
+    assert wire["0.index"].tolist() == np.flatnonzero(np.abs(x) == 2)[: size // 4].tolist()
 
 
 @pytest.mark.parametrize("density", [0.0, -0.1, 1.01, float("nan")])

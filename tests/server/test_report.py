@@ -1,0 +1,353 @@
+import copy
+import random
+import shutil
+import struct
+import subprocess
+import zlib
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from fl_server import report as pages
+
+CHROMIUM = Path("/usr/bin/chromium")
+QUIET = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+class Page(HTMLParser):
+    """Reads a page as a person would: tables by rows of text, headings, the sentence, what is drawn."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.rows, self.headings, self.tags, self.result = [], [], [], ""
+        self.open, self.cell, self.telling = [], None, False
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        self.telling = self.telling or ("class", "result") in attrs
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+            self.cell = True
+        if tag in ("h1", "h2", "h3"):
+            self.headings.append(int(tag[1]))
+
+    def handle_endtag(self, tag):
+        if tag in ("td", "th"):
+            self.cell = None
+        if tag == "p":
+            self.telling = False
+
+    def handle_data(self, data):
+        if self.cell:
+            self.rows[-1][-1] += data.strip() + " "
+        if self.telling:
+            self.result += data
+
+    def row(self, head):
+        return next([cell.strip() for cell in row] for row in self.rows if row[0].strip() == head)
+
+
+def run(languages=4, rounds=6, alone=1.08):
+    """A report in which every silo needs ``alone`` times the bits by itself; None: it never trained alone."""
+    dice = random.Random(languages)
+    codes = [f"l{n}" for n in range(languages)]
+    found, silos, lines = {}, {}, {}
+    for n, code in enumerate(codes):
+        before, after = dice.uniform(3, 5), dice.uniform(1, 1.5)
+        by_itself = None if alone is None else after * alone
+        found[code] = {
+            "name": f"Language {n}",
+            "silos": 2,
+            "train_bytes": 120_000 + n,
+            "before": {"bits_per_byte": before},
+            "after": {"bits_per_byte": after},
+            "alone": None if alone is None else {"bits_per_byte": by_itself},
+            "traffic": {"down": 2_000_000, "up": 1_000_000},
+        }
+        for silo in (f"{code}-1", f"{code}-2"):
+            silos[silo] = {
+                "language": code,
+                "before": before,
+                "alone": by_itself,
+                "together": after,
+                "served": "alone" if alone is not None and alone < 1 else "together",
+                "alone_lr": 0.004,
+            }
+        lines[code] = [
+            [k, before + (after - before) * k / max(rounds, 1)] for k in range(rounds + 1)
+        ]
+    parts = {"task": "causal_lm()", "strategy": "fedavg(lora='language')", "weights": "bytes()"}
+    parts |= {
+        "outer": "mean()",
+        "codec": "bfloat16()",
+        "schedule": "sync()",
+        "home": "/home/someone",
+    }
+    tables = {"model": {"base": "builtin:tiny", "rank": 16}, "alone": {"margin": 0.0}}
+    return {
+        "schema": 1,
+        "study": {"name": "demo", "rounds": rounds, "seed": 7, **parts, **tables},
+        "seed": 7,
+        "rounds_completed": rounds,
+        "silos": list(silos),
+        "languages": found,
+        "silo_scores": silos,
+        "curves": lines,
+        "released_round": dict.fromkeys(codes, rounds),
+        "adapters": codes,
+        "bytes": {"down": 8_000_000, "up": 4_000_000, "dense_up": 16_000_000},
+        "wall_s": 95.2,
+        "adapter_sha256": "ab" * 32,
+    }
+
+
+def comparison(**options):
+    runs = {spec: run(**options) for spec in ("fedavg()", "fedprox(mu=0.01)", "fedavg(lora='all')")}
+    for worse, made in enumerate(runs.values()):
+        for found in made["languages"].values():
+            found["after"]["bits_per_byte"] *= 1 + worse / 50
+    pooled = {code: {"after": {"bits_per_byte": 0.9}} for code in made["languages"]}
+    return {"schema": 1, "study": made["study"], "runs": runs, "centralised": {"languages": pooled}}
+
+
+@pytest.mark.parametrize("page", [pages.html(run()), pages.compare_html(comparison())])
+def test_the_page_needs_no_network_and_no_script(page):
+    assert "http://" not in page and "https://" not in page
+    assert "<script" not in page and "@import" not in page and "url(" not in page
+    read = Page(page)
+    assert not [tag for tag, attrs in read.tags if attrs.get("src") or attrs.get("href")]
+    assert "default-src 'none'" in page
+
+
+@pytest.mark.parametrize("page", [pages.html(run()), pages.compare_html(comparison())])
+def test_the_page_can_be_heard_as_well_as_seen(page):
+    read = Page(page)
+    assert ("html", {"lang": "en"}) in read.tags
+    assert read.headings[0] == 1
+    assert all(b - a <= 1 for a, b in pairwise(read.headings))
+    tags = [tag for tag, _ in read.tags]
+    assert tags.count("caption") == tags.count("table") > 0
+    assert all(attrs.get("scope") for tag, attrs in read.tags if tag == "th")
+    pictures = [attrs for tag, attrs in read.tags if tag == "svg" and attrs.get("role") == "img"]
+    assert pictures
+    assert all(a.get("aria-label") or a.get("aria-labelledby") for a in pictures)
+
+
+def test_names_are_escaped_wherever_they_stand():
+    evil = "<b>&\"'"
+    made = run(1)
+    made["languages"]["l0"]["name"] = made["study"]["name"] = evil
+    made["study"]["model"]["base"] = evil
+    made["silos"][0] = evil
+    made["silo_scores"] = {evil: made["silo_scores"]["l0-1"], "l0-2": made["silo_scores"]["l0-2"]}
+    both = {"schema": 1, "study": made["study"], "runs": {f"{evil}()": made}, "centralised": None}
+    for page in (pages.html(made), pages.compare_html(both)):
+        assert evil not in page
+        assert "<b>&" not in page
+        assert "&lt;b&gt;&amp;" in page
+
+
+def test_indic_names_reach_the_page_unharmed():
+    made = run(1)
+    made["languages"]["l0"]["name"] = "অসমীয়া"
+    assert "<bdi>অসমীয়া</bdi>" in pages.html(made)
+
+
+def test_every_language_and_every_silo_is_on_the_page_even_one_that_fell_silent():
+    made = run()
+    del made["silo_scores"]["l0-1"]
+    read = Page(pages.html(made))
+    for name in [found["name"] for found in made["languages"].values()] + made["silos"]:
+        assert read.row(name)
+    assert read.row("l0-1")[1] == "sent no final result"
+
+
+def test_the_numbers_in_the_tables_are_those_of_the_report():
+    made = run()
+    page = pages.html(made)
+    read = Page(page)
+    for found in made["languages"].values():
+        before, alone, after = (
+            found[stage]["bits_per_byte"] for stage in ("before", "alone", "after")
+        )
+        row = read.row(found["name"])
+        assert row[1:4] == [f"{value:.3f}" for value in (before, alone, after)]
+        assert row[4] == f"+{100 * (1 - after / alone):.1f} %"
+        assert row[5:] == ["2", "120.0 kB", "1.0 MB", "2.0 MB"]
+        assert f'<data value="{after}">' in page
+    for silo, score in made["silo_scores"].items():
+        row = read.row(silo)
+        assert [row[2], row[4]] == [f"{score['before']:.3f}", f"{score['together']:.3f}"]
+        assert row[3].split()[0] == f"{score['alone']:.3f}"
+
+
+def test_the_sentence_says_that_every_silo_gains_only_where_every_silo_does():
+    assert "every silo ends better than alone, with 7.4 % fewer bits on average" in (
+        Page(pages.html(run())).result
+    )
+
+
+def test_the_sentence_claims_nothing_where_no_silo_trained_alone():
+    told = Page(pages.html(run(alone=None))).result
+    assert "bits per byte on average." in told
+    assert "alone" not in told and "better" not in told and "silo" not in told
+
+
+def test_the_sentence_speaks_only_of_the_silos_that_trained_alone():
+    made = run()
+    for silo in made["silos"][:3]:
+        made["silo_scores"][silo]["alone"] = None
+    assert "every silo that also trained alone ends better" in Page(pages.html(made)).result
+
+
+def test_the_sentence_says_so_where_some_silos_end_worse():
+    made = run()
+    made["silo_scores"]["l0-1"]["alone"] *= 0.9
+    told = Page(pages.html(made)).result
+    assert "7 of 8 silos end better than alone, 1 worse" in told
+
+
+def test_the_sentence_hides_neither_that_all_lose_nor_that_the_base_was_better():
+    told = Page(pages.html(run(alone=0.9))).result
+    assert "no silo ends better than alone, with 11.1 % more bits" in told
+    made = run()
+    for found in made["languages"].values():
+        found["after"]["bits_per_byte"] = 9.0
+    assert "Training together did not help" in Page(pages.html(made)).result
+
+
+def test_the_reason_tells_when_validation_and_test_disagree():
+    made = run()
+    made["silo_scores"]["l0-1"]["served"] = "alone"
+    reasons = Page(pages.html(made))
+    assert reasons.row("l0-1")[-1].endswith("on its validation text, though not on its test text.")
+    assert reasons.row("l0-2")[-1] == "Together was better on its validation text."
+
+
+def test_a_run_that_is_not_over_says_so_and_the_folder_of_the_machine_stays_private():
+    made = run() | {"rounds_completed": 2}
+    page = pages.html(made)
+    assert "stands at round 2 of 6" in page
+    assert "/home/someone" not in page
+
+
+@pytest.mark.parametrize(
+    ("languages", "rounds", "alone"), [(1, 1, None), (1, 0, 1.1), (12, 40, 1.0), (12, 1, 0.9)]
+)
+def test_small_and_large_runs_alike_become_pages(languages, rounds, alone):
+    read = Page(pages.html(run(languages, rounds, alone)))
+    assert [tag for tag, _ in read.tags].count("polyline") == languages
+    assert Page(pages.compare_html(comparison(languages=languages, alone=alone))).rows
+
+
+def test_a_run_without_traffic_curves_or_finite_numbers_is_still_a_page():
+    made = run(2)
+    made |= {"bytes": {"down": 0, "up": 0, "dense_up": 0}, "partners": ["a", "b"]}
+    made["languages"]["l0"]["after"]["bits_per_byte"] = float("nan")
+    made["curves"] = {"l0": [[0, float("nan")]], "l1": []}
+    page = pages.html(made)
+    assert "The silos sent nothing" in page and "a, b" in page
+    assert "no result for every language" in Page(page).result
+
+
+def test_a_task_with_a_score_shows_it():
+    made = run(1)
+    for number, stage in enumerate(("before", "alone", "after")):
+        made["languages"]["l0"][stage]["chrf++"] = 10.0 * number + 4
+    assert Page(pages.html(made)).row("Language 0")[5:8] == ["4.0", "14.0", "24.0"]
+
+
+def test_a_comparison_has_a_column_for_each_method_and_names_the_lowest():
+    made = comparison()
+    read = Page(pages.compare_html(made))
+    assert [cell.strip() for cell in read.rows[0]] == (
+        ["Language", "Before", "Alone", "fedavg 1", "fedprox", "fedavg 2", "Centralised"]
+    )
+    first, *others = (
+        run["languages"]["l0"]["after"]["bits_per_byte"] for run in made["runs"].values()
+    )
+    assert read.row("Language 0")[3:6] == [f"{value:.3f}" for value in (first, *others)]
+    assert read.row("Language 0")[6] == "0.900"
+    assert read.result.startswith("Of 3 methods, fedavg 1 ends lowest")
+
+
+def test_a_comparison_does_without_a_centralised_run_and_with_a_method_that_lacks_a_language():
+    made = comparison()
+    made["centralised"] = None
+    del made["runs"]["fedprox(mu=0.01)"]["languages"]["l0"]
+    read = Page(pages.compare_html(made))
+    assert read.row("Language 0")[4] == "–"
+    assert "pooling" not in read.result
+
+
+def test_a_hair_s_breadth_between_methods_is_called_no_difference():
+    made = comparison()
+    made["runs"]["fedprox(mu=0.01)"] = copy.deepcopy(made["runs"]["fedavg()"])
+    assert "With one seed, that is no difference." in pages.compare_html(made)
+
+
+def test_labels_keep_their_distance_and_their_order():
+    placed = pages.spread([50, 51, 49, 300, 52], 18, 8, 292)
+    assert sorted(range(5), key=lambda i: placed[i]) == [2, 0, 1, 4, 3]
+    ranked = sorted(placed)
+    assert all(b - a >= 17.8 for a, b in pairwise(ranked))
+    assert ranked[0] >= 8 and ranked[-1] <= 292
+
+
+@pytest.mark.parametrize(("low", "high"), [(1.1, 1.12), (1, 2), (0.9, 5), (1, 300), (1e5, 1e9)])
+def test_ticks_are_few_and_on_the_axis(low, high):
+    found = pages.ticks(low, high)
+    assert 2 <= len(found) <= 9
+    assert all(low <= tick <= high for tick in found)
+    places = [pages.Scale(low, high).at(tick) for tick in found]
+    assert places == sorted(places) and places[0] >= 0 and places[-1] <= 100
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(not CHROMIUM.exists(), reason="needs /usr/bin/chromium")
+def test_a_browser_draws_the_page(tmp_path):
+    file, picture = tmp_path / "report.html", tmp_path / "report.png"
+    file.write_text(pages.html(run()), encoding="utf-8")
+    dom = _chromium(tmp_path, "--dump-dom", file.as_uri())
+    assert dom.count("<polyline") == 4
+    _chromium(tmp_path, f"--screenshot={picture}", "--window-size=1200,1600", file.as_uri())
+    width, pixels = _pixels(picture)
+    assert width == 1200
+    assert len(set(pixels)) > 64  # a blank page is a handful of byte values
+
+
+def _chromium(folder, *options):
+    profile = folder / "profile"
+    done = subprocess.run(
+        [CHROMIUM, *QUIET, f"--user-data-dir={profile}", *options],
+        capture_output=True,
+        timeout=90,
+        check=True,
+    )
+    shutil.rmtree(profile, ignore_errors=True)
+    return done.stdout.decode()
+
+
+def _pixels(picture):
+    """The width of a PNG and its filtered bytes, read with nothing but zlib."""
+    data, at, packed = picture.read_bytes(), 8, b""
+    while at < len(data):
+        (length,) = struct.unpack(">I", data[at : at + 4])
+        if data[at + 4 : at + 8] == b"IDAT":
+            packed += data[at + 8 : at + 8 + length]
+        at += 12 + length
+    return struct.unpack(">I", data[16:20])[0], zlib.decompress(packed)
