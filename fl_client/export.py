@@ -43,6 +43,6 @@ def joined(adapter: Adapter) -> Adapter:
     return {name: np.ascontiguousarray(x, np.float32) for name, x in tensors.items()}
 
 
-def served(folder: Path, made: Any, study: Any, adapter: Adapter | None) -> None:
+def served(folder: Path, made: Any, study: Any, adapter: Adapter) -> None:
     """Write what a silo serves; an untrained start where the base alone was best."""
-    write(folder, made.start | (adapter or {}), made.peft_config, study.model.base)
+    write(folder, made.start | adapter, made.peft_config, study.model.base)

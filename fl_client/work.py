@@ -93,24 +93,20 @@ def score(job: Job) -> Result:
     """Return validation bits by language of the adapter received; at the end also the test of all candidates."""
     made, strategy = _ready(job)
     together = _load(made, strategy, job)
-    length = job.study.train.length
-    valid = evaluate.bits(made, evaluate.blocks(made, job.site.valid, length))
-    metrics = _metrics("valid", valid)
+    valid = evaluate.blocks(made, job.site.valid, job.study.train.length)
     if not job.order.final:
-        return Result({}, metrics, {})
-    held, _ = alone.recall(job.home, alone.key(job.study, strategy.private_rank))
-    candidates = {"base": None, "together": together} | ({"alone": held} if held else {})
-    reached = {"together": evaluate.bits_per_byte(valid)}
+        return Result({}, _metrics("valid", evaluate.bits(made, valid)), {})
+    alone_adapter, facts = alone.recall(job.home, alone.key(job.study, strategy.private_rank))
+    candidates = {"base": {}, "together": together} | ({"alone": alone_adapter} if facts else {})
+    metrics: dict[str, float] = {}
+    reached: dict[str, float] = {}
     for name, adapter in candidates.items():
-        _use(made, adapter)
-        if name != "together":
-            reached[name] = evaluate.bits_per_byte(
-                evaluate.bits(made, evaluate.blocks(made, job.site.valid, length))
-            )
+        model.write(made, adapter)  # an empty one is the base itself: B zero, the rows its own
+        reached[name] = evaluate.bits_per_byte(evaluate.bits(made, valid))
         metrics |= _metrics(name, _test(made, job))
     served = choose(reached, job.study.alone.margin)
     export.served(job.home / "served", made, job.study, candidates[served])
-    return Result({}, metrics, {"served": served})
+    return Result({}, metrics, {"served": served, "alone_lr": facts.get("lr")})
 
 
 def choose(reached: dict[str, float], margin: float) -> str:
@@ -132,11 +128,6 @@ def _test(made: Warm, job: Job) -> evaluate.Scores:
 
 def _metrics(what: str, scores: evaluate.Scores) -> dict[str, float]:
     return {f"{what}/{lang}/{n}": v for lang, own in scores.items() for n, v in own.items()}
-
-
-def _use(made: Warm, adapter: Adapter | None) -> None:
-    # The untrained start is the base itself: B is zero and the rows are the base's own.
-    model.write(made, adapter or {})
 
 
 def _ready(job: Job) -> tuple[Warm, Strategy]:

@@ -28,7 +28,7 @@ def release(run: Run, state: journal.State) -> Table:
         own = {
             what: rounds.by_language(reply.metrics, what) for what in ("base", "alone", "together")
         }
-        scored[silo.name] = own | {"served": reply.facts["served"]}
+        scored[silo.name] = own | {key: reply.facts[key] for key in ("served", "alone_lr")}
     released = adapters(run, state)
     made = _report(run, scored, released)
     write_whole(run.folder / "report.json", json.dumps(made, indent=1, ensure_ascii=False).encode())
@@ -94,7 +94,7 @@ def _languages(run: Run, scored: dict[str, Table], recorded: list[record.Line]) 
 
 def _pooled(scores: list[Table], lang: str) -> dict[str, float] | None:
     rows = [score[lang] for score in scores if lang in score]
-    if not rows:
+    if not rows or len(rows) < len(scores):  # a mean over fewer silos would compare unlike with unlike
         return None
     found = {"bits_per_byte": sum(r["bits"] for r in rows) / sum(r["bytes"] for r in rows)}
     for name in sorted(set(rows[0]) - {"bits", "bytes"}):
@@ -114,6 +114,7 @@ def _silo(silo: silos.Silo, own: Table) -> Table:
         "alone": overall("alone"),
         "together": overall("together"),
         "served": own["served"],
+        "alone_lr": own["alone_lr"],
     }
 
 

@@ -63,10 +63,10 @@ def html(report: Report) -> str:
     """Return the page of one run, a whole HTML document."""
     rows = {code: _stages(found) for code, found in report["languages"].items()}
     gains = {silo: gain(s["alone"], s["together"]) for silo, s in report["silo_scores"].items()}
-    scores = {name for found in report["languages"].values() for name in found["before"]}
+    scores = {name for found in report["languages"].values() for name in found["before"] or ()}
     drawn = strips(rows) | {"curves": curves(report), "scores": sorted(scores - {BITS})}
-    page = PAGES.get_template("report.html.j2")
-    return page.render(report=report, mean=mean(rows), gains=gains, gain=gain, **drawn)
+    facts = {"rows": rows, "mean": mean(rows), "gains": gains, "gain": gain}
+    return PAGES.get_template("report.html.j2").render(report=report, **facts, **drawn)
 
 
 def compare_html(comparison: Report) -> str:
@@ -146,8 +146,8 @@ def strips(rows: Mapping[str, Row]) -> dict[str, Any]:
 
 def curves(report: Report) -> Figure:
     """Return bits per byte by round, a line for each language, the released round ringed."""
-    found = report["curves"].items()
-    lines = {c: known for c, line in found if (known := [p for p in line if math.isfinite(p[1])])}
+    known = {c: [p for p in line if math.isfinite(p[1])] for c, line in report["curves"].items()}
+    lines = {code: line for code, line in known.items() if line}
     last = max((number for line in lines.values() for number, _ in line), default=0) or 1
     released = report["released_round"]
     common = next(iter(released.values())) if len(released) == 1 else -1

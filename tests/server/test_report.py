@@ -230,6 +230,11 @@ def test_the_sentence_hides_neither_that_all_lose_nor_that_the_base_was_better()
     assert "Training together did not help" in Page(pages.html(made)).result
 
 
+def test_a_gain_below_one_per_cent_is_called_no_clear_difference():
+    assert "that is no clear difference" in pages.html(run(alone=1.005))
+    assert "that is no clear difference" not in pages.html(run(alone=1.08))
+
+
 def test_the_reason_tells_when_validation_and_test_disagree():
     made = run()
     made["silo_scores"]["l0-1"]["served"] = "alone"
@@ -262,6 +267,24 @@ def test_a_run_without_traffic_curves_or_finite_numbers_is_still_a_page():
     page = pages.html(made)
     assert "The silos sent nothing" in page and "a, b" in page
     assert "no result for every language" in Page(page).result
+
+
+def test_a_language_and_a_silo_without_test_text_leave_blanks_not_errors():
+    made = run(2)
+    made["languages"]["l0"] |= {"before": None, "alone": None, "after": None}
+    made["silo_scores"]["l0-1"] |= {"before": None, "alone": None, "together": None}
+    read = Page(pages.html(made))
+    assert read.row("Language 0")[1:5] == ["–"] * 4
+    assert read.row("l0-1")[2:6] == ["–"] * 4
+
+
+def test_a_round_is_ringed_only_where_it_is_known_and_told_in_the_details():
+    made = run(2)
+    assert 'class="ring"' in pages.html(made) and "A ring marks" in pages.html(made)
+    made["released_round"] = {"family-a": 5, "family-b": 6}
+    page = pages.html(made)
+    assert 'class="ring"' not in page and "A ring marks" not in page
+    assert "<dt>family-a</dt><dd>5</dd>" in page
 
 
 def test_a_task_with_a_score_shows_it():

@@ -1,0 +1,67 @@
+"""What many tests need: a study small enough to run in seconds, and a run of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fl_client.app import app as client
+from fl_client.config import Study, flat, from_flat
+from fl_server import record
+from fl_server.app import app as server
+from fl_server.simulation import grid
+
+SMALL = {
+    "rounds": 2,
+    "model.rank": 2,
+    "train.steps": 2,
+    "train.batch_size": 2,
+    "train.length": 32,
+    "train.dtype": "float32",
+    "alone.enabled": False,
+    "evaluate.characters": 300,
+    "simulation.languages": "as,ne",
+    "simulation.silos": 4,
+}
+
+
+@pytest.fixture(scope="session")
+def small() -> Callable[..., Study]:
+    """Return a maker of small studies: ``small(folder, rounds=3, train__steps=1)``."""
+
+    def make(home: Path, **changes: Any) -> Study:
+        pairs = {key.replace("__", "."): value for key, value in changes.items()}
+        return from_flat(SMALL | pairs | {"home": str(home)})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def simulate() -> Callable[..., dict[str, Any]]:
+    """Return a function that runs a study in its folder and returns its report."""
+
+    def run(study: Study, order: int | None = None, app: Any = client) -> dict[str, Any]:
+        silos = study.simulation.silos
+        folder = Path(study.home)
+        if not (folder / "provenance.json").exists():
+            record.claim(folder, study, resume=False)
+        grid.run(server, app, silos, flat(study), order)
+        report: dict[str, Any] = json.loads((folder / "report.json").read_text())
+        return report
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def finished(
+    small: Callable[..., Study],
+    simulate: Callable[..., dict[str, Any]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Study, dict[str, Any]]:
+    """Return one small study of three rounds with its report, made once for all tests that only read it."""
+    study = small(tmp_path_factory.mktemp("finished") / "run", rounds=3, alone__enabled=True)
+    return study, simulate(study)

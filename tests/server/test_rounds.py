@@ -1,0 +1,158 @@
+"""The loop: determinism, resumption, quorum, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flwr.clientapp import ClientApp
+
+from fl_client import messages
+from fl_client.app import app as client
+from fl_server import journal, record
+from fl_server.rounds import RoundFailed
+
+
+def test_a_seed_fixes_a_run_to_the_bit_whatever_the_order_of_answers(small, simulate, tmp_path):
+    runs = [simulate(small(tmp_path / str(order)), order) for order in (None, 1, 2)]
+    assert len({run["adapter_sha256"] for run in runs}) == 1
+
+
+def test_another_seed_gives_another_adapter(small, simulate, tmp_path):
+    runs = [simulate(small(tmp_path / str(seed), seed=seed)) for seed in (7, 8)]
+    assert runs[0]["adapter_sha256"] != runs[1]["adapter_sha256"]
+
+
+def test_a_run_killed_in_a_round_and_resumed_ends_with_the_same_bits(finished, tmp_path):
+    study, report = finished
+    own = study.model_copy(update={"home": str(tmp_path / "run")})
+    record.claim(Path(own.home), own, resume=False)
+    script = (
+        "import sys; from fl_client.config import flat, Study; from fl_server.simulation import grid\n"
+        "from fl_client.app import app as client; from fl_server.app import app as server\n"
+        "study = Study.model_validate_json(sys.argv[1])\n"
+        "grid.run(server, client, study.simulation.silos, flat(study))\n"
+    )
+    command = [sys.executable, "-c", script, own.model_dump_json()]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    journal_folder = Path(own.home) / "journal"
+    while 2 not in journal.committed(journal_folder):
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert 3 not in journal.committed(journal_folder), "the kill came too late to prove anything"
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+    resumed = json.loads((Path(own.home) / "report.json").read_text())
+    assert resumed["adapter_sha256"] == report["adapter_sha256"]
+    assert [line["round"] for line in record.lines(Path(own.home))] == [0, 1, 2, 3]
+
+
+def test_a_damaged_last_round_is_done_again_to_the_same_bits(small, simulate, tmp_path):
+    study = small(tmp_path / "run")
+    report = simulate(study)
+    arrays = sorted((tmp_path / "run" / "journal").glob("*.safetensors"))[-1]
+    content = bytearray(arrays.read_bytes())
+    content[-7] ^= 1
+    arrays.write_bytes(bytes(content))
+    assert simulate(study)["adapter_sha256"] == report["adapter_sha256"]
+
+
+def faulty(silo: int, rounds: set[int], reply) -> tuple[ClientApp, list[int]]:
+    """Return a client whose silo ``silo`` answers some rounds of training with ``reply`` instead."""
+    fired: list[int] = []
+    made = ClientApp()
+
+    @made.query()
+    def query(message, context):
+        return client(message, context)
+
+    @made.query("initial")
+    def initial(message, context):
+        return client(message, context)
+
+    @made.evaluate()
+    def evaluate(message, context):
+        return client(message, context)
+
+    @made.train()
+    def train(message, context):
+        number = messages.read_order(message)[0].round
+        honest = client(message, context)
+        if context.node_id != silo or number not in rounds:
+            return honest
+        fired.append(number)
+        return reply(message, honest)
+
+    return made, fired
+
+
+def changed(**updates):
+    """Return a reply that is honest but for some of its arrays or facts."""
+
+    def reply(message, honest):
+        said = messages.read_reply(honest)
+        arrays = {n: updates.get(n, lambda x: x)(x) for n, x in said.arrays.items()}
+        facts = said.facts | updates.get("facts", {})
+        return messages.answer(message, said.metrics, facts, arrays)
+
+    return reply
+
+
+def nan(x):
+    x = x.copy()
+    x[0] = 0x7FC0  # a bfloat16 NaN
+    return x
+
+
+LIES = {
+    "a NaN": changed(values=nan),
+    "another length": changed(values=lambda x: x[:-1]),
+    "another dtype": changed(values=lambda x: x.astype(np.float64)),
+    "another silo's name": changed(facts={"silo": "ne-1"}),
+    "an earlier round": changed(facts={"round": 1}),
+    "an error code": lambda message, honest: messages.fault(message, "internal"),
+    "an unknown code": lambda message, honest: messages.fault(message, "../../etc"),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_bad_reply_is_not_counted_and_the_round_goes_on_at_quorum(lie, small, simulate, tmp_path):
+    app, fired = faulty(1, {2}, LIES[lie])
+    study = small(tmp_path / "run", schedule="sync(quorum=0.75)")
+    report = simulate(study, app=app)
+    assert fired == [2]
+    assert report["rounds_completed"] == 2
+    line = record.lines(tmp_path / "run")[2]
+    assert "refused" in line["silos"]["as-1"]
+    assert all("refused" not in note for name, note in line["silos"].items() if name != "as-1")
+
+
+def test_below_the_quorum_a_study_stops_and_can_be_resumed_to_the_same_bits(
+    small, simulate, tmp_path
+):
+    whole = simulate(small(tmp_path / "whole"))
+    app, fired = faulty(1, {2}, LIES["a NaN"])
+    study = small(tmp_path / "run")
+    with pytest.raises(RoundFailed, match=r"round 2 has 3 of 4 updates and needs 4; as-1: .*--resume"):
+        simulate(study, app=app)
+    assert fired == [2]
+    assert journal.committed(tmp_path / "run" / "journal")[-1] == 1
+    assert simulate(study)["adapter_sha256"] == whole["adapter_sha256"]
+
+
+def test_an_update_that_was_refused_changes_nothing(small, simulate, tmp_path):
+    silent, _ = faulty(1, {1, 2}, LIES["an error code"])
+    lying, _ = faulty(1, {1, 2}, LIES["a NaN"])
+    runs = [
+        simulate(small(tmp_path / str(n), schedule="sync(quorum=0.5)"), app=app)
+        for n, app in enumerate((silent, lying))
+    ]
+    assert runs[0]["adapter_sha256"] == runs[1]["adapter_sha256"]
