@@ -92,6 +92,10 @@ def _checked(row: Row, path: Path, number: int, lang: str) -> Row:
     if not isinstance(row.get("text"), str):
         raise CorpusError(f"{path} row {number} has no 'text'; it has {', '.join(sorted(row))}")
     row["lang"] = row.get("lang") or lang
+    if not (isinstance(row["lang"], str) and LANGUAGE.fullmatch(row["lang"])):
+        raise CorpusError(
+            f"{path} row {number} has lang={row['lang']!r}; use a code such as as, or mni-Beng"
+        )
     row.setdefault("source", path.name.split(".")[0])
     return row
 

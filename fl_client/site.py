@@ -40,7 +40,10 @@ def _read(data: str, wanted: list[str], task: Task) -> list[Example]:
         spoken.add(row["lang"])
         if wanted and row["lang"] not in wanted:
             continue
-        example = task.read(row)
+        try:
+            example = task.read(row)
+        except ValueError as error:
+            raise ConfigError(f"{data}: {error}") from None
         if example is not None and (example.prompt, example.text) not in seen:
             seen.add((example.prompt, example.text))
             kept.append(example)

@@ -94,7 +94,9 @@ def _languages(run: Run, scored: dict[str, Table], recorded: list[record.Line]) 
 
 def _pooled(scores: list[Table], lang: str) -> dict[str, float] | None:
     rows = [score[lang] for score in scores if lang in score]
-    if not rows or len(rows) < len(scores):  # a mean over fewer silos would compare unlike with unlike
+    if not rows or len(rows) < len(
+        scores
+    ):  # a mean over fewer silos would compare unlike with unlike
         return None
     found = {"bits_per_byte": sum(r["bits"] for r in rows) / sum(r["bytes"] for r in rows)}
     for name in sorted(set(rows[0]) - {"bits", "bytes"}):

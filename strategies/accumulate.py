@@ -37,8 +37,10 @@ def add(running: Sum, update: Adapter, weight: float) -> Sum:
     Raises:
         ValueError: a weight outside (0, 1], another layout, NaN, or a number beyond +-2^14.
     """
-    if not 0 < weight <= 1:
-        raise ValueError(f"{weight=} is not in (0, 1]; divide all weights by the largest")
+    if not (0 < weight <= 1 and round(weight * FRACTION)):
+        raise ValueError(
+            f"{weight=} is not in (0, 1], or rounds to 0; divide all weights by the largest"
+        )
     if running.added >= MOST:
         raise ValueError(f"more than {MOST} updates would overflow the accumulator")
     if update.keys() != running.totals.keys():

@@ -56,7 +56,7 @@ def pick(adapter: Adapter, names: Iterable[str]) -> Adapter:
 def zip_with(rule: Callable[..., Array], *adapters: Adapter) -> Adapter:
     """Return ``rule`` applied tensor by tensor to adapters of one layout."""
     first = adapters[0]
-    if any(other.keys() != first.keys() for other in adapters[1:]):
+    if any(layout(other) != layout(first) for other in adapters[1:]):
         raise ValueError("adapters of different layouts cannot be combined")
     return {name: rule(*(adapter[name] for adapter in adapters)) for name in sorted(first)}
 
@@ -109,7 +109,7 @@ def sha256(adapter: Adapter) -> str:
     digest = hashlib.sha256()
     for name in sorted(adapter):
         tensor = np.ascontiguousarray(adapter[name], dtype="<f4")
-        digest.update(f"{name}{tensor.shape}".encode())
+        digest.update(f"{len(name)}:{name}{tensor.shape}".encode())
         digest.update(tensor.tobytes())
     return digest.hexdigest()
 

@@ -87,7 +87,7 @@ def something_must_travel(parts: Parts) -> Refusal | None:
 
 def something_of_this_model_must_travel(parts: Parts, cohort: Cohort) -> Refusal | None:
     """C60 again, for a model that has no trained token rows."""
-    if any(parts.strategy.sent(name, r) for name in cohort.tensors for r in (1, 2)):
+    if something_must_travel(parts) or _scopes(parts, cohort):
         return None
     return Refusal(
         "C60",
@@ -98,7 +98,7 @@ def something_of_this_model_must_travel(parts: Parts, cohort: Cohort) -> Refusal
 
 def language_scope_needs_a_language(parts: Parts, cohort: Cohort) -> Refusal | None:
     """C61: a scope by language, family or script for a silo whose language is unknown."""
-    narrow = {s for s in parts.strategy.scopes.values() if s in {"language", "family", "script"}}
+    narrow = _scopes(parts, cohort) & {"language", "family", "script"}
     unknown = _silos(cohort, lambda lang: lang == "und") if narrow else []
     if not unknown:
         return None
@@ -111,8 +111,8 @@ def language_scope_needs_a_language(parts: Parts, cohort: Cohort) -> Refusal | N
 
 def family_scope_needs_the_table(parts: Parts, cohort: Cohort) -> Refusal | None:
     """C62: a scope by family or script for a language that the table does not hold."""
-    narrow = {s for s in parts.strategy.scopes.values() if s in {"family", "script"}}
-    strange = _silos(cohort, lambda lang: lang not in languages()) if narrow else []
+    narrow = _scopes(parts, cohort) & {"family", "script"}
+    strange = _silos(cohort, lambda lang: lang not in {"und", *languages()}) if narrow else []
     if not strange:
         return None
     return Refusal(
@@ -120,6 +120,11 @@ def family_scope_needs_the_table(parts: Parts, cohort: Cohort) -> Refusal | None
         f"the {sorted(narrow)[0]} of the language of {', '.join(strange)} is not in the table",
         "merge by 'language' or 'everyone', or add the language to strategies/languages.json",
     )
+
+
+def _scopes(parts: Parts, cohort: Cohort) -> set[str]:
+    sent = (n for n in cohort.tensors for r in (1, 2) if parts.strategy.sent(n, r))
+    return {parts.strategy.scope(name) for name in sent}
 
 
 def _silos(cohort: Cohort, wanted: Callable[[str], bool]) -> list[str]:

@@ -12,7 +12,7 @@ def fedprox(
     mu: float = 0.01, lora: str = "everyone", rows: str = "language", private: int = 0
 ) -> Strategy:
     """Average as FedAvg does, each silo held near the round's start with strength ``mu``."""
-    if not mu >= 0:
+    if not 0 <= mu < float("inf"):
         raise ValueError(f"{mu=} pushes away from the round's start; give 0 or more")
 
     def pull(name: str, gradient: Any, weight: Any, anchor: Any, memory: Memory) -> Any:

@@ -59,6 +59,8 @@ def split(key: str, given: str) -> str:
 
     A split that the row brings is kept, but a tenth of its ``train`` becomes ``valid``.
     """
+    if given not in {"", "train", "valid", "validation", "dev", "test"}:
+        raise ValueError(f"split={given!r} is unknown; use train, valid (validation, dev) or test")
     tenth = int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big") % TENTHS
     if given in {"valid", "validation", "dev"}:
         return "valid"

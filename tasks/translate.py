@@ -23,5 +23,7 @@ def score(answers: Sequence[str], examples: Sequence[Example]) -> dict[str, floa
     """Return ``chrf++``, from 0 to 100, of the answers against the examples' text."""
     from sacrebleu.metrics import CHRF
 
+    if not examples or len(answers) != len(examples):
+        raise ValueError(f"{len(answers)} answers to {len(examples)} examples; give one to each")
     corpus = CHRF(word_order=2).corpus_score(list(answers), [[e.text for e in examples]])
     return {"chrf++": float(corpus.score)}

@@ -84,7 +84,17 @@ def test_no_folder_or_file_is_named_after_nothing():
 
 @pytest.mark.slow
 def test_the_wheel_holds_the_four_packages_and_the_demonstration_base_and_nothing_else(tmp_path):
-    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "-q", "-w", str(tmp_path), str(ROOT)]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--no-deps",
+        "-q",
+        "-w",
+        str(tmp_path),
+        str(ROOT),
+    ]
     subprocess.run(command, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()

@@ -14,6 +14,8 @@ def bfloat16() -> Codec:
     def encode(x: Array) -> tuple[Array, Wire]:
         bits = x.astype(np.float32).view(np.uint32).astype(np.uint64)
         rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+        if np.any(rounded & 0x7F80 == 0x7F80):
+            raise ValueError("the update holds a number beyond 3.39e38, the largest of bfloat16")
         return rounded.astype(np.uint16), {}
 
     def decode(values: Array, side: Wire, size: int) -> Array:

@@ -23,6 +23,7 @@ class Codec(NamedTuple):
 
     encode: Callable[[Array], tuple[Array, Wire]]
     decode: Callable[[Array, Wire, int], Array]
+    side: tuple[str, ...] = ()  # the names of its side arrays
     biased: bool = False  # runs under error feedback
     narrows: bool = False  # its values are no longer float32, so it must come last
     linear: bool = False
@@ -52,14 +53,13 @@ def chain(links: Sequence[Codec]) -> Chain:
         if not feedback:
             return _encode(links, x), memory
         wanted = memory + x
+        if not np.all(np.isfinite(wanted)):
+            raise ValueError("the update and its residual together are infinity, which is not sent")
         wire = _encode(links, wanted)
         return wire, wanted - _decode(links, wire, x.size)
 
     def decode(wire: Wire, size: int) -> Array:
-        try:
-            decoded = _decode(links, wire, size)
-        except KeyError as missing:
-            raise ValueError(f"the wire lacks {missing}") from missing
+        decoded = _decode(links, wire, size)
         if not np.all(np.isfinite(decoded)):
             raise ValueError("the update holds NaN or infinity")
         return decoded
@@ -77,13 +77,10 @@ def _encode(links: tuple[Codec, ...], x: Array) -> Wire:
 
 
 def _decode(links: tuple[Codec, ...], wire: Wire, size: int) -> Array:
-    sides: list[Wire] = [{} for _ in links]
-    for key, array in wire.items():
-        number, _, name = key.partition(".")
-        if name and number.isdecimal() and int(number) < len(links):
-            sides[int(number)][name] = array
-        elif key != "values":
-            raise ValueError(f"the wire holds {key!r}, which no codec of this chain makes")
+    names = {f"{number}.{name}" for number, link in enumerate(links) for name in link.side}
+    if wire.keys() != names | {"values"}:
+        raise ValueError(f"the wire holds {sorted(wire)}, not {sorted(names)} and 'values'")
+    sides = [{s: wire[f"{n}.{s}"] for s in link.side} for n, link in enumerate(links)]
     values = wire["values"]
     lengths = _lengths(sides, size)
     for link, side, length in reversed(list(zip(links, sides, lengths, strict=True))):

@@ -22,7 +22,10 @@ def int8() -> Codec:
 
     def decode(values: Array, side: Wire, size: int) -> Array:
         scale = check(side["scale"], np.float32, -(-size // BLOCK))
-        quantized = check(values, np.int8, size).astype(np.float32)
-        return quantized * (np.repeat(scale, BLOCK)[:size] / np.float32(127))
+        quantized = check(values, np.int8, size)
+        if np.any(quantized == -128) or not np.all((scale >= 0) & (scale < np.inf)):
+            raise ValueError("int8() makes numbers from -127 to 127 and finite scales from 0 up")
+        step = np.repeat(scale, BLOCK)[:size].astype(np.float64) / 127
+        return (quantized * step).astype(np.float32)
 
-    return Codec(encode, decode, narrows=True)
+    return Codec(encode, decode, side=("scale",), narrows=True)

@@ -34,4 +34,4 @@ def topk(density: float = 0.05) -> Codec:
         x[index] = check(values, np.float32, index.size)
         return x
 
-    return Codec(encode, decode, biased=True, support_depends_on_data=True)
+    return Codec(encode, decode, side=("index",), biased=True, support_depends_on_data=True)

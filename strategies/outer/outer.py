@@ -34,10 +34,10 @@ def remember(*kinds: str) -> Callable[[Adapter], Memory]:
 
 
 def positive(**values: float) -> None:
-    """Raise ``ValueError`` for the first of these that is not above zero."""
+    """Raise ``ValueError`` for the first of these that is not above zero and finite."""
     for name, value in values.items():
-        if not value > 0:
-            raise ValueError(f"{name}={value} must be above 0")
+        if not 0 < value < float("inf"):
+            raise ValueError(f"{name}={value} must be above 0 and finite")
 
 
 def fraction(**values: float) -> None:

@@ -31,6 +31,8 @@ def total(counts: Mapping[str, Counts]) -> Counts:
 
 def power(field: str, temperature: float) -> Weight:
     """Return the weight ``count ** (1 / temperature)``: 1 is proportional, infinity is uniform."""
-    if not temperature > 0:
-        raise ValueError(f"{temperature=} must be above 0; 1 is proportional, larger is more even")
+    if not temperature >= 0.1:
+        raise ValueError(
+            f"{temperature=} must be 0.1 or more; 1 is proportional, larger is more even"
+        )
     return Weight(lambda counts: float(max(1, getattr(counts, field)) ** (1 / temperature)))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from tasks.partitions.partition import Partition, Piles
 from tasks.task import Example
+
+NOT_A_NAME = re.compile(r"[^A-Za-z0-9._-]")  # silos have folders of their name
 
 
 def by_source() -> Partition:
@@ -14,7 +17,8 @@ def by_source() -> Partition:
     def partition(examples: Sequence[Example], silos: int, seed: int) -> Piles:
         piles: Piles = {}
         for example in examples:
-            piles.setdefault(f"{example.lang}-{example.source or 'text'}", []).append(example)
+            name = NOT_A_NAME.sub("_", f"{example.lang}.{example.source or 'text'}")
+            piles.setdefault(name, []).append(example)
         if silos not in (0, len(piles)):
             raise ValueError(
                 f"{silos=}, but by_source() makes {len(piles)}: {', '.join(sorted(piles))}; "

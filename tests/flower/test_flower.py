@@ -19,7 +19,9 @@ def context(**run_config):
 
 def test_an_array_keeps_its_bytes_and_its_own_type_of_serialisation():
     blob = bytes(range(256))
-    record = ArrayRecord({"blob": Array(dtype="uint8", shape=(256,), stype="safetensors", data=blob)})
+    record = ArrayRecord(
+        {"blob": Array(dtype="uint8", shape=(256,), stype="safetensors", data=blob)}
+    )
     assert record["blob"].data == blob
     assert record["blob"].stype == "safetensors"
 

@@ -141,7 +141,9 @@ def test_below_the_quorum_a_study_stops_and_can_be_resumed_to_the_same_bits(
     whole = simulate(small(tmp_path / "whole"))
     app, fired = faulty(1, {2}, LIES["a NaN"])
     study = small(tmp_path / "run")
-    with pytest.raises(RoundFailed, match=r"round 2 has 3 of 4 updates and needs 4; as-1: .*--resume"):
+    with pytest.raises(
+        RoundFailed, match=r"round 2 has 3 of 4 updates and needs 4; as-1: .*--resume"
+    ):
         simulate(study, app=app)
     assert fired == [2]
     assert journal.committed(tmp_path / "run" / "journal")[-1] == 1

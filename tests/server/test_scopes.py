@@ -53,7 +53,9 @@ def test_everyone_scope_gives_one_adapter(small, simulate, tmp_path):
     assert report["adapters"] == ["everyone"]
 
 
-def test_mixed_scopes_share_lora_with_everyone_and_rows_within_the_language(small, simulate, tmp_path):
+def test_mixed_scopes_share_lora_with_everyone_and_rows_within_the_language(
+    small, simulate, tmp_path
+):
     report, _, folder = run(small, simulate, tmp_path, "fedavg(lora='everyone', rows='language')")
     assert report["adapters"] == ["as", "ne"]
     assamese, nepali = tensors(folder, "as"), tensors(folder, "ne")
@@ -75,10 +77,12 @@ def test_what_stays_in_the_silo_never_crosses_the_wire(strategy, never, small, s
     crossed = {part(name) for names in tap.down for name in names}
     assert crossed and not crossed & never
     memory = load_file(sorted((folder / "silos" / "as-1" / "memory").iterdir())[-1])
-    kept = {n.removeprefix("private/"): x.size for n, x in memory.items() if n.startswith("private/")}
-    assert {part(n) for n in kept} == never - {"A"} - ({"private"} if "b=" in strategy else set()) - (
-        {"private"} if strategy.startswith("ffa") else set()
-    )
+    kept = {
+        n.removeprefix("private/"): x.size for n, x in memory.items() if n.startswith("private/")
+    }
+    assert {part(n) for n in kept} == never - {"A"} - (
+        {"private"} if "b=" in strategy else set()
+    ) - ({"private"} if strategy.startswith("ffa") else set())
     # In the first round nothing comes down and everything shared and trained goes up, no number more.
     shared = tensors(folder, "as" if "language" in strategy else "everyone")
     sent = sum(x.size for n, x in shared.items() if part(n) not in never)
@@ -87,7 +91,12 @@ def test_what_stays_in_the_silo_never_crosses_the_wire(strategy, never, small, s
 
 def test_a_silo_alone_in_its_group_moves_by_its_own_update(small, simulate, tmp_path):
     report, _, folder = run(
-        small, simulate, tmp_path, "fedavg(lora='language', rows='language')", simulation__silos=2, rounds=1
+        small,
+        simulate,
+        tmp_path,
+        "fedavg(lora='language', rows='language')",
+        simulation__silos=2,
+        rounds=1,
     )
     served = load_file(folder / "silos" / "as-1" / "served" / "adapter_model.safetensors")
     assert report["silo_scores"]["as-1"]["served"] == "together"
@@ -96,7 +105,10 @@ def test_a_silo_alone_in_its_group_moves_by_its_own_update(small, simulate, tmp_
 
 
 def test_components_link_silos_through_shared_groups():
-    silos = [Silo(i, f"{lang}-1", {lang: Counts(1, 1, 1, 1)}, "") for i, lang in enumerate(("as", "ne", "sat"))]
+    silos = [
+        Silo(i, f"{lang}-1", {lang: Counts(1, 1, 1, 1)}, "")
+        for i, lang in enumerate(("as", "ne", "sat"))
+    ]
     names = ["q.lora_A.weight", "q.lora_B.weight", "e.trainable_tokens_delta"]
     apart = cohort.gather(silos, fedavg(lora="language", rows="silo"), names)
     linked = cohort.gather(silos, fedavg(lora="everyone", rows="language"), names)

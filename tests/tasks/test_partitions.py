@@ -71,7 +71,7 @@ def test_by_source_gives_each_silo_one_source_of_one_language(silos):
 
 
 def test_by_source_names_the_silos_it_makes_where_another_number_was_asked_for():
-    with pytest.raises(ValueError, match=r"silos=5, .* 6: as-health, .*give silos=6"):
+    with pytest.raises(ValueError, match=r"silos=5, .* 6: as.health, .*give silos=6"):
         by_source()(corpus(), 5, 0)
 
 

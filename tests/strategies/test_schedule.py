@@ -1,0 +1,34 @@
+"""When a synchronous round closes, and whether it counts."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from strategies.schedules.sync import sync
+
+
+def test_a_round_waits_for_everyone_before_the_deadline():
+    closes = sync(quorum=0.5, deadline_s=10).closes
+    assert not closes(4, 3, 1, 9.9)
+    assert closes(4, 4, 0, 0.1)
+    assert closes(4, 3, 1, 10.0)
+
+
+@given(asked=st.integers(1, 1000), tenths=st.integers(1, 10))
+def test_the_quorum_is_the_least_number_that_is_the_share(asked, tenths):
+    schedule = sync(quorum=tenths / 10)
+    needed = schedule.needed(asked)
+    assert 10 * needed >= tenths * asked
+    assert needed == 1 or 10 * (needed - 1) < tenths * asked
+    assert schedule.enough(asked, needed)
+    assert not schedule.enough(asked, needed - 1)
+
+
+@pytest.mark.parametrize(
+    "options", [{"quorum": 0}, {"quorum": 1.01}, {"quorum": float("nan")}, {"deadline_s": 0}]
+)
+def test_options_out_of_range_are_refused_with_what_was_given(options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        sync(**options)
