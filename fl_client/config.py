@@ -24,7 +24,9 @@ class ConfigError(ValueError):
 class Section(BaseModel):
     """A table of the study file: unknown keys are refused, values do not change once read."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, coerce_numbers_to_str=True, validate_default=True
+    )
 
 
 class Model(Section):

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from fl_server.silos import Silo
 from strategies import adapter as algebra
 from strategies.adapter import Adapter
-from strategies.scope import finest, group, languages
+from strategies.scope import finest, group
 from strategies.strategy import Strategy
 
 
@@ -27,12 +27,6 @@ def gather(silos: list[Silo], strategy: Strategy, tensors: list[str]) -> Cohort:
             within = group(strategy.scope(name), silo.language, silo.name)
             own.setdefault(within, []).append(name)
     return Cohort(silos, groups)
-
-
-def scripts(silos: list[Silo]) -> str:
-    """Return the scripts of the silos' languages, sorted, commas between: whose token rows are trained."""
-    spoken = {lang for silo in silos for lang in silo.counts}
-    return ",".join(sorted({languages()[lang].script for lang in spoken if lang in languages()}))
 
 
 def start(cohort: Cohort, shared: Adapter) -> dict[str, Adapter]:

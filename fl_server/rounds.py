@@ -16,7 +16,7 @@ from fl_server.cohort import Cohort
 from fl_server.journal import State
 from fl_server.silos import Grid, Refused, Silo
 from strategies import adapter as algebra
-from strategies import combine
+from strategies import combine, scope
 from strategies.adapter import Adapter, Layout
 from strategies.combine import Parts
 from strategies.schedules.schedule import Schedule
@@ -46,7 +46,7 @@ class Run(NamedTuple):
 def join(grid: Grid, study: Study, parts: Parts, schedule: Schedule, folder: Path) -> Run:
     """Return the run after its silos introduced themselves and one made the seeded adapter; raises ``ConfigError``."""
     present = silos.introduce(grid)
-    scripts = cohorts.scripts(present)
+    scripts = scope.scripts(lang for silo in present for lang in silo.counts)
     shared, peft_config = _initial(grid, present[0], Order(scripts=scripts))
     languages = {silo.name: silo.language for silo in present}
     for refusal in combine.refusals(parts, combine.Cohort(languages, tuple(shared))):

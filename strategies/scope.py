@@ -7,6 +7,7 @@ share-A, family pooling and dual adapters are settings of this one mechanism.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
@@ -43,6 +44,11 @@ def language(code: str) -> Language:
     if code not in languages():
         raise ValueError(f"language {code!r} is not in the table; known: {', '.join(languages())}")
     return languages()[code]
+
+
+def scripts(spoken: Iterable[str]) -> str:
+    """Return the scripts of these languages, sorted, commas between; languages not in the table are left out."""
+    return ",".join(sorted({languages()[code].script for code in spoken if code in languages()}))
 
 
 def group(within: Scope, lang: str, silo: str) -> str:

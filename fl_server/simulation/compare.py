@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +28,7 @@ def compare(
     for strategy, variant in variants.items():
         console.print(f"[bold]{strategy}[/bold]", highlight=False)
         own = folder / _name(strategy)
-        _share_alone(before, own)
-        runs[strategy] = _finished(variant, own, console, verbose)
+        runs[strategy] = _finished(variant, own, console, verbose, before)
         before = own
     console.print("[bold]centralised[/bold]: all text in one place, as many steps in all")
     pooled = _finished(central, folder / "centralised", console, verbose)
@@ -72,22 +70,16 @@ def local_only(run: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _finished(study: Study, folder: Path, console: Console, verbose: bool) -> dict[str, Any]:
+def _finished(
+    study: Study, folder: Path, console: Console, verbose: bool, alone_from: Path | None = None
+) -> dict[str, Any]:
     # A comparison that was cut short is taken up again where it stopped.
     if (folder / "report.json").exists():
         held: dict[str, Any] = json.loads((folder / "report.json").read_text("utf-8"))
         if held["study"] == study.model_dump(exclude={"home"}):
             return held
     resume = (folder / "provenance.json").exists()
-    return studies.run(study, folder, console, resume=resume, verbose=verbose)
-
-
-def _share_alone(before: Path | None, own: Path) -> None:
-    """Hand on what each silo reached alone; a silo takes it up only if it belongs to the very same study."""
-    for held in sorted((before / "silos").glob("*/alone")) if before else []:
-        target = own / "silos" / held.parent.name / "alone"
-        if not target.exists():
-            shutil.copytree(held, target)
+    return studies.run(study, folder, console, resume, verbose, alone_from)
 
 
 def _name(strategy: str) -> str:

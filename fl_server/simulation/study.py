@@ -15,23 +15,24 @@ from rich.console import Console
 from fl_client.config import ConfigError, Study, flat
 from fl_server import config, journal, record
 from fl_server.simulation import grid, screen
+from strategies import scope
 
 FREE = 500_000_000  # bytes that a run may need on disk
 
 
 def prepare(study: Study) -> int:
     """Check all that can be checked before training and return the number of silos; raises ``ConfigError``."""
-    config.build(study)
+    parts, _ = config.build(study)
     try:
-        from fl_client import bases, site
+        from fl_client import bases, model, site
     except ImportError as error:
-        raise ConfigError(
-            f"simulating needs {error.name}; install it with: pip install 'bhasha-fl[sim]'"
-        ) from None
+        raise ConfigError(f"simulating needs {error.name}: pip install 'bhasha-fl[sim]'") from None
+    quiet()
     bases.locate(study.model.base)
-    silos = len(site.simulated(study))
-    bases.tokenizer(study.model.base)
-    return silos
+    sites = site.simulated(study)
+    spoken = scope.scripts(e.lang for own in sites for e in own.train)
+    model.warm(study.model, parts.strategy.private_rank, spoken, study.seed)
+    return len(sites)
 
 
 def folder_for(study: Study, out: Path | None) -> Path:
@@ -40,25 +41,42 @@ def folder_for(study: Study, out: Path | None) -> Path:
 
 
 def run(
-    study: Study, folder: Path, console: Console, resume: bool = False, verbose: bool = False
+    study: Study,
+    folder: Path,
+    console: Console,
+    resume: bool = False,
+    verbose: bool = False,
+    alone_from: Path | None = None,
 ) -> dict[str, Any]:
-    """Run a study in ``folder`` to its end and return its report; raises ``ConfigError`` before anything is trained."""
+    """Run a study in ``folder`` to its end and return its report; raises ``ConfigError`` before anything is trained.
+
+    What silos reached alone in the run folder ``alone_from`` is handed on; a silo uses it only if it fits.
+    """
     from fl_client.app import app as client
     from fl_server.app import app as server
 
     silos = prepare(study)
     study = study.model_copy(update={"home": str(folder)})
     record.claim(folder, study, resume)
+    if alone_from:
+        hand_on(alone_from, folder)
     if shutil.disk_usage(folder).free < FREE:
         raise ConfigError(
             f"the disk of {folder} has under {FREE // 10**6} MB free; choose another --out"
         )
-    quiet()
     done = max(journal.committed(folder / "journal"), default=0)
     with screen.watching(console, study, silos, done, verbose):
         grid.run(server, client, silos, flat(study))
     report: dict[str, Any] = json.loads((folder / "report.json").read_text("utf-8"))
     return report
+
+
+def hand_on(before: Path, folder: Path) -> None:
+    """Copy what each silo reached alone from one run folder to another."""
+    for held in sorted((before / "silos").glob("*/alone")):
+        target = folder / "silos" / held.parent.name / "alone"
+        if not target.exists():
+            shutil.copytree(held, target)
 
 
 def recorded(folder: Path) -> Study:

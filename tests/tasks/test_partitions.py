@@ -67,7 +67,7 @@ def test_by_source_gives_each_silo_one_source_of_one_language(silos):
     assert list(piles) == sorted(piles)
     assert len(piles) == 6
     for name, pile in piles.items():
-        assert {f"{e.lang}-{e.source}" for e in pile} == {name}
+        assert {f"{e.lang}.{e.source}" for e in pile} == {name}
 
 
 def test_by_source_names_the_silos_it_makes_where_another_number_was_asked_for():

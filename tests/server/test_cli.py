@@ -1,0 +1,183 @@
+"""The commands as a user types them: exit codes, plain errors before anything is trained, tables, JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from fl_client.cli import app as fl_client
+from fl_server.cli import app as fl_server
+from fl_server.simulation.cli import app as fl_sim
+
+SETTINGS = {
+    "rounds": 1,
+    "model.rank": 2,
+    "train.steps": 1,
+    "train.batch_size": 2,
+    "train.length": 32,
+    "evaluate.characters": 300,
+    "alone.rates": 0.005,
+}
+SMALL = [f"--set={key}={value}" for key, value in SETTINGS.items()]
+SMALL += ["--silos=2", "--languages=as,ne"]
+
+
+def call(app, *arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def refused(result, *words):
+    assert result.exit_code == 2, result.output
+    assert "Traceback" not in result.output
+    said = " ".join(result.stderr.split())
+    assert said.startswith("error: ")
+    for word in words:
+        assert word in said, said
+
+
+def write_base(folder: Path, *missing: str) -> Path:
+    for name in {"config.json", "tokenizer.json", "model.safetensors"} - set(missing):
+        (folder / name).write_text("{}")
+    return folder
+
+
+BAD = {
+    "an unknown key": (["--set=train.stepz=2"], ["'train.stepz'", "did you mean 'train.steps'"]),
+    "a setting without a value": (["--set=rounds"], ["key=value"]),
+    "an unknown strategy": (["--set=strategy=fedavgg()"], ["did you mean 'fedavg'"]),
+    "a spec that does not parse": (["--set=strategy=fedavg("], ["does not parse"]),
+    "a spec that is code": (["--set=strategy=__import__('os').system('true')"], ["is no call"]),
+    "an unknown option of a strategy": (["--set=strategy=fedprox(nu=1)"], ["nu", "fedprox(mu"]),
+    "rank 0": (["--set=model.rank=0"], ["model.rank=0"]),
+    "a quorum over 1": (["--set=schedule=sync(quorum=2)"], ["quorum=2"]),
+    "an unknown language": (["--languages=as,xx"], ["xx", "it has as, brx"]),
+    "silos that do not divide": (["--silos=3"], ["silos=3", "as, ne"]),
+    "no such data folder": (["--data=nowhere"], ["no folder"]),
+    "an unknown built-in base": (["--base=builtin:huge"], ["builtin:tiny"]),
+    "a base that is no folder": (["--base=./nowhere"], ["no model folder"]),
+    "codecs that do not fit": (["--set=codec=int8() | topk()"], ["C52", "put the narrowing codec last"]),
+    "nothing shared": (["--set=strategy=fedavg(lora='silo', rows='silo')"], ["C60"]),
+    "rates that are no numbers": (["--set=alone.rates=a,b"], ["alone.rates"]),
+    "targets that the base lacks": (["--set=model.targets=nothing"], ["model.targets='nothing'"]),
+    "a run folder that holds nothing": (["--resume=nowhere"], ["holds no run"]),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_plain_sentence_before_anything_is_trained(case, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments, words = BAD[case]
+    refused(call(fl_sim, "run", *SMALL, "--out", tmp_path / "run", *arguments), *words)
+    assert not list(tmp_path.rglob("rounds.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("missing", "word"),
+    [("config.json", "config.json"), ("tokenizer.json", "no tokenizer"), ("model.safetensors", "safetensors")],
+)
+def test_a_base_folder_that_lacks_a_part_is_refused_with_the_part_named(missing, word, tmp_path):
+    base = write_base(tmp_path, missing)
+    refused(call(fl_sim, "run", *SMALL, "--base", base, "--out", tmp_path / "run"), word)
+
+
+def test_pickled_weights_are_never_read(tmp_path):
+    base = write_base(tmp_path, "model.safetensors")
+    (base / "pytorch_model.bin").write_bytes(b"\x80\x04.")
+    refused(call(fl_sim, "run", *SMALL, "--base", base), "other formats can run code")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("as.txt", b"", ["holds no text"]),
+        ("as.txt", "অসম\n".encode() + b"\xff\xfe", ["as.txt is not UTF-8"]),
+        ("as.jsonl", b'{"body": "x"}\n', ["as.jsonl row 1 has no 'text'"]),
+        ("as.jsonl", b'{"text": "x", "lang": "../up"}\n', ["lang='../up'"]),
+        ("as.jsonl", b'{"text": "x", "split": "devtest"}\n', ["split='devtest' is unknown"]),
+        ("as.parquet", b"PAR1", ["cannot be read as parquet"]),
+    ],
+)
+def test_text_that_cannot_be_used_is_named(name, content, words, tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / name).write_bytes(content)
+    arguments = [*SMALL, "--languages=as", "--silos=1", "--data", data, "--out", tmp_path / "run"]
+    refused(call(fl_sim, "run", *arguments), *words)
+
+
+def test_an_output_folder_of_another_study_is_left_as_it_is(finished):
+    study, _ = finished
+    before = sorted((p, p.stat().st_mtime_ns) for p in Path(study.home).rglob("*"))
+    refused(call(fl_sim, "run", *SMALL, "--out", study.home), "belongs to another study")
+    assert sorted((p, p.stat().st_mtime_ns) for p in Path(study.home).rglob("*")) == before
+
+
+def test_a_folder_that_is_not_a_run_is_left_as_it_is(tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    refused(call(fl_sim, "run", *SMALL, "--out", tmp_path), "is not empty")
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_run_prints_its_report_as_json_and_nothing_else(tmp_path):
+    result = call(fl_sim, "run", *SMALL, "--out", tmp_path / "run", "--json")
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert report == json.loads((tmp_path / "run" / "report.json").read_text())
+
+
+def test_a_run_shows_every_language_and_silo_and_where_the_report_lies(tmp_path):
+    result = call(fl_sim, "run", *SMALL, "--out", tmp_path / "run")
+    assert result.exit_code == 0, result.output
+    for word in ("Assamese", "Nepali", "as-1", "ne-1", "alone", "together", "report.html"):
+        assert word in result.output
+
+
+def test_a_finished_run_can_be_resumed_and_says_the_same(tmp_path):
+    first = call(fl_sim, "run", *SMALL, "--out", tmp_path / "run", "--json")
+    again = call(fl_sim, "run", "--resume", tmp_path / "run", "--json")
+    assert again.exit_code == 0, again.output
+    kept = ("adapter_sha256", "languages", "silo_scores", "bytes")
+    assert [json.loads(again.stdout)[k] for k in kept] == [json.loads(first.stdout)[k] for k in kept]
+
+
+def test_compare_sets_strategies_beside_alone_and_centralised(tmp_path):
+    arguments = ["--strategies=fedavg(lora='language')", "--strategies=ffa()"]
+    result = call(fl_sim, "compare", *arguments, *SMALL, "--out", tmp_path, "--json")
+    assert result.exit_code == 0, result.output
+    made = json.loads(result.stdout)
+    assert list(made["runs"]) == ["fedavg(lora='language')", "ffa()"]
+    for lang in ("as", "ne"):
+        before = {run["languages"][lang]["before"]["bits_per_byte"] for run in made["runs"].values()}
+        before.add(made["local_only"]["languages"][lang]["before"]["bits_per_byte"])
+        before.add(made["centralised"]["languages"][lang]["before"]["bits_per_byte"])
+        assert len(before) == 1, "all methods are scored on the same text"
+    assert (tmp_path / "compare.html").stat().st_size > 1000
+
+
+def test_list_names_every_part_with_one_line():
+    found = json.loads(call(fl_sim, "list", "--json").stdout)
+    assert {"fedavg", "fedprox", "ffa"} <= set(found["strategy"])
+    assert all(line.endswith(".") for known in found.values() for line in known.values())
+
+
+def test_the_server_checks_a_study_file(tmp_path):
+    study = tmp_path / "study.toml"
+    study.write_text('[study]\nname = "mine"\nstrategy = "fedprox(mu=0.1)"\n[train]\nsteps = 3\n')
+    result = call(fl_server, "check", study, "--json")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["train.steps"] == 3
+    study.write_text('[study]\nstrategy = "fedprox(mu=-1)"\n')
+    refused(call(fl_server, "check", study), "mu=-1")
+    study.write_text("name = 3\n")
+    refused(call(fl_server, "check", study), "outside a table")
+    study.write_text("[study\n")
+    refused(call(fl_server, "check", study), "is no study file")
+
+
+def test_the_client_counts_text_by_language():
+    counts = json.loads(call(fl_client, "text", "cldr", "--json").stdout)
+    assert set(counts) == {"as", "brx", "kok", "ks", "mai", "ne", "or", "sat"}
+    assert all(held["bytes"] > held["characters"] > held["rows"] for held in counts.values())
