@@ -39,6 +39,9 @@ Base = Annotated[
     str | None, typer.Option(help="A base model: builtin:tiny, a folder, a GGUF file, a hub name.")
 ]
 Out = Annotated[Path | None, typer.Option(help="Run folder; by default one under runs/.")]
+Processes = Annotated[
+    int, typer.Option(min=0, help="Processes that train silos side by side; 0 for one a core.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the report as JSON on standard output.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show what hub and silos log.")]
 
@@ -54,6 +57,7 @@ def run(
     base: Base = None,
     out: Out = None,
     resume: Annotated[Path | None, typer.Option(help="Continue the run in this folder.")] = None,
+    processes: Processes = 0,
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
@@ -68,7 +72,9 @@ def run(
             study = _study(study_file, set_, silos, rounds, data, languages, base)
             folder = studies.folder_for(study, out)
         with resumable(folder, console):
-            report = studies.run(study, folder, console, resume is not None, verbose)
+            report = studies.run(
+                study, folder, console, resume is not None, verbose, processes=processes or cores()
+            )
         if as_json:
             print(json.dumps(report, ensure_ascii=False))  # noqa: T201
             return
@@ -90,6 +96,7 @@ def compare(
     languages: Languages = None,
     base: Base = None,
     out: Out = None,
+    processes: Processes = 0,
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
@@ -102,7 +109,9 @@ def compare(
         study = _study(study_file, set_, silos, rounds, data, languages, base)
         folder = studies.folder_for(study, out)
         with resumable(folder, console, "--out"):
-            made = comparing.compare(study, strategies, folder, console, verbose)
+            made = comparing.compare(
+                study, strategies, folder, console, verbose, processes or cores()
+            )
         if as_json:
             print(json.dumps(made, ensure_ascii=False))  # noqa: T201
             return
@@ -149,6 +158,11 @@ def _study(
     }
     options = [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
     return config.read(path, [*(overrides or []), *options])
+
+
+def cores() -> int:
+    """Return the cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager

@@ -16,7 +16,12 @@ from fl_server.simulation import study as studies
 
 
 def compare(
-    study: Study, strategies: list[str], folder: Path, console: Console, verbose: bool = False
+    study: Study,
+    strategies: list[str],
+    folder: Path,
+    console: Console,
+    verbose: bool = False,
+    processes: int = 1,
 ) -> dict[str, Any]:
     """Run each strategy and the pooled text in folders below ``folder``; write and return the comparison."""
     runs: dict[str, Any] = {}
@@ -28,7 +33,7 @@ def compare(
     for strategy, variant in variants.items():
         console.print(f"[bold]{strategy}[/bold]", highlight=False)
         own = folder / _name(strategy)
-        runs[strategy] = _finished(variant, own, console, verbose, before)
+        runs[strategy] = _finished(variant, own, console, verbose, before, processes)
         before = own
     console.print("[bold]centralised[/bold]: all text in one place, as many steps in all")
     pooled = _finished(central, folder / "centralised", console, verbose)
@@ -71,7 +76,12 @@ def local_only(run: dict[str, Any]) -> dict[str, Any]:
 
 
 def _finished(
-    study: Study, folder: Path, console: Console, verbose: bool, alone_from: Path | None = None
+    study: Study,
+    folder: Path,
+    console: Console,
+    verbose: bool,
+    alone_from: Path | None = None,
+    processes: int = 1,
 ) -> dict[str, Any]:
     # A comparison that was cut short is taken up again where it stopped.
     if (folder / "report.json").exists():
@@ -79,7 +89,7 @@ def _finished(
         if held["study"] == study.model_dump(exclude={"home"}):
             return held
     resume = (folder / "provenance.json").exists()
-    return studies.run(study, folder, console, resume, verbose, alone_from)
+    return studies.run(study, folder, console, resume, verbose, alone_from, processes)
 
 
 def _name(strategy: str) -> str:

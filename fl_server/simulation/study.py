@@ -6,6 +6,7 @@ import json
 import logging
 import shutil
 import warnings
+from concurrent.futures.process import BrokenProcessPool
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from rich.console import Console
 
 from fl_client.config import ConfigError, Study, flat
 from fl_server import config, journal, record
+from fl_server.rounds import RoundFailed
 from fl_server.simulation import grid, screen
 from strategies import scope
 
@@ -47,6 +49,7 @@ def run(
     resume: bool = False,
     verbose: bool = False,
     alone_from: Path | None = None,
+    processes: int = 1,
 ) -> dict[str, Any]:
     """Run a study in ``folder`` to its end and return its report; raises ``ConfigError`` before anything is trained.
 
@@ -66,7 +69,13 @@ def run(
         )
     done = max(journal.committed(folder / "journal"), default=0)
     with screen.watching(console, study, silos, done, verbose):
-        grid.run(server, client, silos, flat(study))
+        try:
+            grid.run(server, client, silos, flat(study), processes=min(processes, silos))
+        except BrokenProcessPool:
+            raise RoundFailed(
+                "a process that trained silos died, perhaps for lack of memory; "
+                f"continue with --processes 1 --resume {folder}"
+            ) from None
     report: dict[str, Any] = json.loads((folder / "report.json").read_text("utf-8"))
     return report
 

@@ -1,0 +1,1 @@
+"""Every headline figure, made by a command and kept in ``results/TOPIC.json``."""

@@ -1,0 +1,67 @@
+"""Several processes that work for simulated silos, one core each: the same bits, sooner.
+
+A process keeps its base warm between calls. What silos log travels back to the parent's loggers. A process ends with
+its parent, even where that is killed, so nothing trains on unseen.
+"""
+
+from __future__ import annotations
+
+import logging
+import logging.handlers
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ProcessPoolExecutor
+from multiprocessing.connection import wait
+from typing import Any
+
+LOGGER = "bhasha_fl"
+
+
+class Pool:
+    """``submit`` a call of a function that can be pickled by name; ``close`` ends all processes at once."""
+
+    def __init__(self, processes: int) -> None:
+        spawn = multiprocessing.get_context("spawn")  # a forked Torch may hang
+        self._lines: Any = spawn.Queue()
+        self._listener = logging.handlers.QueueListener(self._lines, _Relay())
+        self._listener.start()
+        self._executor = ProcessPoolExecutor(processes, spawn, _start, (self._lines,))
+
+    def submit(self, work: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        """Return the result to come."""
+        return self._executor.submit(work, *arguments)
+
+    def close(self) -> None:
+        """End all processes; what they were doing is lost."""
+        workers = list((self._executor._processes or {}).values())
+        self._executor.shutdown(wait=False, cancel_futures=True)
+        for worker in workers:
+            worker.terminate()
+        for worker in workers:
+            worker.join()
+        self._listener.stop()
+        self._lines.close()
+
+
+class _Relay(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        logging.getLogger(record.name).handle(record)
+
+
+def _start(lines: Any) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_leave_with, args=(parent.sentinel,), daemon=True).start()
+    logger = logging.getLogger(LOGGER)
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = False
+    logger.addHandler(logging.handlers.QueueHandler(lines))
+
+
+def _leave_with(sentinel: int) -> None:
+    wait([sentinel])
+    os._exit(1)

@@ -1,0 +1,160 @@
+"""A study: flat keys and back, one digest, and one line for whatever is wrong."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fl_client.config import ConfigError, Section, Study, digest, flat, from_flat
+
+quick = settings(deadline=None, derandomize=True, max_examples=60, database=None)
+
+DEFAULTS = flat(Study())
+words = st.text("abcdefgh", min_size=1, max_size=8)
+OTHERS = {  # for every key, a strategy of allowed values; a test holds this table complete
+    "name": st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True),
+    "task": words, "strategy": words, "weights": words, "outer": words, "codec": words,
+    "schedule": words, "home": words, "rounds": st.integers(1, 99), "seed": st.integers(0, 2**40),
+    "model.base": words, "model.rank": st.integers(1, 1024), "model.alpha": st.floats(0.1, 99),
+    "model.targets": words, "model.rows": st.sampled_from(["scripts", "none"]),
+    "train.steps": st.integers(1, 99), "train.batch_size": st.integers(1, 99),
+    "train.length": st.integers(8, 999), "train.lr": st.floats(1e-6, 1),
+    "train.decay": st.floats(0.01, 1), "train.clip": st.floats(0.1, 9),
+    "train.keep_optimizer": st.booleans(), "train.dtype": st.sampled_from(["float32", "bfloat16"]),
+    "train.threads": st.integers(0, 9), "alone.enabled": st.booleans(),
+    "alone.rates": st.sampled_from(["0.1", "0.1,0.2"]), "alone.margin": st.floats(0, 0.9),
+    "evaluate.characters": st.integers(100, 9999), "evaluate.answers": st.integers(1, 99),
+    "simulation.data": words, "simulation.languages": words, "simulation.silos": st.integers(0, 9),
+    "simulation.partition": words, "simulation.characters": st.integers(0, 999),
+    "simulation.pooled": st.booleans(),
+}  # fmt: skip
+BAD = {
+    "model.rank": (0, -1, 1025, 2.5, "two", None),
+    "model.alpha": (0, -1.0, math.nan),
+    "model.base": ("",),
+    "model.rows": ("all", ""),
+    "rounds": (0, -3, 1.5, "many"),
+    "seed": (-1,),
+    "name": ("", "a b", "../x", ".x", "a\nb", "x" * 65),
+    "train.steps": (0,),
+    "train.batch_size": (0,),
+    "train.length": (7,),
+    "train.lr": (0, -1e-3, math.nan),
+    "train.decay": (0, 1.01),
+    "train.clip": (0,),
+    "train.dtype": ("float16", "int8"),
+    "train.threads": (-1,),
+    "train.keep_optimizer": ("maybe",),
+    "alone.margin": (-0.1, 1.0),
+    "evaluate.characters": (99,),
+    "evaluate.answers": (0,),
+    "simulation.silos": (-1,),
+    "simulation.characters": (-1,),
+    "simulation.pooled": ("perhaps", 2),
+    "task": (None, ["causal_lm()"]),
+}
+
+
+def sections(section=None):
+    """Return every table of a study with its fields."""
+    within = section or Study()
+    yield within
+    for value in vars(within).values():
+        if isinstance(value, Section):
+            yield from sections(value)
+
+
+def test_a_study_of_defaults_comes_back_from_its_flat_keys():
+    assert from_flat({}) == Study()
+    assert from_flat(DEFAULTS) == Study()
+
+
+def test_flat_keys_hold_every_choice_once_as_a_scalar():
+    fields = sum(len(type(s).model_fields) for s in sections())
+    assert len(DEFAULTS) == fields - sum(1 for _ in sections()) + 1
+    assert all(isinstance(value, (str, int, float, bool)) for value in DEFAULTS.values())
+    assert OTHERS.keys() == DEFAULTS.keys()
+
+
+@quick
+@given(st.fixed_dictionaries({}, optional=OTHERS))
+def test_flat_and_from_flat_undo_each_other(pairs):
+    study = from_flat(pairs)
+    assert flat(study) == DEFAULTS | pairs
+    assert from_flat(flat(study)) == study
+    assert digest(from_flat(flat(study))) == digest(study)
+
+
+def test_the_digest_is_that_of_the_values_whatever_way_they_were_given():
+    assert digest(from_flat(DEFAULTS)) == digest(Study())
+    assert digest(from_flat({"train.clip": 1})) == digest(from_flat({"train.clip": "1.0"}))
+
+
+@quick
+@given(st.sampled_from(sorted(DEFAULTS)), st.data())
+def test_the_digest_changes_with_every_key_but_home(key, data):
+    value = data.draw(OTHERS[key].filter(lambda value: value != DEFAULTS[key]))
+    same = digest(from_flat({key: value})) == digest(Study())
+    assert same == (key == "home")
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("train.stps", "train.steps"),
+        ("round", "rounds"),
+        ("stratgy", "strategy"),
+        ("model.ranks", "model.rank"),
+        ("simulation.language", "simulation.languages"),
+    ],
+)
+def test_an_unknown_key_is_answered_with_the_nearest(key, meant):
+    with pytest.raises(ConfigError, match=f"unknown key '{key}'; did you mean '{meant}'") as caught:
+        from_flat({key: 1})
+    assert "\n" not in str(caught.value)
+
+
+def test_a_key_like_no_other_is_answered_with_all_keys():
+    with pytest.raises(ConfigError) as caught:
+        from_flat({"qqqq": 1})
+    assert str(caught.value) == f"unknown key 'qqqq'; known: {', '.join(DEFAULTS)}"
+
+
+def test_a_table_is_no_key():
+    with pytest.raises(ConfigError, match="unknown key 'model'"):
+        from_flat({"model": {"rank": 3}})
+
+
+@pytest.mark.parametrize(("key", "value"), [(k, v) for k, values in BAD.items() for v in values])
+def test_a_value_out_of_range_is_refused_in_one_line_with_its_key(key, value):
+    with pytest.raises(ConfigError) as caught:
+        from_flat({key: value})
+    said = str(caught.value)
+    assert said.startswith(f"{key}={value!r} is not allowed: ")
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    "rates", ["a,b", "", ",", "0", "-0.1", "0.1,", "0.1 0.2", "0.1,0", "nan", "0.1,nan", "inf"]
+)
+def test_rates_that_are_no_numbers_above_0_are_refused_in_one_line(rates):
+    with pytest.raises(ConfigError) as caught:
+        from_flat({"alone.rates": rates}).alone.lrs()
+    said = str(caught.value)
+    assert f"alone.rates={rates!r}" in said
+    assert "\n" not in said
+
+
+def test_rates_are_read_in_their_order():
+    assert from_flat({"alone.rates": "0.01, 0.002"}).alone.lrs() == [0.01, 0.002]
+    assert from_flat({"alone.rates": 0.5}).alone.lrs() == [0.5]
+
+
+def test_a_study_does_not_change_once_read():
+    study = Study()
+    with pytest.raises(ValueError, match="frozen"):
+        study.rounds = 3
+    assert study.rounds == DEFAULTS["rounds"]
