@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from datetime import date, timedelta
 from typing import Any
 
-from babel import Locale
+from babel import Locale, UnknownLocaleError
 from babel.dates import format_date, format_timedelta
+from babel.localedata import locale_identifiers
 from babel.numbers import format_currency
 from babel.units import format_unit
 
@@ -55,6 +56,7 @@ def _pairs(own: Locale, english: Locale) -> Iterator[tuple[str, str, str]]:
         given = english.time_zones.get(zone, {}).get("city")
         if "city" in names:
             yield "places", names["city"], given or zone.rpartition("/")[2].replace("_", " ")
+    yield from _locales(own, english)
     for day in DAYS:
         for form in ("full", "long"):
             yield "dates", format_date(day, form, own), format_date(day, form, english)
@@ -72,6 +74,18 @@ def _names(source: str, own: Locale, english: Locale) -> Iterator[tuple[str, str
     for code, name in sorted(getattr(own, source).items()):
         if code in theirs:
             yield source, name, theirs[code]
+
+
+def _locales(own: Locale, english: Locale) -> Iterator[tuple[str, str, str]]:
+    """Names such as "Nepali (India)": a language, and where or in which script it is written."""
+    for identifier in sorted(locale_identifiers()):
+        try:
+            named = Locale.parse(identifier)
+        except (UnknownLocaleError, ValueError):
+            continue
+        text, given = named.get_display_name(own), named.get_display_name(english)
+        if "_" in identifier and text and given:
+            yield "locales", text, given
 
 
 def _values(own: Locale, english: Locale) -> Iterator[tuple[str, str, str]]:

@@ -40,7 +40,7 @@ def read(source: str | Path) -> Iterator[Row]:
         return
     found = False
     for path in files(Path(source)):
-        for row in _rows(path):
+        for row in rows(path):
             found = True
             yield row
     if not found:
@@ -68,7 +68,8 @@ def _language_of(path: Path) -> str:
     return UNKNOWN
 
 
-def _rows(path: Path) -> Iterator[Row]:
+def rows(path: Path) -> Iterator[Row]:
+    """Yield the rows of one file, checked; raises ``CorpusError``."""
     import datasets
 
     kind = _kind(path)

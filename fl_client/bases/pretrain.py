@@ -24,6 +24,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from fl_client import corpus
+from fl_client.bases import card
 
 HELD_OUT = frozenset({"as", "or", "ne", "sat", "brx", "mai", "kok", "ks", "kha", "lus"})
 PERMISSIVE = frozenset({"CC0-1.0", "CC-BY", "UDHR", "MPL-2.0"})
@@ -57,6 +58,7 @@ def main(
     (out / "training.json").write_text(
         json.dumps({"seed": seed, "steps": steps, "loss": loss, "characters": sources}, indent=1)
     )
+    card.write(out, model.num_parameters(), sorted(HELD_OUT))
 
 
 def select(data: Path, cap: int, seed: int) -> tuple[list[str], dict[str, dict[str, int]]]:
@@ -81,7 +83,7 @@ def _allowed(folder: Path) -> list[corpus.Row]:
     paths = corpus.files(folder)
     if folder.name == "permissive-40":
         paths = [p for p in paths if p.parent == folder]
-    rows = (row for path in paths for row in corpus._rows(path))
+    rows = (row for path in paths for row in corpus.rows(path))
     return [
         row
         for row in rows

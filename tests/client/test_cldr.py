@@ -61,9 +61,7 @@ def test_every_text_is_paired_with_english_and_names_its_source(rows):
 
 
 def test_english_is_written_in_latin_letters(rows):
-    latin = [
-        row for row in rows if all(ord(c) < 0x250 for c in row["en"] if c.isalpha())
-    ]
+    latin = [row for row in rows if all(ord(c) < 0x250 for c in row["en"] if c.isalpha())]
     assert len(latin) > 0.99 * len(rows)
 
 

@@ -255,7 +255,9 @@ def test_characters_across_the_blocks_of_the_check_are_utf8(put):
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):
     said = refused(tmp_path / "nowhere")
-    assert said == f"no folder {tmp_path / 'nowhere'}; give a folder of text files or the name 'cldr'"
+    assert (
+        said == f"no folder {tmp_path / 'nowhere'}; give a folder of text files or the name 'cldr'"
+    )
 
 
 def test_a_file_is_no_folder(put):
@@ -277,7 +279,11 @@ def test_an_empty_file_among_others_is_no_error(put):
 
 @pytest.mark.parametrize(
     ("row", "has"),
-    [({"txt": "b", "lang": "as"}, "lang, txt"), ({"text": None, "lang": "as"}, ""), ({"text": 5}, "")],
+    [
+        ({"txt": "b", "lang": "as"}, "lang, txt"),
+        ({"text": None, "lang": "as"}, ""),
+        ({"text": 5}, ""),
+    ],
 )
 def test_a_row_without_text_is_named_with_its_number_and_what_it_has(row, has, put):
     said = refused(put("x.jsonl", lines(row, row)))

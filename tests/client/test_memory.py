@@ -17,7 +17,10 @@ quick = settings(deadline=None, derandomize=True, max_examples=60, database=None
 
 
 def arrays(number: int):
-    return {"residual": np.arange(3, dtype=np.float32) + number, "local/x": np.ones((2, 2)) * number}
+    return {
+        "residual": np.arange(3, dtype=np.float32) + number,
+        "local/x": np.ones((2, 2)) * number,
+    }
 
 
 def fail(*_, **__):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -48,12 +50,13 @@ def one(dtype: str, shape: list[int], end: int, body: bytes) -> bytes:
 
 
 class Boom:
-    """Something that tells when it is unpickled."""
+    """Something that makes a folder when it is unpickled."""
 
-    opened: list[int] = []
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
 
     def __reduce__(self):
-        return (self.opened.append, (1,))
+        return (os.mkdir, (str(self._folder),))
 
 
 MALFORMED = {
@@ -203,15 +206,15 @@ def test_a_blob_with_one_wrong_byte_is_read_or_malformed(at, flip):
     assert read_as_reply(record(bytes(data))).code in {"", "malformed"}
 
 
-def test_a_pickle_is_never_opened():
+def test_a_pickle_is_never_opened(tmp_path):
+    trap = pickle.dumps(Boom(tmp_path / "opened"))
     for stype in (messages.BLOB, "numpy.ndarray", "pickle", "torch"):
         with pytest.raises(Fault):
-            messages.unpack(record(pickle.dumps(Boom()), stype=stype))
-        assert read_as_reply(record(pickle.dumps(Boom()), stype=stype)).code == "malformed"
-    assert Boom.opened == []
-    pickle.loads(pickle.dumps(Boom()))
-    assert Boom.opened == [1]
-    Boom.opened.clear()
+            messages.unpack(record(trap, stype=stype))
+        assert read_as_reply(record(trap, stype=stype)).code == "malformed"
+    assert not (tmp_path / "opened").exists()
+    pickle.loads(trap)
+    assert (tmp_path / "opened").is_dir(), "the trap itself does not work"
 
 
 @pytest.mark.parametrize(

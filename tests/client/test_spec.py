@@ -46,7 +46,19 @@ NO_LITERALS = (
     "fedavg(private=2**99)",
     "fedavg(private=1 if 1 else 2)",
 )
-NO_SYNTAX = ("", "   ", "\n", "#", "fedavg(", "fedavg()\nfedavg()", "import os", "x = 1", "\x00", "é(", "\ud800")
+NO_SYNTAX = (
+    "",
+    "   ",
+    "\n",
+    "#",
+    "fedavg(",
+    "fedavg()\nfedavg()",
+    "import os",
+    "x = 1",
+    "\x00",
+    "é(",
+    "\ud800",
+)
 LONG = (
     "(" * 10_000,
     "(" * 10_000 + ")" * 10_000,
@@ -111,7 +123,9 @@ literals = st.recursive(
     | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(st.characters(codec="utf-8"), max_size=8)
     | st.binary(max_size=4),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("ab", max_size=2), inner, max_size=2),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text("ab", max_size=2), inner, max_size=2)
+    ),
     max_leaves=6,
 )
 names = st.from_regex(r"[a-z][a-z0-9_]{0,7}", fullmatch=True).filter(str.isidentifier)

@@ -58,7 +58,10 @@ BAD = {
     "no such data folder": (["--data=nowhere"], ["no folder"]),
     "an unknown built-in base": (["--base=builtin:huge"], ["builtin:tiny"]),
     "a base that is no folder": (["--base=./nowhere"], ["no model folder"]),
-    "codecs that do not fit": (["--set=codec=int8() | topk()"], ["C52", "put the narrowing codec last"]),
+    "codecs that do not fit": (
+        ["--set=codec=int8() | topk()"],
+        ["C52", "put the narrowing codec last"],
+    ),
     "nothing shared": (["--set=strategy=fedavg(lora='silo', rows='silo')"], ["C60"]),
     "rates that are no numbers": (["--set=alone.rates=a,b"], ["alone.rates"]),
     "targets that the base lacks": (["--set=model.targets=nothing"], ["model.targets='nothing'"]),
@@ -76,7 +79,11 @@ def test_bad_input_is_one_plain_sentence_before_anything_is_trained(case, tmp_pa
 
 @pytest.mark.parametrize(
     ("missing", "word"),
-    [("config.json", "config.json"), ("tokenizer.json", "no tokenizer"), ("model.safetensors", "safetensors")],
+    [
+        ("config.json", "config.json"),
+        ("tokenizer.json", "no tokenizer"),
+        ("model.safetensors", "safetensors"),
+    ],
 )
 def test_a_base_folder_that_lacks_a_part_is_refused_with_the_part_named(missing, word, tmp_path):
     base = write_base(tmp_path, missing)
@@ -140,7 +147,9 @@ def test_a_finished_run_can_be_resumed_and_says_the_same(tmp_path):
     again = call(fl_sim, "run", "--resume", tmp_path / "run", "--json")
     assert again.exit_code == 0, again.output
     kept = ("adapter_sha256", "languages", "silo_scores", "bytes")
-    assert [json.loads(again.stdout)[k] for k in kept] == [json.loads(first.stdout)[k] for k in kept]
+    assert [json.loads(again.stdout)[k] for k in kept] == [
+        json.loads(first.stdout)[k] for k in kept
+    ]
 
 
 def test_compare_sets_strategies_beside_alone_and_centralised(tmp_path):
@@ -150,7 +159,9 @@ def test_compare_sets_strategies_beside_alone_and_centralised(tmp_path):
     made = json.loads(result.stdout)
     assert list(made["runs"]) == ["fedavg(lora='language')", "ffa()"]
     for lang in ("as", "ne"):
-        before = {run["languages"][lang]["before"]["bits_per_byte"] for run in made["runs"].values()}
+        before = {
+            run["languages"][lang]["before"]["bits_per_byte"] for run in made["runs"].values()
+        }
         before.add(made["local_only"]["languages"][lang]["before"]["bits_per_byte"])
         before.add(made["centralised"]["languages"][lang]["before"]["bits_per_byte"])
         assert len(before) == 1, "all methods are scored on the same text"

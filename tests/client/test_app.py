@@ -1,0 +1,408 @@
+"""The real ClientApp, asked as a hub asks: what leaves a silo, what stays, and the codes of what goes wrong."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flwr.app import ConfigRecord, RecordDict
+from flwr.common.serde import message_to_proto
+
+from fl_client import alone, bases, memory, messages, site, spec, workers
+from fl_client.app import app
+from fl_client.config import flat, from_flat
+from fl_client.messages import Fault, Order
+from fl_server.simulation.grid import LocalGrid
+from strategies import adapter as algebra
+from strategies.adapter import part
+
+SECRET = "secret text"
+KINDS = ("query", "query.initial", "train", "train.alone", "evaluate")
+
+
+class Hub:
+    """A hub by hand: one message to one silo, and its reply."""
+
+    def __init__(self, home: Path, **changes) -> None:
+        pairs = {
+            "home": str(home),
+            "rounds": 3,
+            "model.rank": 2,
+            "train.steps": 2,
+            "train.batch_size": 2,
+            "train.length": 32,
+            "train.dtype": "float32",
+            "evaluate.characters": 300,
+            "alone.rates": "0.005",
+            "simulation.languages": "as,ne",
+            "simulation.silos": 2,
+            "simulation.characters": 800,
+        }
+        self.study = from_flat(pairs | {k.replace("__", "."): v for k, v in changes.items()})
+        self.grid = LocalGrid(app, 2, flat(self.study))
+        self.sites = site.simulated(self.study)
+        self.start: dict[str, np.ndarray] = {}
+
+    def message(self, kind, order=None, adapter=None, node=1, content=None):
+        content = content or messages.order(order or Order(), adapter)
+        (reply,) = self.grid.send_and_receive([messages.to(node, kind, content)])
+        return reply
+
+    def ask(self, *args, **options) -> messages.Reply:
+        return messages.read_reply(self.message(*args, **options))
+
+    def order(self, after=0, **changes) -> Order:
+        """Return an order with the right start, which is asked for once."""
+        if not self.start:
+            self.start = self.ask("query.initial", Order(scripts="Beng,Deva")).arrays
+        sha = algebra.sha256(self.start)
+        return Order(after, "Beng,Deva", sha)._replace(**changes)
+
+    def after_one(self) -> dict[str, np.ndarray]:
+        """Return an adapter such as a hub sends after the first round."""
+        self.order()
+        draw = np.random.default_rng(0)
+        return {
+            name: (x + 0.01 * draw.standard_normal(x.shape)).astype(np.float32)
+            for name, x in self.start.items()
+        }
+
+    def home(self, node=1) -> Path:
+        return Path(self.study.home) / "silos" / self.sites[node - 1].name
+
+
+@pytest.fixture
+def hub(tmp_path) -> Hub:
+    return Hub(tmp_path)
+
+
+def everything(message) -> bytes:
+    """Return all that would travel, as bytes."""
+    return message_to_proto(message).SerializeToString()
+
+
+def blob(message) -> bytes:
+    return message.content.array_records["update"]["blob"].data
+
+
+def test_a_silo_introduces_itself_with_its_name_its_counts_and_its_base(hub):
+    for node, (name, lang) in enumerate((("as-1", "as"), ("ne-1", "ne")), 1):
+        reply = hub.ask("query", node=node)
+        own = hub.sites[node - 1].train
+        tokens = reply.facts["languages"][lang][3]
+        assert reply == (
+            {},
+            {},
+            {
+                "silo": name,
+                "languages": {
+                    lang: [
+                        len(own),
+                        sum(len(e.text.encode()) for e in own),
+                        sum(len(e.text) for e in own),
+                        tokens,
+                    ]
+                },
+                "base": bases.sha256("builtin:tiny"),
+            },
+            "",
+            0,
+        )
+        tokenizer = bases.tokenizer("builtin:tiny")
+        assert tokens == sum(
+            len(tokenizer(e.text, add_special_tokens=False).input_ids) for e in own
+        )
+
+
+def test_none_of_its_text_is_in_what_a_silo_sends(hub):
+    order = hub.order(1)
+    replies = [
+        hub.message("query"),
+        hub.message("query.initial", order),
+        hub.message("train", hub.order(0)),
+        hub.message("train.alone", order),
+        hub.message("evaluate", order, hub.after_one()),
+        hub.message("evaluate", order._replace(final=True), hub.after_one()),
+    ]
+    own = [e.text for split in hub.sites[0][1:] for e in split if len(e.text) > 8]
+    assert len(own) > 50
+
+    def found(reply):
+        sent = everything(reply)
+        return [x for x in own if x.encode() in sent or json.dumps(x)[1:-1].encode() in sent]
+
+    assert found(messages.answer(replies[0], {}, {"text": own[3]})) == [own[3]]
+    for reply in replies:
+        assert messages.read_reply(reply).code == ""
+        assert found(reply) == []
+
+
+def test_every_silo_makes_the_same_start_without_private_names(tmp_path):
+    hub = Hub(tmp_path, strategy="fedavg(private=3)")
+    order = Order(scripts="Beng,Deva")
+    first, second = (hub.message("query.initial", order, node=node) for node in (1, 2))
+    assert blob(first) == blob(second)
+    arrays = messages.read_reply(first).arrays
+    assert {part(name) for name in arrays} == {"A", "B", "rows"}
+    plain = Hub(tmp_path / "plain").ask("query.initial", order).arrays
+    assert algebra.sha256(arrays) == algebra.sha256(plain)
+
+
+def test_a_round_sends_the_encoded_update_and_one_number(hub):
+    reply = hub.ask("train", hub.order())
+    assert reply.code == ""
+    assert reply.facts == {"silo": "as-1", "round": 1}
+    assert reply.metrics.keys() == {"loss"}
+    assert reply.arrays.keys() == {"values"}
+    delta = spec.codec(hub.study.codec).decode(
+        reply.arrays, algebra.size(algebra.layout(hub.start))
+    )
+    assert np.any(delta)
+
+
+def test_the_same_round_asked_twice_is_answered_with_the_same_bytes(hub):
+    first = hub.message("train", hub.order())
+    assert blob(first) == blob(hub.message("train", hub.order()))
+    later = [hub.message("train", hub.order(1, best=1), hub.after_one()) for _ in range(2)]
+    assert blob(later[0]) == blob(later[1]) != blob(first)
+
+
+@pytest.mark.parametrize(
+    ("changes", "remembers"),
+    [
+        ({"codec": "topk(0.1) | int8()"}, True),
+        ({"strategy": "fedavg(private=3)"}, True),
+        ({"strategy": "ffa(private=1)"}, True),
+        ({"train__keep_optimizer": False, "codec": "topk(0.1)"}, True),
+        ({"train__keep_optimizer": False, "strategy": "fedavg(private=3)"}, True),
+        ({"train__keep_optimizer": False}, False),
+    ],
+    ids=str,
+)
+def test_a_later_round_asked_twice_starts_from_the_same_memory(changes, remembers, tmp_path):
+    hub = Hub(tmp_path, **changes)
+    assert hub.ask("train", hub.order()).code == ""
+    wanted = spec.build(hub.study.strategy, "strategy")
+    received = {n: x for n, x in hub.after_one().items() if wanted.changed(n, 2)}
+    first = hub.message("train", hub.order(1, best=1), received)
+    assert messages.read_reply(first).code == ""
+    assert blob(hub.message("train", hub.order(1, best=1), received)) == blob(first)
+    memory.path(hub.home(), 1).unlink()
+    forgetful = hub.message("train", hub.order(1, best=1), received)
+    assert (blob(forgetful) != blob(first)) == remembers
+
+
+def test_two_silos_send_two_updates(hub):
+    assert blob(hub.message("train", hub.order())) != blob(
+        hub.message("train", hub.order(), node=2)
+    )
+
+
+def test_what_must_be_remembered_is_on_disk_when_the_reply_is_there(hub):
+    hub.ask("train", hub.order())
+    assert memory.rounds(hub.home()) == [1]
+    kept = memory.recall(hub.home(), 2)
+    assert "residual" in kept
+    assert [name for name in kept if name.startswith("optimizer/exp_avg/")]
+
+
+def test_a_silo_that_cannot_remember_does_not_answer_as_if_it_could(hub, monkeypatch):
+    def full(*_):
+        raise OSError(28, SECRET)
+
+    order = hub.order()
+    monkeypatch.setattr(memory, "write_whole", full)
+    message = hub.message("train", order)
+    assert messages.read_reply(message) == ({}, {}, {}, "internal", 0)
+    assert SECRET.encode() not in everything(message)
+
+
+def test_a_private_slice_is_trained_and_stays(tmp_path):
+    hub = Hub(tmp_path, strategy="fedavg(private=3)", codec="float32()")
+    reply = hub.ask("train", hub.order())
+    assert reply.arrays["values"].size == algebra.size(algebra.layout(hub.start))
+    kept = memory.recall(hub.home(), 2)
+    private = {name: x for name, x in kept.items() if name.startswith("private/")}
+    assert len(private) == sum(part(n) in {"A", "B"} for n in hub.start)
+    assert all(np.any(x) for x in private.values())
+
+
+def test_ffa_sends_no_a(tmp_path):
+    hub = Hub(tmp_path, strategy="ffa()", codec="float32()")
+    reply = hub.ask("train", hub.order())
+    shapes = {n: x.shape for n, x in hub.start.items() if part(n) != "A"}
+    assert reply.arrays["values"].size == algebra.size(shapes)
+
+
+def test_another_start_is_refused_and_nothing_is_trained(hub):
+    wrong = hub.order()._replace(start_sha256="0" * 64)
+    for kind in ("train", "evaluate"):
+        assert hub.ask(kind, wrong) == ({}, {}, {}, "basis_differs", 0)
+    assert memory.rounds(hub.home()) == []
+
+
+def unexpected(hub):
+    return {"x.lora_A.weight": np.zeros((2, 2), np.float32)}
+
+
+@pytest.mark.parametrize("adapter", [unexpected, Hub.after_one])
+def test_a_tensor_that_the_first_round_does_not_need_is_malformed(adapter, hub):
+    sent = adapter(hub)
+    assert hub.ask("train", hub.order(), sent).code == "malformed"
+    assert memory.rounds(hub.home()) == []
+
+
+NAME = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
+
+
+def changed(adapter, value):
+    return adapter | {NAME: np.asarray(value)}
+
+
+CHANGES = {
+    "nothing": lambda a: {},
+    "one is missing": lambda a: {n: x for n, x in a.items() if n != NAME},
+    "one is too many": lambda a: a | unexpected(None),
+    "a private one": lambda a: a | {NAME.replace(".weight", ".private"): a[NAME]},
+    "another shape": lambda a: changed(a, np.zeros((3, 192), np.float32)),
+    "a shape that would stretch": lambda a: changed(a, a[NAME][:1]),
+    "a row for all": lambda a: changed(a, a[NAME][0]),
+    "one number": lambda a: changed(a, np.zeros((), np.float32)),
+    "transposed": lambda a: changed(a, np.ascontiguousarray(a[NAME].T)),
+    "whole numbers": lambda a: changed(a, a[NAME].astype(np.int64)),
+    "NaN": lambda a: changed(a, np.full_like(a[NAME], np.nan)),
+    "infinity": lambda a: changed(a, np.full_like(a[NAME], np.inf)),
+}
+
+
+@pytest.mark.parametrize("kind", ["train", "evaluate"])
+@pytest.mark.parametrize("change", CHANGES)
+def test_an_adapter_that_is_not_what_the_round_needs_is_malformed(change, kind, hub):
+    sent = CHANGES[change](hub.after_one())
+    assert hub.ask(kind, hub.order(1), hub.after_one()).code == ""
+    reply = hub.ask(kind, hub.order(1), sent)
+    assert reply == ({}, {}, {}, "malformed", 0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_message_without_an_order_is_malformed(kind, hub):
+    content = RecordDict({"order": ConfigRecord({"code": "import os"})})
+    assert hub.ask(kind, content=content) == ({}, {}, {}, "malformed", 0)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (RuntimeError(SECRET), "internal"),
+        (KeyError(SECRET), "internal"),
+        (Fault("text_missing", SECRET), "text_missing"),
+        (Fault("malformed", SECRET), "malformed"),
+        (ValueError(SECRET), "internal"),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_text_of_an_error_stays_in_the_silos_own_log(
+    kind, error, code, hub, monkeypatch, caplog
+):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(workers, "run", fail)
+    message = hub.message(kind)
+    assert messages.read_reply(message) == ({}, {}, {}, code, 0)
+    assert list(message.content) == ["fault"]
+    assert SECRET.encode() not in everything(message)
+    assert SECRET in caplog.text
+
+
+def test_running_out_of_memory_has_a_code_of_its_own(hub, monkeypatch):
+    from fl_client import work
+
+    def fail(*_):
+        raise MemoryError(SECRET)
+
+    monkeypatch.setattr(work, "fit", fail)
+    message = hub.message("train", hub.order())
+    assert messages.read_reply(message).code == "out_of_memory"
+    assert SECRET.encode() not in everything(message)
+
+
+def test_a_study_that_does_not_parse_is_a_code_and_its_text_is_never_run(hub, tmp_path):
+    trap = tmp_path / "trap"
+    for key in ("strategy", "codec", "task"):
+        text = f"__import__('os').mkdir({str(trap)!r})"
+        bad = LocalGrid(app, 2, flat(hub.study) | {key: text})
+        (reply,) = bad.send_and_receive([messages.to(1, "train", messages.order(hub.order()))])
+        assert messages.read_reply(reply).code == "internal"
+        assert not trap.exists()
+        assert str(trap).encode() not in everything(reply)
+
+
+def test_training_that_diverges_is_told_and_leaves_no_memory(tmp_path):
+    hub = Hub(tmp_path, train__lr=1e30, train__steps=4)
+    assert hub.ask("train", hub.order()) == ({}, {}, {}, "not_finite", 0)
+    assert memory.rounds(hub.home()) == []
+
+
+def test_training_alone_sends_three_numbers_and_is_done_once(hub, monkeypatch):
+    reply = hub.ask("train.alone", hub.order())
+    assert reply.code == ""
+    assert reply.arrays == reply.facts == {}
+    assert reply.metrics.keys() == {"valid", "lr", "step"}
+    assert reply.metrics["lr"] == 0.005
+    monkeypatch.setattr(alone, "fit", None)
+    assert hub.ask("train.alone", hub.order()) == reply
+
+
+def test_training_alone_that_diverges_everywhere_is_told(tmp_path):
+    hub = Hub(tmp_path, alone__rates="1e30", train__steps=4)
+    assert hub.ask("train.alone", hub.order()).code == "not_finite"
+    assert not (hub.home() / "alone").exists()
+
+
+def test_training_alone_does_not_change_what_a_round_sends(hub, tmp_path):
+    hub.ask("train.alone", hub.order())
+    other = Hub(tmp_path / "other")
+    assert blob(hub.message("train", hub.order())) == blob(other.message("train", other.order()))
+
+
+def test_validation_is_told_by_language_and_nothing_is_written(hub):
+    reply = hub.ask("evaluate", hub.order(1), hub.after_one())
+    assert reply.metrics.keys() == {"valid/as/bits", "valid/as/bytes"}
+    size = sum(len(e.text.encode()) for e in hub.sites[0].valid)
+    assert reply.metrics["valid/as/bytes"] == size
+    assert reply.facts == {}
+    assert not hub.home().exists()
+
+
+def test_the_seeded_start_scores_as_the_base(hub):
+    hub.order()
+    first = hub.ask("evaluate", hub.order())
+    moved = hub.ask("evaluate", hub.order(1), hub.after_one())
+    last = hub.ask("evaluate", hub.order(1), hub.start)
+    assert first.metrics == last.metrics != moved.metrics
+
+
+@pytest.mark.parametrize("rail", [True, False])
+def test_at_the_end_every_candidate_is_tested_and_one_is_served(rail, hub):
+    if rail:
+        hub.ask("train.alone", hub.order())
+    reply = hub.ask("evaluate", hub.order(1, final=True), hub.after_one())
+    assert reply.code == ""
+    names = {"base", "together"} | ({"alone"} if rail else set())
+    assert {name.partition("/")[0] for name in reply.metrics} == names
+    size = sum(len(e.text.encode()) for e in hub.sites[0].test)
+    assert {reply.metrics[f"{name}/as/bytes"] for name in names} == {size}
+    assert reply.facts["served"] in names
+    assert reply.facts["alone_lr"] == (0.005 if rail else None)
+    assert (hub.home() / "served" / "adapter_model.safetensors").is_file()
+
+
+def test_only_the_fault_and_its_own_log_know_of_a_refused_start(hub, caplog):
+    caplog.set_level(logging.ERROR, "bhasha_fl.silo")
+    hub.ask("train", hub.order(start_sha256="1"))
+    assert messages.CODES["basis_differs"] in caplog.text

@@ -1,0 +1,74 @@
+"""The README tells the truth: its commands run, its study can be read, its schema is the report's."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fl_server import config
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(kind: str) -> list[str]:
+    return re.findall(rf"```{kind}\n(.*?)```", README, flags=re.S)
+
+
+def commands() -> list[str]:
+    lines = [line for block in blocks("sh") for line in block.strip().splitlines()]
+    return [line for line in lines if not line.startswith("make ")]  # .ci/run calls those
+
+
+def test_the_study_in_the_readme_is_a_study_that_can_run(tmp_path):
+    (text,) = blocks("toml")
+    (tmp_path / "study.toml").write_text(text)
+    parts, _ = config.build(config.read(tmp_path / "study.toml"))
+    assert parts.strategy.private_rank == 8
+
+
+def test_every_make_target_that_the_readme_names_is_there_and_ci_calls_the_same_makefile():
+    makefile = (ROOT / "Makefile").read_text()
+    named = set(re.findall(r"^make ([a-z-]+)", README, flags=re.M)) | {"figures"}
+    assert named and all(re.search(rf"^{target}:", makefile, flags=re.M) for target in named)
+    assert "make demo" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_the_report_schema_in_the_readme_names_every_key(finished):
+    _, report = finished
+    told = README.split("`report.json`, schema 1:")[1].split("Bits per byte, not")[0]
+    for key in set(report) - {"schema"}:
+        assert key in told, key
+    for key in report["silo_scores"]["as-1"]:
+        assert key in told, key
+    for key in report["languages"]["as"]:
+        assert key in told, key
+
+
+@pytest.mark.slow
+def test_every_command_of_the_readme_runs_in_order(tmp_path):
+    (tmp_path / "study.toml").write_text(blocks("toml")[0])
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    text = tmp_path / "my-text"
+    text.mkdir()
+    for lang, word in (("as", "অসমীয়া ভাষা"), ("ne", "नेपाली भाषा")):
+        lines = [f"{word} {chr(0x985 + n % 40)}{chr(0x905 + n % 50)} {n}" for n in range(400)]
+        (text / f"{lang}.txt").write_text("\n".join(lines))
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    for command in commands():
+        ran = subprocess.run(
+            ["bash", "-c", command],
+            cwd=tmp_path,
+            env=os.environ | {"PATH": path},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if command.startswith("pip ") and ran.returncode:
+            pytest.skip(f"no package registry to run {command!r} against")
+        assert ran.returncode == 0, f"{command}\n{ran.stdout[-2000:]}{ran.stderr[-2000:]}"
