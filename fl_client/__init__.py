@@ -1,1 +1,12 @@
 """What runs where the data is: a silo's training, its memory, and the only way out."""
+
+import os
+
+# Nothing that a silo imports may report home: no telemetry, no look-up of newer versions, no download counts.
+for name, value in {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_UPDATE_DOWNLOAD_COUNTS": "0",
+}.items():
+    os.environ.setdefault(name, value)

@@ -11,7 +11,8 @@ import logging
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from safetensors.numpy import load_file, save
+from safetensors import safe_open
+from safetensors.numpy import save
 
 from fl_client import evaluate, model, train
 from fl_client.config import Study, digest
@@ -22,6 +23,7 @@ from tasks.encode import Blocks
 
 LOG = logging.getLogger("bhasha_fl.alone")
 PATIENCE = 2
+FILE = "adapter.safetensors"
 
 
 class Best(NamedTuple):
@@ -77,18 +79,18 @@ def _skip(steps: int) -> None:
 
 
 def keep(home: Path, key: str, best: Best) -> None:
-    """Write a result into the silo's folder, with the key that says which study it belongs to."""
-    write_whole(home / "alone" / "adapter.safetensors", save(best.adapter))
+    """Write a result into the silo's folder: one file, with the key that says which study it belongs to."""
     note = {"key": key, "valid": best.valid, "lr": best.lr, "step": best.step}
-    write_whole(home / "alone" / "alone.json", json.dumps(note, indent=1).encode())
+    write_whole(home / "alone" / FILE, save(best.adapter, {"note": json.dumps(note)}))
 
 
 def recall(home: Path, key: str) -> tuple[Adapter, dict[str, Any]]:
     """Return the adapter and its facts if a result of this very study is there, else nothing."""
-    note = home / "alone" / "alone.json"
-    if not note.is_file():
+    path = home / "alone" / FILE
+    if not path.is_file():
         return {}, {}
-    facts = json.loads(note.read_text())
-    if facts["key"] != key:
-        return {}, {}
-    return load_file(home / "alone" / "adapter.safetensors"), facts
+    with safe_open(path, "numpy") as held:
+        facts: dict[str, Any] = json.loads((held.metadata() or {}).get("note", "{}"))
+        if facts.get("key") != key:
+            return {}, {}
+        return {name: held.get_tensor(name) for name in held.keys()}, facts  # noqa: SIM118

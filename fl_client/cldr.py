@@ -30,7 +30,7 @@ SCRIPTS = {
 LANGUAGES = tuple(SCRIPTS)
 NAMES = ("languages", "territories", "scripts", "variants", "currencies")
 AMOUNTS = (1, 2, 5, 25, 300)
-DAYS = tuple(date(2024, 1, 1) + timedelta(days=11 * n) for n in range(66))
+DAYS = tuple(date(2024, 1, 1) + timedelta(days=n) for n in range(366))
 SPANS = tuple(timedelta(days=n) for n in (1, 2, 6, 14, 45, 200, 900))
 OWN_SCRIPT = 0.6  # of the letters: what CLDR leaves in Latin letters is dropped
 

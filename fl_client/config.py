@@ -66,7 +66,7 @@ class Alone(Section):
             rates = [float(rate) for rate in self.rates.split(",")]
         except ValueError:
             rates = []
-        if not rates or min(rates) <= 0:
+        if not rates or not all(0 < rate < float("inf") for rate in rates):
             raise ConfigError(
                 f"alone.rates={self.rates!r} must be numbers above 0 with commas between"
             )

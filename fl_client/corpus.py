@@ -8,19 +8,32 @@ a plain dict with at least ``text`` and ``lang``. In a folder with one subfolder
 from __future__ import annotations
 
 import codecs
+import glob
 import gzip
 import re
+import zlib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from fl_client.config import ConfigError
+from strategies.scope import languages
 
 Row = dict[str, Any]
 
 LOADERS = {".txt": "text", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
 LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Z][a-z]{3})?(-[A-Z]{2})?")
 UNKNOWN = "und"
+TEXTS = ("text", "lang", "en", "source", "doc", "split")
+OPTIONS: dict[str, dict[str, Any]] = {
+    "text": {"encoding": "utf-8-sig"},
+    "csv": {
+        "encoding": "utf-8-sig",
+        "keep_default_na": False,
+        "converters": dict.fromkeys(TEXTS, str),  # "007" and "nan" are text
+    },
+}
 
 
 class CorpusError(ConfigError):
@@ -38,9 +51,9 @@ def read(source: str | Path) -> Iterator[Row]:
 
         yield from cldr.rows()
         return
-    found = False
-    for path in files(Path(source)):
-        for row in rows(path):
+    folder, found = Path(source), False
+    for path in files(folder):
+        for row in rows(path, language_of(path, folder)):
             found = True
             yield row
     if not found:
@@ -51,8 +64,8 @@ def files(folder: Path) -> list[Path]:
     """Return the text files below ``folder``, sorted; only language subfolders where there are any."""
     if not folder.is_dir():
         raise CorpusError(f"no folder {folder}; give a folder of text files or the name 'cldr'")
-    languages = [p for p in folder.iterdir() if p.is_dir() and LANGUAGE.fullmatch(p.name)]
-    within = sorted(languages) or [folder]
+    spoken = [p for p in folder.iterdir() if p.is_dir() and is_language(p.name)]
+    within = sorted(spoken) or [folder]
     return [p for top in within for p in sorted(top.rglob("*")) if p.is_file() and _kind(p)]
 
 
@@ -61,27 +74,45 @@ def _kind(path: Path) -> str | None:
     return LOADERS.get(Path(name).suffix)
 
 
-def _language_of(path: Path) -> str:
-    for name in (path.parent.name, path.name.split(".")[0]):
-        if LANGUAGE.fullmatch(name):
-            return name
-    return UNKNOWN
+def language_of(path: Path, folder: Path) -> str:
+    """Return the language that a file's place names: a subfolder, or else the file, or else the folder given."""
+    within = path.relative_to(folder)
+    named = [*within.parts[:-1], path.name.split(".")[0], folder.resolve().name]
+    return next((name for name in named if is_language(name)), UNKNOWN)
 
 
-def rows(path: Path) -> Iterator[Row]:
-    """Yield the rows of one file, checked; raises ``CorpusError``."""
+def is_language(name: str) -> bool:
+    """Return whether a name is a language code, with or without its script: as, mni-Beng."""
+    code = name.split("-")[0]
+    return bool(LANGUAGE.fullmatch(name)) and (code in languages() or code in _cldr())
+
+
+@cache
+def _cldr() -> frozenset[str]:
+    from babel import Locale
+
+    return frozenset(Locale("en").languages)
+
+
+def rows(path: Path, lang: str = UNKNOWN) -> Iterator[Row]:
+    """Yield the rows of one file, checked; raises ``CorpusError``. ``lang`` is for rows that do not name theirs."""
     import datasets
 
-    kind = _kind(path)
-    if kind != "parquet":
-        _check_utf8(path)
-    lang = _language_of(path)
-    options = {"keep_default_na": False} if kind == "csv" else {}
+    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = (
+        False  # it would tell a stranger that a file was read
+    )
+    kind = _kind(path) or ""
+    if kind != "parquet" and not _size_in_utf8(path):
+        return
     try:
-        rows = datasets.load_dataset(
-            kind, data_files=str(path), split="train", streaming=True, **options
+        stream = datasets.load_dataset(
+            kind,
+            data_files=glob.escape(str(path)),
+            split="train",
+            streaming=True,
+            **OPTIONS.get(kind, {}),
         )
-        for number, row in enumerate(rows, 1):
+        for number, row in enumerate(stream, 1):
             yield _checked(dict(row), path, number, lang)
     except CorpusError:
         raise
@@ -101,18 +132,19 @@ def _checked(row: Row, path: Path, number: int, lang: str) -> Row:
     return row
 
 
-def _check_utf8(path: Path) -> None:
+def _size_in_utf8(path: Path) -> int:
     decoder = codecs.getincrementaldecoder("utf-8")()
     at = 0
-    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as stream:
-        try:
+    try:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as stream:
             while block := stream.read(1 << 20):
                 decoder.decode(block)
                 at += len(block)
             decoder.decode(b"", final=True)
-        except UnicodeDecodeError as error:
-            raise CorpusError(
-                f"{path} is not UTF-8 near byte {at + error.start}; save it as UTF-8"
-            ) from error
-        except (OSError, EOFError) as error:
-            raise CorpusError(f"{path} is damaged: {error}") from error
+    except UnicodeDecodeError as error:
+        raise CorpusError(
+            f"{path} is not UTF-8 near byte {at + error.start}; save it as UTF-8"
+        ) from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise CorpusError(f"{path} is damaged: {error}") from error
+    return at

@@ -38,7 +38,7 @@ def bits(made: Warm, held_out: dict[str, Blocks]) -> Scores:
 
 def _bits(made: Warm, packed: Blocks) -> float:
     total = 0.0
-    ids, labels = torch.from_numpy(packed.ids), torch.from_numpy(packed.labels)
+    ids, labels = (torch.from_numpy(x).to(made.device) for x in (packed.ids, packed.labels))
     made.model.eval()
     with torch.inference_mode():
         for at in range(0, len(ids), BATCH):
@@ -72,7 +72,7 @@ def answers(made: Warm, task: Task, examples: Sequence[Example], study: Study) -
 
 
 def _answer(made: Warm, prompt: str) -> str:
-    ids = torch.tensor([[made.end, *made.tokenize([prompt])[0]]])
+    ids = torch.tensor([[made.end, *made.tokenize([prompt])[0]]], device=made.device)
     made.model.eval()
     with torch.inference_mode():
         out = made.model.generate(

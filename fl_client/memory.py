@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save
 
 from strategies.adapter import Adapter
 
-NAME = re.compile(r"round-(\d{5})\.safetensors")
+NAME = re.compile(r"round-(\d{5,})\.safetensors")
 
 
 def path(home: Path, number: int) -> Path:

@@ -102,6 +102,9 @@ def read_order(message: Message) -> tuple[Order, Adapter]:
         asked = Order(**message.content.config_records["order"])  # type: ignore[arg-type]
     except (KeyError, TypeError) as error:
         raise Fault("malformed", str(error)) from error
+    for given, default in zip(asked, Order(), strict=True):
+        if type(given) is not type(default) or (type(given) is int and given < 0):
+            raise Fault("malformed", f"the order holds {given!r}")
     if "adapter" not in message.content.array_records:
         return asked, {}
     return asked, unpack(message.content.array_records["adapter"])[0]
@@ -143,6 +146,8 @@ def read_reply(message: Message) -> Reply:
         facts = json.loads(str(records.config_records["facts"]["json"]))
         held = records.array_records.get("update")
         arrays, size = unpack(held) if held is not None else ({}, 0)
-        return Reply(arrays, metrics, dict(facts), "", size)
-    except (Fault, KeyError, TypeError, ValueError):
+        if not isinstance(facts, dict):
+            raise Fault("malformed", "facts are no table")
+        return Reply(arrays, metrics, facts, "", size)
+    except (Fault, KeyError, TypeError, ValueError, RecursionError):
         return Reply({}, {}, {}, "malformed", 0)

@@ -34,6 +34,11 @@ class Warm(NamedTuple):
     peft_config: dict[str, Any]
     end: int
 
+    @property
+    def device(self) -> torch.device:
+        """Where the model runs."""
+        return next(iter(self.parameters.values())).device
+
     def tokenize(self, texts: list[str]) -> list[list[int]]:
         """Return the token ids of each text, without marks."""
         return list(self.tokenizer(texts, add_special_tokens=False)["input_ids"]) if texts else []
@@ -109,7 +114,14 @@ def _peft_config(config: LoraConfig) -> dict[str, Any]:
 
 
 def write(made: Warm, tensors: Adapter) -> None:
-    """Set the adapter: the given tensors, and the seeded start where one is missing."""
+    """Set the adapter: the given tensors, and the seeded start where one is missing.
+
+    Raises:
+        ValueError: a tensor that the model does not have, or one of another shape.
+    """
+    for name, x in tensors.items():
+        if name not in made.start or x.shape != made.start[name].shape:
+            raise ValueError(f"{name} of shape {x.shape} does not fit this model")
     with torch.no_grad():
         for name, (parameter, where) in made.tensors.items():
             value = np.array(tensors.get(name, made.start[name]), dtype=np.float32)

@@ -29,6 +29,15 @@ FOLDERS = {
 }
 
 
+LONGEST = 500  # characters of a spec
+TYPES: dict[str, tuple[type, ...]] = {
+    "int": (int,),
+    "float": (int, float),
+    "str": (str,),
+    "bool": (bool,),
+}
+
+
 class Call(NamedTuple):
     """A parsed spec: a name and its literal arguments."""
 
@@ -43,6 +52,8 @@ class SpecError(ConfigError):
 
 def parse(text: str, kind: str) -> list[Call]:
     """Return the calls of a spec, several where they are chained by ``|``."""
+    if len(text) > LONGEST:
+        raise SpecError(f"{kind} is {len(text)} characters long; a spec has {LONGEST} at most")
     try:
         tree = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, MemoryError, RecursionError):
@@ -78,12 +89,14 @@ def make(call: Call, kind: str) -> Any:
         raise SpecError(f"unknown {kind} {call.name!r}; {hint}known: {', '.join(known)}")
     factory = known[call.name]
     try:
-        inspect.signature(factory).bind(*call.positional, **call.named)
+        given = inspect.signature(factory).bind(*call.positional, **call.named).arguments
     except TypeError as error:
-        wanted = inspect.signature(factory, eval_str=False).replace(
-            return_annotation=inspect.Signature.empty
-        )
-        raise SpecError(f"{kind} {call.name}: {error}; it takes {call.name}{wanted}") from None
+        shown = inspect.signature(factory).replace(return_annotation=inspect.Signature.empty)
+        raise SpecError(f"{kind} {call.name}: {error}; it takes {call.name}{shown}") from None
+    for name, value in given.items():
+        wanted = factory.__annotations__[name]
+        if not isinstance(value, TYPES[wanted]) or (isinstance(value, bool) and wanted != "bool"):
+            raise SpecError(f"{kind} {call.name}: {name}={value!r} should be {wanted}")
     try:
         return factory(*call.positional, **call.named)
     except (ValueError, TypeError) as error:
@@ -118,6 +131,10 @@ def _call(node: ast.expr, text: str, kind: str) -> Call:
         named = {str(k.arg): ast.literal_eval(k.value) for k in node.keywords if k.arg}
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         raise SpecError(f"{kind}={text!r} may hold only plain numbers, texts and lists") from None
-    if len(named) != len(node.keywords):
+    names = [k.arg for k in node.keywords]
+    twice = sorted({str(name) for name in names if name and names.count(name) > 1})
+    if twice:
+        raise SpecError(f"{kind}={text!r} gives {twice[0]} twice")
+    if None in names:
         raise SpecError(f"{kind}={text!r} may not unpack options with **")
     return Call(node.func.id, positional, named)

@@ -72,12 +72,13 @@ def fit(
     hooks: Hooks | None = None,
 ) -> float:
     """Train the adapter in place; return the mean loss in nats a token. Raises ``FloatingPointError`` on NaN."""
-    ids, labels = torch.from_numpy(blocks.ids), torch.from_numpy(blocks.labels)
+    ids, labels = (torch.from_numpy(x).to(made.device) for x in (blocks.ids, blocks.labels))
+    half = options.dtype == "bfloat16"
     parameters = [made.parameters[name] for name in used.names]
     losses = []
     for step in range(plan.first, plan.first + plan.steps):
         at = torch.from_numpy(encode.order(step, options.batch_size, len(ids), plan.key))
-        with torch.autocast("cpu", torch.bfloat16, enabled=options.dtype == "bfloat16"):
+        with torch.autocast(made.device.type, torch.bfloat16, enabled=half):
             loss = made.model(input_ids=ids[at], labels=labels[at], use_cache=False).loss
         loss.backward()
         if hooks is not None:
@@ -86,6 +87,8 @@ def fit(
         for group in used.adamw.param_groups:
             group["lr"] = rate(plan, step, options.decay)
         used.adamw.step()
+        if hooks is not None:
+            hooks.hold()
         used.adamw.zero_grad()
         losses.append(loss.detach())
         LOG.debug("step", extra={"event": {"kind": "step"}})
@@ -101,25 +104,33 @@ def rate(plan: Plan, step: int, decay: float) -> float:
 
 
 class Hooks:
-    """A strategy's silo half, applied to the gradients of a step: frozen tensors, then its correction."""
+    """A strategy's silo half, applied around each step: its correction of gradients, and its frozen tensors."""
 
     def __init__(self, made: Warm, local: Local, round_number: int, memory: Memory) -> None:
         self._local, self._memory = local, memory
-        self._views: list[tuple[str, Any, Any]] = []
+        self._corrected: list[tuple[str, torch.nn.Parameter, Any, torch.Tensor]] = []
+        self._frozen: list[tuple[torch.nn.Parameter, Any, torch.Tensor]] = []
         for name, (parameter, where) in made.tensors.items():
-            trained = local.trainable(name, round_number)
-            if not trained or local.step is not gradient_as_is:
-                weight = made.parameters[parameter]
-                anchor = weight.detach()[where].clone() if trained else None
-                self._views.append((name, (weight, where), anchor))
+            weight = made.parameters[parameter]
+            anchor = weight.detach()[where].clone()
+            if not local.trainable(name, round_number):
+                self._frozen.append((weight, where, anchor))
+            elif local.step is not gradient_as_is:
+                self._corrected.append((name, weight, where, anchor))
 
     def correct(self) -> None:
-        """Zero the gradients of frozen tensors and let the strategy correct the others."""
+        """Take frozen tensors out of the gradient, and let the strategy correct the others'."""
         with torch.no_grad():
-            for name, (weight, where), anchor in self._views:
-                gradient = weight.grad[where]
-                if anchor is None:
-                    gradient.zero_()
-                    continue
-                now = weight.detach()[where]
-                gradient.copy_(self._local.step(name, gradient, now, anchor, self._memory))
+            for weight, where, _ in self._frozen:
+                if weight.grad is not None:
+                    weight.grad[where] = 0
+            for name, weight, where, anchor in self._corrected:
+                if weight.grad is not None:
+                    now, given = weight.detach()[where], weight.grad[where]
+                    weight.grad[where] = self._local.step(name, given, now, anchor, self._memory)
+
+    def hold(self) -> None:
+        """Put frozen tensors back: moments of rounds in which they were trained may have moved them."""
+        with torch.no_grad():
+            for weight, where, anchor in self._frozen:
+                weight[where] = anchor

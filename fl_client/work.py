@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 
+import numpy as np
 import torch
 
 from fl_client import alone, bases, evaluate, export, model, spec, train
@@ -114,8 +116,10 @@ def choose(reached: dict[str, float], margin: float) -> str:
     ranked = {
         name: value * (1 + margin if name == "together" and "alone" in reached else 1)
         for name, value in reached.items()
+        if math.isfinite(value)
     }
-    return min(sorted(ranked, key=["together", "alone", "base"].index), key=lambda n: ranked[n])
+    scored = (name for name in ("together", "alone", "base") if name in ranked)
+    return min(scored, key=lambda name: ranked[name], default="base")
 
 
 def _test(made: Warm, job: Job) -> evaluate.Scores:
@@ -142,11 +146,16 @@ def _load(made: Warm, strategy: Strategy, job: Job) -> Adapter:
     if job.order.start_sha256 != algebra.sha256(shared):
         raise Fault("basis_differs")
     wanted = {n for n in shared if strategy.changed(n, job.order.after + 1)}
-    if wanted != set(job.received):
+    expected = algebra.layout(algebra.pick(shared, wanted))
+    if algebra.layout(job.received) != expected or not _sound(job.received):
         raise Fault("malformed", "the hub sent other tensors than this round needs")
     adapter = made.start | job.received | _named(job.memory, "private/")
     model.write(made, adapter)
     return adapter
+
+
+def _sound(adapter: Adapter) -> bool:
+    return all(x.dtype == np.float32 and bool(np.isfinite(x).all()) for x in adapter.values())
 
 
 def _named(memory: Adapter, prefix: str) -> Adapter:

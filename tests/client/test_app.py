@@ -134,7 +134,7 @@ def test_none_of_its_text_is_in_what_a_silo_sends(hub):
         sent = everything(reply)
         return [x for x in own if x.encode() in sent or json.dumps(x)[1:-1].encode() in sent]
 
-    assert found(messages.answer(replies[0], {}, {"text": own[3]})) == [own[3]]
+    assert own[3] in found(messages.answer(replies[0], {}, {"text": own[3]}))
     for reply in replies:
         assert messages.read_reply(reply).code == ""
         assert found(reply) == []

@@ -251,6 +251,7 @@ def test_too_many_arguments_are_answered_with_those_it_takes():
         ("fedavg(lora='village')", "strategy", "lora='village'"),
         ("fedavg(private=-2)", "strategy", "private=-2"),
         ("fedavg(private=1.5)", "strategy", "private=1.5"),
+        ("fedavg(private=1e999)", "strategy", "private=inf"),
         ("sync(quorum=1.5)", "schedule", "quorum=1.5"),
         ("sync(quorum=0)", "schedule", "quorum=0"),
         ("sync(deadline_s=0)", "schedule", "deadline_s=0"),

@@ -131,6 +131,19 @@ def test_frozen_tensors_do_not_move_although_private_slices_do(
     assert private == 0 or any(".lora_A.private" in n for n in set(trained) - still)
 
 
+def test_gradients_of_frozen_tensors_are_zero_before_they_are_clipped(dual):
+    model.write(dual, {})
+    hooks = train.Hooks(dual, ffa(private=3).local, 1, {})
+    for parameter in dual.parameters.values():
+        parameter.grad = torch.ones_like(parameter)
+    hooks.correct()
+    for name, (parameter, where) in dual.tensors.items():
+        gradient = dual.parameters[parameter].grad[where]
+        assert torch.all(gradient == (0 if part(name) == "A" else 1)), name
+    for parameter in dual.parameters.values():
+        parameter.grad = None
+
+
 def test_frozen_tensors_do_not_move_by_moments_of_earlier_rounds(made, blocks, options):
     """A strategy may freeze in one round what it trained in another."""
     odd = Local(trainable=lambda name, number: part(name) != "A" or number > 1)

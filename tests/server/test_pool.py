@@ -35,7 +35,10 @@ def test_two_processes_make_the_same_bits_as_one(small, simulate, tmp_path):
     study = small(tmp_path / "two")
     record.claim(Path(study.home), study, resume=False)
     grid.run(server, client, study.simulation.silos, flat(study), processes=2)
-    assert f'"adapter_sha256": "{alone["adapter_sha256"]}"' in (tmp_path / "two" / "report.json").read_text()
+    assert (
+        f'"adapter_sha256": "{alone["adapter_sha256"]}"'
+        in (tmp_path / "two" / "report.json").read_text()
+    )
 
 
 def warn(text: str) -> None:
