@@ -101,7 +101,12 @@ def job(message: Message, context: Context) -> Job:
     """Return the work that a message asks for, with the silo's own text, folder and memory."""
     order, received = messages.read_order(message)
     study = config.from_flat(context.run_config)
-    sites = site.simulated(study)
+    try:
+        sites = site.simulated(study)
+    except spec.SpecError:
+        raise
+    except config.ConfigError as error:
+        raise Fault("text_missing", str(error)) from error
     own = sites[int(context.node_config["partition-id"]) % len(sites)]
     home = Path(study.home) / "silos" / own.name
     return Job(study, own, home, order, received, memory.recall(home, order.round))

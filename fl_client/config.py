@@ -34,7 +34,7 @@ class Model(Section):
 
     base: str = Field("builtin:tiny", min_length=1)
     rank: int = Field(16, ge=1, le=1024)
-    alpha: float = Field(32, gt=0)
+    alpha: float = Field(32, gt=0, allow_inf_nan=False)
     targets: str = Field("all-linear", min_length=1)
     rows: Literal["scripts", "none"] = "scripts"
 
@@ -45,9 +45,9 @@ class Train(Section):
     steps: int = Field(10, ge=1)
     batch_size: int = Field(8, ge=1)
     length: int = Field(96, ge=8)
-    lr: float = Field(5e-3, gt=0)
+    lr: float = Field(5e-3, gt=0, allow_inf_nan=False)
     decay: float = Field(0.1, gt=0, le=1)
-    clip: float = Field(1.0, gt=0)
+    clip: float = Field(1.0, gt=0, allow_inf_nan=False)
     keep_optimizer: bool = True
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     threads: int = Field(1, ge=0)
@@ -148,4 +148,4 @@ def digest(study: Study) -> str:
 def _plain(error: ValidationError) -> str:
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
-    return f"{key}={first['input']!r} is not allowed: {first['msg'].lower()}"
+    return f"{key}={first['input']!r} is not allowed: {first['msg'][0].lower()}{first['msg'][1:]}"

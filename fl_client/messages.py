@@ -17,7 +17,6 @@ from strategies.adapter import Adapter
 
 CODES = {
     "text_missing": "the silo has no text for this task",
-    "base_differs": "the silo's base model is not the study's",
     "basis_differs": "the silo makes another seeded adapter than the study's",
     "not_finite": "training diverged: the update holds NaN or infinity",
     "out_of_memory": "the silo ran out of memory; lower train.batch_size or train.length",
@@ -151,3 +150,14 @@ def read_reply(message: Message) -> Reply:
         return Reply(arrays, metrics, facts, "", size)
     except (Fault, KeyError, TypeError, ValueError, RecursionError):
         return Reply({}, {}, {}, "malformed", 0)
+
+
+def by_language(metrics: dict[str, float], what: str) -> dict[str, dict[str, float]]:
+    """Return the numbers named ``WHAT/LANG/NAME`` as a table by language."""
+    table: dict[str, dict[str, float]] = {}
+    for key, value in metrics.items():
+        kind, _, rest = key.partition("/")
+        if kind == what:
+            lang, _, name = rest.rpartition("/")
+            table.setdefault(lang, {})[name] = value
+    return table

@@ -112,14 +112,13 @@ def score(job: Job) -> Result:
 
 
 def choose(reached: dict[str, float], margin: float) -> str:
-    """Return which candidate a silo serves: alone unless together is better by ``margin``; base if best of all."""
-    ranked = {
-        name: value * (1 + margin if name == "together" and "alone" in reached else 1)
-        for name, value in reached.items()
-        if math.isfinite(value)
-    }
-    scored = (name for name in ("together", "alone", "base") if name in ranked)
-    return min(scored, key=lambda name: ranked[name], default="base")
+    """Return which candidate a silo serves: the best on validation; together must beat alone by ``margin``."""
+    scored = {name: value for name, value in reached.items() if math.isfinite(value)}
+    ranked = [name for name in ("together", "alone", "base") if name in scored]
+    best = min(ranked, key=lambda name: scored[name], default="base")
+    if best == "together" and scored[best] * (1 + margin) > scored.get("alone", math.inf):
+        return "alone"
+    return best
 
 
 def _test(made: Warm, job: Job) -> evaluate.Scores:

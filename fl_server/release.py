@@ -26,7 +26,8 @@ def release(run: Run, state: journal.State) -> Table:
                 f"{silo.name} could not be scored: {messages.CODES[reply.code]}"
             )
         own = {
-            what: rounds.by_language(reply.metrics, what) for what in ("base", "alone", "together")
+            what: messages.by_language(reply.metrics, what)
+            for what in ("base", "alone", "together")
         }
         scored[silo.name] = own | {key: reply.facts[key] for key in ("served", "alone_lr")}
     released = adapters(run, state)

@@ -96,7 +96,8 @@ def one(run: Run, state: State) -> State:
     began, number = time.monotonic(), state.round + 1
     expected = sent_layout(run, number)
     contents = broadcast(run, state)
-    merged, notes = merge.empty(run.parts, state), {}
+    merged = merge.empty(run.parts, state)
+    notes: dict[str, dict[str, Any]] = {}
     for silo, reply in silos.ask(run.grid, "train", contents, run.schedule.closes):
         try:
             update = silos.check(silo, reply, expected, number, run.parts.codec)
@@ -111,10 +112,10 @@ def one(run: Run, state: State) -> State:
     if not run.schedule.enough(len(contents), len(counted)):
         raise RoundFailed(_too_few(run, number, counted, notes))
     after = merge.close(merged, run.parts, state)
-    for name, note in _evaluated(run, after).items():
-        notes.setdefault(name, {}).update(note)
+    scored = _evaluated(run, after)
     for silo, content in contents:
-        notes.setdefault(silo.name, {})["down"] = messages.size(content)
+        note = notes.setdefault(silo.name, {}) | scored[silo.name]
+        notes[silo.name] = note | {"down": note["down"] + messages.size(content)}
     line = {"round": number, "silos": notes, "seconds": round(time.monotonic() - began, 3)}
     _commit(run, after, line)
     return after
@@ -168,24 +169,14 @@ def _released(run: Run, state: State, best: int) -> State:
 
 
 def _evaluated(run: Run, state: State) -> dict[str, dict[str, Any]]:
-    notes: dict[str, dict[str, Any]] = {}
-    for silo, reply in silos.ask(run.grid, "evaluate", broadcast(run, state)):
+    contents = broadcast(run, state)
+    notes: dict[str, Any] = {silo.name: {"down": messages.size(c)} for silo, c in contents}
+    for silo, reply in silos.ask(run.grid, "evaluate", contents):
         if reply.code:
             LOG.warning("%s was not evaluated: %s", silo.name, messages.CODES[reply.code])
             continue
-        notes[silo.name] = {"valid": by_language(reply.metrics, "valid")}
+        notes[silo.name]["valid"] = messages.by_language(reply.metrics, "valid")
     return notes
-
-
-def by_language(metrics: dict[str, float], what: str) -> dict[str, dict[str, float]]:
-    """Return the numbers named ``WHAT/LANG/NAME`` as a table by language."""
-    table: dict[str, dict[str, float]] = {}
-    for key, value in metrics.items():
-        kind, _, rest = key.partition("/")
-        if kind == what:
-            lang, _, name = rest.rpartition("/")
-            table.setdefault(lang, {})[name] = value
-    return table
 
 
 def alone(run: Run) -> None:

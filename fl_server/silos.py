@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, Protocol
@@ -18,6 +19,7 @@ from strategies.weights.weight import Counts, Weight, total
 
 LOG = logging.getLogger("bhasha_fl.hub")
 POLL_S = 0.05
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 CARD_S = 600.0
 MOST = 2.0**14  # what the accumulator takes
 
@@ -64,8 +66,7 @@ def introduce(grid: Grid) -> list[Silo]:
     for node, reply in _exchange(grid, "query", {n: content for n in nodes}, _all_within(CARD_S)):
         if reply.code:
             raise ConfigError(f"a silo could not join: {messages.CODES[reply.code]}")
-        counts = {lang: Counts(*row) for lang, row in reply.facts["languages"].items()}
-        found.append(Silo(node, str(reply.facts["silo"]), counts, str(reply.facts["base"])))
+        found.append(_silo(node, reply))
     names = [silo.name for silo in found]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice or not found:
@@ -73,6 +74,21 @@ def introduce(grid: Grid) -> list[Silo]:
     if len({silo.base for silo in found}) > 1:
         raise ConfigError("the silos hold different base models; each must hold the study's")
     return sorted(found, key=lambda silo: silo.name)
+
+
+def _silo(node: int, reply: Reply) -> Silo:
+    try:
+        rows = {str(lang): Counts(*map(int, row)) for lang, row in reply.facts["languages"].items()}
+        silo = Silo(node, str(reply.facts["silo"]), rows, str(reply.facts["base"]))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ConfigError(
+            f"a silo introduced itself in a way that cannot be read: {error!r}"
+        ) from None
+    if not NAME.fullmatch(silo.name) or not rows or min(min(row) for row in rows.values()) < 0:
+        raise ConfigError(
+            f"a silo introduced itself as {silo.name!r} with {rows}; it cannot take part"
+        )
+    return silo
 
 
 def ask(

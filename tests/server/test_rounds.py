@@ -16,6 +16,7 @@ from flwr.clientapp import ClientApp
 
 from fl_client import messages
 from fl_client.app import app as client
+from fl_client.config import ConfigError
 from fl_server import journal, record
 from fl_server.rounds import RoundFailed
 
@@ -158,3 +159,29 @@ def test_an_update_that_was_refused_changes_nothing(small, simulate, tmp_path):
         for n, app in enumerate((silent, lying))
     ]
     assert runs[0]["adapter_sha256"] == runs[1]["adapter_sha256"]
+
+
+CARDS = {
+    "no name": {"silo": None, "languages": {"as": [1, 1, 1, 1]}, "base": ""},
+    "a name that climbs": {"silo": "../as", "languages": {"as": [1, 1, 1, 1]}, "base": ""},
+    "no languages": {"silo": "as-1", "languages": {}, "base": ""},
+    "counts below zero": {"silo": "as-1", "languages": {"as": [1, -1, 1, 1]}, "base": ""},
+    "counts that are no numbers": {"silo": "as-1", "languages": {"as": "many"}, "base": ""},
+    "nothing": {},
+    "two of one name": {"silo": "as-1", "languages": {"as": [1, 1, 1, 1]}, "base": ""},
+}
+
+
+@pytest.mark.parametrize("card", CARDS)
+def test_silos_that_do_not_introduce_themselves_are_refused_before_anything_is_trained(
+    card, small, simulate, tmp_path
+):
+    made = ClientApp()
+
+    @made.query()
+    def query(message, context):
+        return messages.answer(message, {}, CARDS[card])
+
+    with pytest.raises(ConfigError, match="silo"):
+        simulate(small(tmp_path / "run"), app=made)
+    assert not (tmp_path / "run" / "rounds.jsonl").exists()
