@@ -42,10 +42,10 @@ class Model(Section):
 class Train(Section):
     """One silo's work in one round."""
 
-    steps: int = Field(10, ge=1)
+    steps: int = Field(12, ge=1)
     batch_size: int = Field(8, ge=1)
     length: int = Field(96, ge=8)
-    lr: float = Field(5e-3, gt=0, allow_inf_nan=False)
+    lr: float = Field(1e-2, gt=0, allow_inf_nan=False)
     decay: float = Field(0.1, gt=0, le=1)
     clip: float = Field(1.0, gt=0, allow_inf_nan=False)
     keep_optimizer: bool = True
@@ -76,7 +76,7 @@ class Alone(Section):
 class Evaluate(Section):
     """How much held-out text is read: at most so many characters for each silo, language and split."""
 
-    characters: int = Field(6000, ge=100)
+    characters: int = Field(3000, ge=100)
     answers: int = Field(16, ge=1)
 
 
@@ -101,7 +101,7 @@ class Study(Section):
     outer: str = "mean()"
     codec: str = "bfloat16()"
     schedule: str = "sync()"
-    rounds: int = Field(6, ge=1)
+    rounds: int = Field(12, ge=1)
     seed: int = Field(7, ge=0)
     home: str = ""
     model: Model = Model()
