@@ -92,6 +92,11 @@ def tables(report: dict[str, Any]) -> list[Table]:
             row["name"], str(row["silos"]), *_cells(before, alone, after), gain(before, after),
             gain(alone, after), *(f"{row['after'][n]:.1f}" for n in names), size(row["traffic"]["up"]),
         )  # fmt: skip
+    sent = report["bytes"]
+    spoken.caption = (
+        f"{report['rounds_completed']} rounds in {report['wall_s']:.0f} s; sent up {size(sent['up'])} "
+        f"(dense {size(sent['dense_up'])}), down {size(sent['down'])}"
+    )
     silos = Table(title="By silo")
     for heading in ("silo", "before", "alone", "together", "against alone", "serves"):
         silos.add_column(heading, justify="left" if heading in ("silo", "serves") else "right")

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from fl_client.cli import app as fl_client
+from fl_server import journal
 from fl_server.cli import app as fl_server
 from fl_server.simulation.cli import app as fl_sim
 
@@ -192,3 +197,19 @@ def test_the_client_counts_text_by_language():
     counts = json.loads(call(fl_client, "text", "cldr", "--json").stdout)
     assert set(counts) == {"as", "brx", "kok", "ks", "mai", "ne", "or", "sat"}
     assert all(held["bytes"] > held["characters"] > held["rows"] for held in counts.values())
+
+
+def test_ctrl_c_keeps_what_was_committed_and_says_how_to_go_on(tmp_path):
+    folder = tmp_path / "run"
+    changed = [*SMALL, "--set=rounds=200", "--set=alone.enabled=false", "--out", str(folder)]
+    command = [Path(sys.executable).parent / "fl-sim", "run", *changed, "--processes=2"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    while not (folder / "journal" / "round-00002.json").exists():
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert f"--resume {folder}" in " ".join(said.split())
+    assert "Traceback" not in said
+    assert journal.recall(folder / "journal").round >= 2
