@@ -89,3 +89,11 @@ def by_language(examples: Iterable[Example]) -> dict[str, list[Example]]:
     for example in examples:
         spoken.setdefault(example.lang, []).append(example)
     return dict(sorted(spoken.items()))
+
+
+def language(own: Site) -> str:
+    """Return the language of most bytes of a silo's training text."""
+    held = {
+        lang: sum(len(e.text.encode()) for e in es) for lang, es in by_language(own.train).items()
+    }
+    return max(held, key=lambda lang: held[lang])

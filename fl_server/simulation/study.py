@@ -17,7 +17,7 @@ from fl_client.config import ConfigError, Study, flat
 from fl_server import config, journal, record
 from fl_server.rounds import RoundFailed
 from fl_server.simulation import grid, screen
-from strategies import scope
+from strategies import combine, scope
 
 FREE = 500_000_000  # bytes that a run may need on disk
 
@@ -33,7 +33,10 @@ def prepare(study: Study) -> int:
     bases.locate(study.model.base)
     sites = site.simulated(study)
     spoken = scope.scripts(e.lang for own in sites for e in own.train)
-    model.warm(study.model, parts.strategy.private_rank, spoken, study.seed)
+    made = model.warm(study.model, parts.strategy.private_rank, spoken, study.seed)
+    cohort = combine.Cohort({own.name: site.language(own) for own in sites}, tuple(made.start))
+    for refusal in combine.refusals(parts, cohort):
+        raise ConfigError(str(refusal))
     return len(sites)
 
 

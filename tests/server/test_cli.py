@@ -68,6 +68,10 @@ BAD = {
         ["C52", "put the narrowing codec last"],
     ),
     "nothing shared": (["--set=strategy=fedavg(lora='silo', rows='silo')"], ["C60"]),
+    "only rows shared where none are trained": (
+        ["--set=strategy=fedavg(lora='silo', rows='everyone')", "--set=model.rows=none"],
+        ["C60", "model.rows='scripts'"],
+    ),
     "rates that are no numbers": (["--set=alone.rates=a,b"], ["alone.rates"]),
     "targets that the base lacks": (["--set=model.targets=nothing"], ["model.targets='nothing'"]),
     "a run folder that holds nothing": (["--resume=nowhere"], ["holds no run"]),
