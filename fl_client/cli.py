@@ -12,7 +12,10 @@ from rich.table import Table
 from fl_client.config import ConfigError
 
 app = typer.Typer(
-    help="Take part in a federation as a silo.", no_args_is_help=True, add_completion=False
+    help="Take part in a federation as a silo.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
 )
 
 
@@ -36,7 +39,9 @@ def text(
             held["rows"] += 1
             held["characters"] += len(row["text"])
             held["bytes"] += len(row["text"].encode())
-    except ConfigError as error:
+    except (ConfigError, ImportError) as error:
+        if isinstance(error, ImportError):
+            error = ConfigError(f"reading text needs {error.name}: pip install 'bhasha-fl[silo]'")
         Console(stderr=True).print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(2) from None
     if as_json:

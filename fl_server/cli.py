@@ -14,7 +14,10 @@ from fl_client.config import ConfigError, flat
 from fl_server import config
 
 app = typer.Typer(
-    help="Coordinate a federation from the hub.", no_args_is_help=True, add_completion=False
+    help="Coordinate a federation from the hub.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
 )
 
 

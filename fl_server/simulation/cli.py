@@ -23,6 +23,7 @@ app = typer.Typer(
     help="Simulate a federation of silos on this machine.",
     no_args_is_help=True,
     add_completion=False,
+    pretty_exceptions_enable=False,
 )
 
 StudyFile = Annotated[

@@ -217,3 +217,8 @@ def test_ctrl_c_keeps_what_was_committed_and_says_how_to_go_on(tmp_path):
     assert f"--resume {folder}" in " ".join(said.split())
     assert "Traceback" not in said
     assert journal.recall(folder / "journal").round >= 2
+
+
+@pytest.mark.parametrize("app", [fl_sim, fl_server, fl_client])
+def test_a_crash_never_prints_local_variables_which_may_hold_text(app):
+    assert not app.pretty_exceptions_enable
