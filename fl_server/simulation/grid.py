@@ -138,16 +138,15 @@ def run(
 ) -> None:
     """Run a ServerApp against ``nodes`` ClientApps until it ends, in this process or over a pool of several."""
     pool = Pool(processes) if processes > 1 else None
+    grid = LocalGrid(client, nodes, run_config, order, pool)
+    context = Context(
+        run_id=RUN_ID, node_id=0, node_config={}, state=RecordDict(), run_config=dict(run_config)
+    )
     try:
-        grid = LocalGrid(client, nodes, run_config, order, pool)
-        context = Context(
-            run_id=RUN_ID,
-            node_id=0,
-            node_config={},
-            state=RecordDict(),
-            run_config=dict(run_config),
-        )
         server(grid, context)
-    finally:
+    except BaseException:
         if pool is not None:
-            pool.close()
+            pool.kill()
+        raise
+    if pool is not None:
+        pool.close()

@@ -21,7 +21,7 @@ LOGGER = "bhasha_fl"
 
 
 class Pool:
-    """``submit`` a call of a function that can be pickled by name; ``close`` ends all processes at once."""
+    """``submit`` a call of a function that can be pickled by name; ``close`` when done, ``kill`` to break off."""
 
     def __init__(self, processes: int) -> None:
         spawn = multiprocessing.get_context("spawn")  # a forked Torch may hang
@@ -35,15 +35,21 @@ class Pool:
         return self._executor.submit(work, *arguments)
 
     def close(self) -> None:
-        """End all processes; what they were doing is lost."""
+        """Let the processes end by themselves; for when all work is done."""
+        self._executor.shutdown(wait=True)
+        self._listener.stop()
+        self._lines.close()
+
+    def kill(self) -> None:
+        """End all processes at once; what they were doing is lost.
+
+        One may die while it holds the lock of the queue of log lines, so nobody waits for that queue any more: its
+        listener is a daemon thread and ends with this process.
+        """
         workers = list((self._executor._processes or {}).values())
         self._executor.shutdown(wait=False, cancel_futures=True)
         for worker in workers:
-            worker.terminate()
-        for worker in workers:
-            worker.join()
-        self._listener.stop()
-        self._lines.close()
+            worker.kill()
 
 
 class _Relay(logging.Handler):

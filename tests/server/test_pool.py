@@ -64,7 +64,7 @@ def test_a_process_that_dies_is_noticed():
         with pytest.raises(BrokenProcessPool):
             pool.submit(os._exit, 1).result()
     finally:
-        pool.close()
+        pool.kill()
 
 
 def test_processes_end_with_a_parent_that_is_killed(tmp_path):
