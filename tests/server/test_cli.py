@@ -206,7 +206,12 @@ def test_the_client_counts_text_by_language():
 def test_ctrl_c_keeps_what_was_committed_and_says_how_to_go_on(tmp_path):
     folder = tmp_path / "run"
     changed = [*SMALL, "--set=rounds=200", "--set=alone.enabled=false", "--out", str(folder)]
-    command = [Path(sys.executable).parent / "fl-sim", "run", *changed, "--processes=2"]
+    # A shell starts jobs in the background with Ctrl-C ignored; this test must not depend on how it was started.
+    start = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from fl_server.simulation.cli import app; app()"
+    )
+    command = [sys.executable, "-c", start, "run", *changed, "--processes=2"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     while not (folder / "journal" / "round-00002.json").exists():
         assert process.poll() is None, process.communicate()[0]
