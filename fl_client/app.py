@@ -13,7 +13,6 @@ from fl_client import config, memory, messages, site, spec, workers
 from fl_client.messages import Fault
 from fl_client.workers import Job
 from strategies import adapter as algebra
-from strategies.adapter import Adapter
 from strategies.strategy import Strategy
 
 LOG = logging.getLogger("bhasha_fl.silo")
@@ -69,8 +68,8 @@ def train(message: Message, context: Context) -> Message:
     work = job(message, context)
     strategy: Strategy = spec.build(work.study.strategy, "strategy")
     result = workers.run("fit", work)
-    delta = _under(result.arrays, "delta/")
-    local = _under(work.memory, "local/") or strategy.local.init(delta)
+    delta = algebra.under("delta/", result.arrays)
+    local = algebra.under("local/", work.memory) or strategy.local.init(delta)
     delta, local = strategy.local.finish(delta, local)
     codec = spec.codec(work.study.codec)
     vector = algebra.flatten(delta)
@@ -110,7 +109,3 @@ def job(message: Message, context: Context) -> Job:
     own = sites[int(context.node_config["partition-id"]) % len(sites)]
     home = Path(study.home) / "silos" / own.name
     return Job(study, own, home, order, received, memory.recall(home, order.round))
-
-
-def _under(arrays: Adapter, prefix: str) -> Adapter:
-    return {n.removeprefix(prefix): x for n, x in arrays.items() if n.startswith(prefix)}

@@ -58,7 +58,7 @@ def fit(job: Job) -> Result:
         f"{job.study.seed}:{job.site.name}",
     )
     used = train.optimizer(made, job.memory if options.keep_optimizer else {})
-    hooks = train.Hooks(made, strategy.local, number, _named(job.memory, "local/"))
+    hooks = train.Hooks(made, strategy.local, number, algebra.under("local/", job.memory))
     try:
         loss = train.fit(made, blocks, options, plan, used, hooks)
     except FloatingPointError as error:
@@ -148,17 +148,13 @@ def _load(made: Warm, strategy: Strategy, job: Job) -> Adapter:
     expected = algebra.layout(algebra.pick(shared, wanted))
     if algebra.layout(job.received) != expected or not _sound(job.received):
         raise Fault("malformed", "the hub sent other tensors than this round needs")
-    adapter = made.start | job.received | _named(job.memory, "private/")
+    adapter = made.start | job.received | algebra.under("private/", job.memory)
     model.write(made, adapter)
     return adapter
 
 
 def _sound(adapter: Adapter) -> bool:
     return all(x.dtype == np.float32 and bool(np.isfinite(x).all()) for x in adapter.values())
-
-
-def _named(memory: Adapter, prefix: str) -> Adapter:
-    return {name.removeprefix(prefix): x for name, x in memory.items() if name.startswith(prefix)}
 
 
 def threads(study: Study) -> None:

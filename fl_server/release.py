@@ -41,13 +41,10 @@ def adapters(run: Run, state: journal.State) -> dict[str, tuple[int, Adapter]]:
     """Write the best round of each narrowest group as a PEFT folder; return round and adapter by folder."""
     recorded, found = record.lines(run.folder), {}
     for members in cohorts.components(run.cohort):
-        best = record.best(recorded, members) or state.round
-        kept = state if best == state.round else journal.recall(run.folder / "journal", best)
-        if kept is None:
-            raise rounds.RoundFailed(f"the record of round {best} in {run.folder} is damaged")
+        kept = rounds.released_from(run, state, record.best(recorded, members))
         for silo in (s for s in run.cohort.silos if s.name in members):
             name = cohorts.folder_of(run.cohort, silo, run.parts.strategy)
-            found[name] = (best, cohorts.adapter_of(run.cohort, silo.name, kept.adapter))
+            found[name] = (kept.round, cohorts.adapter_of(run.cohort, silo.name, kept.adapter))
     for name, (_, adapter) in found.items():
         export.write(run.folder / "adapter" / name, adapter, run.peft_config, run.study.model.base)
     return found

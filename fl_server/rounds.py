@@ -146,7 +146,7 @@ def broadcast(run: Run, state: State, final: bool = False) -> list[tuple[Silo, C
     contents = []
     for members in cohorts.components(run.cohort):
         best = record.best(recorded, members)
-        released = _released(run, state, best) if final else state
+        released = released_from(run, state, best) if final else state
         order = run.base._replace(after=released.round, best=best, final=final)
         for silo in run.cohort.silos:
             if silo.name in members:
@@ -161,7 +161,8 @@ def _travels(run: Run, state: State, silo: str) -> Adapter:
     return {n: x for n, x in adapter.items() if strategy.changed(n, state.round + 1)}
 
 
-def _released(run: Run, state: State, best: int) -> State:
+def released_from(run: Run, state: State, best: int) -> State:
+    """Return the committed state of the best round (0: the state given); raises ``RoundFailed`` if it is damaged."""
     released = state if best in (0, state.round) else journal.recall(run.folder / "journal", best)
     if released is None:
         raise RoundFailed(f"the record of round {best} in {run.folder} is damaged")

@@ -53,6 +53,11 @@ def pick(adapter: Adapter, names: Iterable[str]) -> Adapter:
     return {name: adapter[name] for name in sorted(names)}
 
 
+def under(prefix: str, arrays: Adapter) -> Adapter:
+    """Return the arrays whose names begin with ``prefix``, named without it."""
+    return {n.removeprefix(prefix): x for n, x in arrays.items() if n.startswith(prefix)}
+
+
 def zip_with(rule: Callable[..., Array], *adapters: Adapter) -> Adapter:
     """Return ``rule`` applied tensor by tensor to adapters of one layout."""
     first = adapters[0]
