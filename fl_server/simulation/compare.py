@@ -27,37 +27,59 @@ def compare(
     runs: dict[str, Any] = {}
     before: Path | None = None
     variants = {s: study.model_copy(update={"strategy": s}) for s in strategies}
-    central = centralised(study, studies.prepare(study))
-    for variant in [*variants.values(), central]:
+    pooled = centralised(study, studies.prepare(study))
+    for variant in [*variants.values(), *pooled.values()]:
         studies.prepare(variant)
     for strategy, variant in variants.items():
         console.print(f"[bold]{strategy}[/bold]", highlight=False)
         own = folder / _name(strategy)
         runs[strategy] = _finished(variant, own, console, verbose, before, processes)
         before = own
-    console.print("[bold]centralised[/bold]: all text in one place, as many steps in all")
-    pooled = _finished(central, folder / "centralised", console, verbose)
+    central = []
+    for lr, variant in pooled.items():
+        console.print(
+            f"[bold]centralised[/bold] at {lr:g}: all text in one place, as many steps in all"
+        )
+        central.append(_finished(variant, folder / f"centralised-{lr:g}", console, verbose))
+    best = min(central, key=reached)
     made = {
         "schema": 1,
         "study": study.model_dump(exclude={"home"}),
         "runs": runs,
         "local_only": local_only(next(iter(runs.values()))),
-        "centralised": {"languages": pooled["languages"], "wall_s": pooled["wall_s"]},
+        "centralised": {
+            "languages": best["languages"],
+            "lr": best["study"]["train"]["lr"],
+            "wall_s": sum(run["wall_s"] for run in central),
+        },
     }
     write_whole(folder / "compare.json", json.dumps(made, indent=1, ensure_ascii=False).encode())
     write_whole(folder / "compare.html", report.compare_html(made).encode())
     return made
 
 
-def centralised(study: Study, silos: int) -> Study:
-    """Return the study in which one silo holds all text and takes every silo's steps."""
-    return study.model_copy(
-        update={
-            "strategy": "fedavg(lora='everyone', rows='everyone')",
-            "train": study.train.model_copy(update={"steps": study.train.steps * silos}),
-            "alone": study.alone.model_copy(update={"enabled": False}),
-            "simulation": study.simulation.model_copy(update={"pooled": True}),
-        }
+def centralised(study: Study, silos: int) -> dict[float, Study]:
+    """Return, by learning rate, the study in which one silo holds all text and takes every silo's steps."""
+    shared = {
+        "strategy": "fedavg(lora='everyone', rows='everyone')",
+        "alone": study.alone.model_copy(update={"enabled": False}),
+        "simulation": study.simulation.model_copy(update={"pooled": True}),
+    }
+    steps = study.train.steps * silos
+    return {
+        lr: study.model_copy(
+            update=shared | {"train": study.train.model_copy(update={"steps": steps, "lr": lr})}
+        )
+        for lr in study.alone.lrs()
+    }
+
+
+def reached(report: dict[str, Any]) -> float:
+    """Return the lowest mean over languages that a run's validation bits per byte came to."""
+    curves = report["curves"].values()
+    return min(
+        sum(values) / len(values)
+        for values in zip(*([y for _, y in c] for c in curves), strict=True)
     )
 
 
