@@ -37,6 +37,7 @@ class Model(Section):
     alpha: float = Field(32, gt=0, allow_inf_nan=False)
     targets: str = Field("all-linear", min_length=1)
     rows: Literal["scripts", "none"] = "scripts"
+    quantization: Literal["none", "nf4"] = "none"
 
 
 class Train(Section):
@@ -49,7 +50,11 @@ class Train(Section):
     decay: float = Field(0.1, gt=0, le=1)
     clip: float = Field(1.0, gt=0, allow_inf_nan=False)
     keep_optimizer: bool = True
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    micro_batch: int = Field(0, ge=0)
+    checkpointing: bool = False
+    parallel: str = "ddp()"
     threads: int = Field(1, ge=0)
 
 
@@ -143,6 +148,16 @@ def digest(study: Study) -> str:
     """Return the SHA-256 that identifies a study, whatever folder it runs in."""
     pairs = flat(study) | {"home": ""}
     return hashlib.sha256(json.dumps(pairs, sort_keys=True).encode()).hexdigest()
+
+
+def toml_value(value: Scalar) -> str:
+    """Return a scalar as TOML writes it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{escaped}"'
+    return repr(value)
 
 
 def _plain(error: ValidationError) -> str:

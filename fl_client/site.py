@@ -2,14 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
 
-from fl_client import corpus, spec
-from fl_client.config import ConfigError, Study
+from fl_client import corpus, silo, spec
+from fl_client.config import ConfigError, Study, digest
+from fl_client.corpus import Row
 from tasks.task import Example, Site, Task
 
 SPLITS = ("train", "valid", "test")
+
+
+class Place(NamedTuple):
+    """Where a silo is: the folder of a real one, or the run folder of a simulation and which silo of it."""
+
+    silo: str = ""
+    home: str = ""
+    number: int = 0
+
+
+class Own(NamedTuple):
+    """A silo as its work sees it: its text, its folder for this study, and the study with its own base."""
+
+    site: Site
+    home: Path
+    study: Study
+
+
+def own(study: Study, place: Place) -> Own:
+    """Return what the silo at a place holds; raises ``ConfigError`` where its text or settings cannot be used."""
+    if not place.silo:
+        sites = simulated(study)
+        site = sites[place.number % len(sites)]
+        return Own(site, Path(place.home) / "silos" / site.name, study)
+    folder = Path(place.silo)
+    settings = silo.read(folder)
+    here = study.model_copy(
+        update={"model": study.model.model_copy(update={"base": settings.base})}
+    )
+    site = _local(
+        settings.name, settings.data, settings.lang, study.task, study.evaluate.characters
+    )
+    return Own(site, folder / "studies" / f"{study.name}-{digest(study)[:12]}", here)
+
+
+@lru_cache(maxsize=2)
+def _local(name: str, data: str, lang: str, task: str, held_out: int) -> Site:
+    rows = corpus.read(data)
+    if lang:
+        rows = ({**r, "lang": lang} if r["lang"] == corpus.UNKNOWN else r for r in rows)
+    return _site(name, _examples(rows, [], spec.build(task, "task"), data), 0, held_out)
 
 
 def simulated(study: Study) -> tuple[Site, ...]:
@@ -23,7 +67,7 @@ def simulated(study: Study) -> tuple[Site, ...]:
 def _deal(task: str, seed: int, held_out: int, simulation: str) -> tuple[Site, ...]:
     options = Study.model_fields["simulation"].annotation.model_validate_json(simulation)  # type: ignore[union-attr]
     wanted = [lang.strip() for lang in options.languages.split(",") if lang.strip()]
-    examples = _read(options.data, wanted, spec.build(task, "task"))
+    examples = _examples(corpus.read(options.data), wanted, spec.build(task, "task"), options.data)
     try:
         piles = spec.build(options.partition, "partition")(examples, options.silos, seed)
     except ValueError as error:
@@ -32,11 +76,11 @@ def _deal(task: str, seed: int, held_out: int, simulation: str) -> tuple[Site, .
     return (_pool(sites),) if options.pooled else sites
 
 
-def _read(data: str, wanted: list[str], task: Task) -> list[Example]:
+def _examples(rows: Iterator[Row], wanted: list[str], task: Task, data: str) -> list[Example]:
     kept: list[Example] = []
     seen: set[tuple[str, str]] = set()
     spoken: set[str] = set()
-    for row in corpus.read(data):
+    for row in rows:
         spoken.add(row["lang"])
         if wanted and row["lang"] not in wanted:
             continue

@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import importlib
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from fl_client.config import Study
 from fl_client.messages import Fault, Order
+from fl_client.site import Place
 from strategies.adapter import Adapter
-from tasks.task import Site
 
 Kind = Literal["count", "initial", "fit", "rail", "score"]
 
 
 class Job(NamedTuple):
-    """What a piece of work needs: the study, the silo's text and folder, what the hub sent, what was remembered."""
+    """What a piece of work needs: the study, where the silo is, what the hub asked for and sent."""
 
     study: Study
-    site: Site
-    home: Path
+    place: Place
     order: Order
     received: Adapter
-    memory: Adapter
 
 
 class Result(NamedTuple):
-    """What came of it: arrays, numbers by name, facts as plain data."""
+    """What came of it: the arrays that travel, numbers by name, facts as plain data."""
 
     arrays: Adapter
     metrics: dict[str, float]
@@ -34,10 +31,22 @@ class Result(NamedTuple):
 
 
 def run(kind: Kind, job: Job) -> Result:
-    """Do one piece of work in this process, on a base that stays warm; raises ``Fault`` with a code."""
+    """Do one piece of work and return its result; raises ``Fault`` with a code.
+
+    A simulated silo works in this process, on a base that stays warm; a real one hands over to its worker group.
+    """
+    if job.place.silo:
+        frames = importlib.import_module("fl_client.frames")
+        result: Result = frames.call(frames.socket(job.place.silo), kind, job)
+        return result
+    return here(kind, job)
+
+
+def here(kind: Kind, job: Job) -> Result:
+    """Do one piece of work in this process; raises ``Fault`` with a code."""
     work = importlib.import_module("fl_client.work")
     try:
-        result: Result = getattr(work, kind)(job)
+        result: Result = work.KINDS[kind](work.opened(job))
     except MemoryError as error:
         raise Fault("out_of_memory") from error
     return result

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from fl_client import config as studies
-from fl_server import config, record, release, rounds
+from fl_client.config import Study
+from fl_server import config, federation, queue, record, release, rounds, silos
 
+HUB = "BHASHA_HUB"  # set by ``fl-server start``: the folder of the hub that this app runs in
 app = ServerApp()
 
 
@@ -17,9 +20,17 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Run the study in the run configuration, from the newest committed round of its folder."""
     study = studies.from_flat(context.run_config)
+    if HUB not in os.environ:
+        _run(federation.Polled(grid), study, Path(study.home or f"runs/{study.name}").absolute())
+        return
+    hub = Path(os.environ[HUB])
+    with queue.claimed(hub, study.name):
+        way = federation.join(grid, hub, context.run_id, queue.one(hub, study.name))
+        _run(way, study, hub / "runs" / study.name)
+
+
+def _run(grid: silos.Grid, study: Study, folder: Path) -> None:
     parts, schedule = config.build(study)
-    folder = Path(study.home or f"runs/{study.name}").absolute()
-    if not (folder / "provenance.json").exists():
-        record.claim(folder, study, resume=False)
+    record.claim(folder, study, resume=(folder / "provenance.json").exists())
     joined = rounds.join(grid, study, parts, schedule, folder)
     release.release(joined, rounds.run(joined))

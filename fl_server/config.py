@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fl_client import spec
-from fl_client.config import ConfigError, Scalar, Study, flat, from_flat
+from fl_client.config import ConfigError, Scalar, Study, flat, from_flat, toml_value
 from strategies.combine import Parts, refusals
 from strategies.schedules.schedule import Schedule
 
@@ -47,7 +47,7 @@ def toml(study: Study) -> str:
     for key, value in flat(study).items():
         table, _, name = key.rpartition(".")
         if key != "home":
-            tables.setdefault(table or "study", []).append(f"{name} = {_toml(value)}")
+            tables.setdefault(table or "study", []).append(f"{name} = {toml_value(value)}")
     return "\n".join(f"[{table}]\n" + "\n".join(lines) + "\n" for table, lines in tables.items())
 
 
@@ -75,12 +75,3 @@ def _scalar(text: str) -> Scalar:
     except tomllib.TOMLDecodeError:
         return text
     return value if isinstance(value, (str, int, float, bool)) else text
-
-
-def _toml(value: Scalar) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        return f'"{escaped}"'
-    return repr(value)

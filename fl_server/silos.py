@@ -18,14 +18,14 @@ from strategies.codecs.codec import Chain
 from strategies.weights.weight import Counts, Weight, total
 
 LOG = logging.getLogger("bhasha_fl.hub")
-POLL_S = 0.05
+WAIT_S = 2.0  # the longest wait for news before deadlines are looked at again
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 CARD_S = 600.0
 MOST = 2.0**14  # what the accumulator takes
 
 
 class Grid(Protocol):
-    """What the rounds need of Flower's ``Grid``."""
+    """What the rounds need of the way to the silos; ``federation.py`` makes it of Flower's ``Grid``."""
 
     def get_node_ids(self) -> Iterable[int]:
         """Return the nodes that are there."""
@@ -35,6 +35,18 @@ class Grid(Protocol):
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Any]:
         """Return the replies that are there for these keys."""
+
+    def wait(self, seconds: float) -> None:
+        """Return when there may be news, at the latest after so many seconds."""
+
+    def names(self) -> dict[int, str]:
+        """Return the names under which nodes are on the roster; empty where there is none."""
+
+    def refused(self) -> dict[int, str]:
+        """Return the codes of nodes whose own gateway refuses this study."""
+
+    def restarted(self) -> set[int]:
+        """Return the nodes that started anew since they were last asked."""
 
 
 class Silo(NamedTuple):
@@ -66,7 +78,7 @@ def introduce(grid: Grid) -> list[Silo]:
     for node, reply in _exchange(grid, "query", {n: content for n in nodes}, _all_within(CARD_S)):
         if reply.code:
             raise ConfigError(f"a silo could not join: {messages.CODES[reply.code]}")
-        found.append(_silo(node, reply))
+        found.append(_silo(node, reply, grid.names().get(node)))
     names = [silo.name for silo in found]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice or not found:
@@ -76,7 +88,7 @@ def introduce(grid: Grid) -> list[Silo]:
     return sorted(found, key=lambda silo: silo.name)
 
 
-def _silo(node: int, reply: Reply) -> Silo:
+def _silo(node: int, reply: Reply, known: str | None) -> Silo:
     try:
         rows = {str(lang): Counts(*map(int, row)) for lang, row in reply.facts["languages"].items()}
         silo = Silo(node, str(reply.facts["silo"]), rows, str(reply.facts["base"]))
@@ -88,6 +100,8 @@ def _silo(node: int, reply: Reply) -> Silo:
         raise ConfigError(
             f"a silo introduced itself as {silo.name!r} with {rows}; it cannot take part"
         )
+    if known is not None and silo.name != known:
+        raise ConfigError(f"silo {known} introduced itself as {silo.name!r}; it cannot take part")
     return silo
 
 
@@ -97,27 +111,50 @@ def ask(
     """Send each silo its message and yield replies as they come, one in memory at a time, until ``closes`` says so."""
     by_node = {silo.node: silo for silo, _ in contents}
     pushed = {silo.node: content for silo, content in contents}
+    event = {"kind": "ask", "what": kind, "silos": [silo.name for silo, _ in contents]}
+    LOG.debug("asked for %s", kind, extra={"event": event})
     for node, reply in _exchange(grid, kind, pushed, closes or _all_within(float("inf"))):
+        answer = {"kind": "answer", "silo": by_node[node].name, "code": reply.code}
+        LOG.debug("%s answered", by_node[node].name, extra={"event": answer})
         yield by_node[node], reply
 
 
 def _exchange(
     grid: Grid, kind: str, contents: dict[int, Content], closes: Closes
 ) -> Iterator[tuple[int, Reply]]:
+    waiting = _push(grid, kind, contents)
+    began, answered = time.monotonic(), 0
+    while not closes(len(contents), answered, len(waiting), time.monotonic() - began):
+        before = answered
+        for node, reply in _arrived(grid, waiting):
+            answered += 1
+            yield node, reply
+        if answered == before:
+            grid.wait(WAIT_S)
+            lost = {n: contents[n] for n in grid.restarted() & set(waiting.values())}
+            if lost:
+                LOG.info("%d silos started anew and are asked again", len(lost))
+                kept = {key: node for key, node in waiting.items() if node not in lost}
+                waiting = kept | _push(grid, kind, lost)
+
+
+def _push(grid: Grid, kind: str, contents: dict[int, Content]) -> dict[str, int]:
     nodes = list(contents)
     pushed = grid.push_messages([messages.to(node, kind, contents[node]) for node in nodes])
-    waiting = {key: node for key, node in zip(pushed, nodes, strict=True) if key}
-    began, answered = time.monotonic(), 0
-    while not closes(len(nodes), answered, len(waiting), time.monotonic() - began):
-        before = answered
-        for key in list(waiting):
-            for message in grid.pull_messages([key]):
-                node = waiting.pop(key, None)
-                if node is not None:
-                    answered += 1
-                    yield node, messages.read_reply(message)
-        if answered == before:
-            time.sleep(POLL_S)
+    return {key: node for key, node in zip(pushed, nodes, strict=True) if key}
+
+
+def _arrived(grid: Grid, waiting: dict[str, int]) -> Iterator[tuple[int, Reply]]:
+    for key in list(waiting):
+        for message in grid.pull_messages([key]):
+            node = waiting.pop(key, None)
+            if node is not None:
+                yield node, messages.read_reply(message)
+    refused = grid.refused()
+    for key, node in list(waiting.items()):
+        if node in refused:
+            del waiting[key]
+            yield node, Reply({}, {}, {}, refused[node], 0)
 
 
 def _all_within(seconds: float) -> Closes:

@@ -37,21 +37,14 @@ def compare(
         before = own
     central = []
     for lr, variant in pooled.items():
-        console.print(
-            f"[bold]centralised[/bold] at {lr:g}: all text in one place, as many steps in all"
-        )
+        console.print(f"[bold]centralised[/bold] at {lr:g}: all text in one place, all steps")
         central.append(_finished(variant, folder / f"centralised-{lr:g}", console, verbose))
-    best = min(central, key=reached)
     made = {
         "schema": 1,
         "study": study.model_dump(exclude={"home"}),
         "runs": runs,
         "local_only": local_only(next(iter(runs.values()))),
-        "centralised": {
-            "languages": best["languages"],
-            "lr": best["study"]["train"]["lr"],
-            "wall_s": sum(run["wall_s"] for run in central),
-        },
+        "centralised": best(central),
     }
     write_whole(folder / "compare.json", json.dumps(made, indent=1, ensure_ascii=False).encode())
     write_whole(folder / "compare.html", report.compare_html(made).encode())
@@ -74,13 +67,21 @@ def centralised(study: Study, silos: int) -> dict[float, Study]:
     }
 
 
+def best(reports: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the scores of the run that did best on validation, its rate, and the seconds of all."""
+    chosen = min(reports, key=reached)
+    lr, spent = chosen["study"]["train"]["lr"], sum(report["wall_s"] for report in reports)
+    return {"languages": chosen["languages"], "lr": lr, "wall_s": spent}
+
+
 def reached(report: dict[str, Any]) -> float:
     """Return the lowest mean over languages that a run's validation bits per byte came to."""
     curves = report["curves"].values()
-    return min(
+    means = [
         sum(values) / len(values)
         for values in zip(*([y for _, y in c] for c in curves), strict=True)
-    )
+    ]
+    return float(min(means))
 
 
 def local_only(run: dict[str, Any]) -> dict[str, Any]:

@@ -325,7 +325,7 @@ def test_running_out_of_memory_has_a_code_of_its_own(hub, monkeypatch):
     def fail(*_):
         raise MemoryError(SECRET)
 
-    monkeypatch.setattr(work, "fit", fail)
+    monkeypatch.setitem(work.KINDS, "fit", fail)
     message = hub.message("train", hub.order())
     assert messages.read_reply(message).code == "out_of_memory"
     assert SECRET.encode() not in everything(message)

@@ -1,0 +1,232 @@
+"""The programs that a hub or a silo consists of: started in order, started again when they end, stopped together.
+
+One supervisor a folder. Each program leads a process group of its own, which is ended with it. On Linux nothing
+outlives the supervisor, whatever ends it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fl_client import processes
+from fl_client.config import ConfigError
+
+LOCK = "running.lock"
+TICK_S = 0.1
+LARGEST = 10 << 20  # bytes of a log, which then goes on from the start beside a copy of what it was
+
+
+class Child(NamedTuple):
+    """One program: its command, what its environment has more than ours, and when it counts as started."""
+
+    name: str
+    command: list[str]
+    env: dict[str, str] = {}
+    ready: Callable[[], bool] | None = None
+
+
+class Pace(NamedTuple):
+    """How soon a program starts again, after which life that counts anew, and how long it may take to stop."""
+
+    first_s: float = 1.0
+    most_s: float = 60.0
+    healthy_s: float = 60.0
+    stop_s: float = 15.0
+
+
+PACE = Pace()
+
+
+class Kept:
+    """A program under supervision."""
+
+    def __init__(self, child: Child, log: Path, pace: Pace) -> None:
+        self.child, self.log, self.delay_s = child, log, pace.first_s
+        self.process: subprocess.Popen[bytes] | None = None
+        self.ready = child.ready is None
+        self.began = self.due = 0.0
+
+
+def say(event: str) -> None:
+    """Write what happened to standard error, where the one who started all sees it."""
+    with suppress(OSError, ValueError):  # the terminal may be gone; the programs go on
+        sys.stderr.write(event + "\n")
+        sys.stderr.flush()
+
+
+def supervise(
+    folder: Path,
+    children: Sequence[Child],
+    on_event: Callable[[str], None] = say,
+    pace: Pace = PACE,
+) -> None:
+    """Run programs until SIGTERM or SIGINT, then stop them, the last first.
+
+    Their output goes to ``logs/NAME.log``. Raises ``ConfigError`` where the folder is supervised already.
+    """
+    logs = folder / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    kept: list[Kept] = []
+    with _only_one(folder), _asked_to_stop() as stop:
+        processes.adopt()
+        try:
+            while not stop:
+                if len(kept) < len(children) and all(each.ready for each in kept):
+                    child = children[len(kept)]
+                    kept.append(Kept(child, logs / f"{child.name}.log", pace))
+                if any([_look_after(each, on_event, pace) for each in kept]):
+                    processes.end_strays({each.process.pid for each in kept if each.process})
+                time.sleep(TICK_S)
+        finally:
+            for each in reversed(kept):
+                _end(each, pace.stop_s)
+            processes.end_strays(set())
+    on_event("all is stopped")
+
+
+def _look_after(kept: Kept, on_event: Callable[[str], None], pace: Pace) -> bool:
+    """Do what is due for a program; return whether it has just ended."""
+    now, name = time.monotonic(), kept.child.name
+    if kept.process is None:
+        if now >= kept.due:
+            _start(kept, on_event, pace)
+        return False
+    code = kept.process.poll()
+    if code is not None:
+        lived = now - kept.began
+        kept.delay_s = pace.first_s if lived >= pace.healthy_s else kept.delay_s
+        on_event(f"{name} {ended(code)}; it starts again in {kept.delay_s:g} s; see {kept.log}")
+        _end(kept, 0)
+        _put_off(kept, pace)
+        return True
+    if not kept.ready and kept.child.ready is not None and kept.child.ready():
+        kept.ready = True
+        on_event(f"{name} is ready")
+    _rotate(kept.log)
+    return False
+
+
+def _put_off(kept: Kept, pace: Pace) -> None:
+    kept.due = time.monotonic() + kept.delay_s
+    kept.delay_s = min(2 * kept.delay_s, pace.most_s)
+
+
+def _start(kept: Kept, on_event: Callable[[str], None], pace: Pace) -> None:
+    with kept.log.open("ab") as log:
+        try:
+            kept.process = subprocess.Popen(
+                kept.child.command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=os.environ | kept.child.env,
+                start_new_session=True,
+                preexec_fn=processes.dies_with(os.getpid()),
+            )
+        except OSError as error:
+            on_event(f"{kept.child.name} cannot start: {error.strerror}: {kept.child.command[0]}")
+            _put_off(kept, pace)
+            return
+    kept.began = time.monotonic()
+    on_event(f"{kept.child.name} runs (pid {kept.process.pid})")
+
+
+def ended(code: int) -> str:
+    """Return in words how a process ended, from its ``returncode``."""
+    if code >= 0:
+        return f"ended with exit code {code}"
+    with suppress(ValueError):
+        return f"was ended by {signal.Signals(-code).name}"
+    return f"was ended by signal {-code}"
+
+
+def _end(kept: Kept, seconds: float) -> None:
+    if kept.process is not None:
+        processes.end_group(kept.process, seconds)
+        kept.process = None
+
+
+def _rotate(log: Path) -> None:
+    if log.exists() and log.stat().st_size > LARGEST:
+        shutil.copyfile(log, log.with_name(log.name + ".1"))
+        os.truncate(log, 0)  # programs append, so they go on at the new end
+
+
+@contextmanager
+def _asked_to_stop() -> Iterator[list[int]]:
+    asked: list[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        asked.append(number)
+
+    before = {each: signal.signal(each, note) for each in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
+    with (folder / LOCK).open("a+") as lock:
+        for _ in range(10):  # someone who only looks holds it for a moment
+            if _locked(lock, fcntl.LOCK_EX):
+                break
+            time.sleep(0.05)
+        else:
+            raise ConfigError(f"{folder} runs already (pid {_pid(folder)}); stop that first")
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+        lock.truncate(0)
+
+
+def _locked(lock: Any, how: int) -> bool:
+    try:
+        fcntl.flock(lock, how | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def running(folder: Path) -> int:
+    """Return the pid of the supervisor of a folder, 0 where none runs."""
+    if not (folder / LOCK).exists():
+        return 0
+    with (folder / LOCK).open("r") as lock:
+        return 0 if _locked(lock, fcntl.LOCK_SH) else _pid(folder)
+
+
+def _pid(folder: Path) -> int:
+    text = (folder / LOCK).read_text().strip()
+    return int(text) if text.isdigit() else 0
+
+
+def stop(folder: Path, seconds: float = 120) -> bool:
+    """Ask the supervisor of a folder to stop and wait until it has; return whether one ran.
+
+    Raises ``ConfigError`` where it still runs after so many seconds.
+    """
+    pid = running(folder)
+    if not pid:
+        return False
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+    until = time.monotonic() + seconds
+    while running(folder) == pid:
+        if time.monotonic() > until:
+            raise ConfigError(f"{folder} still runs (pid {pid}) after {seconds:g} s; see its logs")
+        time.sleep(TICK_S)
+    return True

@@ -1,0 +1,142 @@
+"""``fl-client join``: a silo asks the hub for a certificate, and fetches it once the coordinator has approved.
+
+The hub must prove itself by the root in the kit. What goes out is a public key, signed, and the kit's token.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import ssl
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from fl_client import certificates, join, kit, plain
+from fl_client.address import split
+from fl_client.config import ConfigError
+from fl_client.kit import REFUSALS, Kit
+from fl_client.memory import write_whole
+from fl_client.silo import Folder
+
+TIMEOUT_S = 20.0
+ANSWER_CAP = 1 << 16
+NEXT = {
+    True: "The hub has approved this silo. Check with `fl-client doctor{0}`, then `fl-client start{0}`.",
+    False: "Read this to the coordinator, by telephone or in person:\n\n    {1}\n\n"
+    "Then `fl-client start{0}`: it waits until the coordinator has approved.",
+}
+
+app = typer.Typer()
+
+
+class Unreachable(ConfigError):
+    """The hub cannot be reached now; the same again later may work."""
+
+
+@app.command("join")
+def command(
+    kit_file: Annotated[
+        Path, typer.Argument(metavar="KIT", help="The zip that the coordinator sent.")
+    ],
+    data: Annotated[str, typer.Option(help="Your folder of text; it is read in place.")],
+    base: Annotated[
+        str, typer.Option(help="The base model: a folder, a GGUF file, a hub name, builtin:tiny.")
+    ],
+    folder: Annotated[Path, typer.Option("--dir", help="The silo's folder, made here.")] = Path(
+        "silo"
+    ),
+    lang: Annotated[
+        str, typer.Option(help="The language of text that names none, such as 'as'.")
+    ] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
+) -> None:
+    """Join a federation: make this silo's folder and key, and ask the hub for a certificate.
+
+    Broken off, the same command goes on with the same key. Nothing that is there is overwritten.
+    """
+    with plain.errors():
+        given = kit.read(kit_file)
+        join.prepare(folder, given, data, base, lang)
+        fingerprint = ask(folder)
+        approved = collect(folder)
+    if as_json:
+        said = {"silo": given.name, "federation": given.federation, "folder": str(folder)}
+        said |= {"fingerprint": fingerprint, "short": certificates.short(fingerprint)}
+        print(json.dumps(said | {"approved": approved}))  # noqa: T201
+        return
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"{folder} is silo {given.name} of {given.federation}.", markup=False)
+    option = "" if folder == Path("silo") else f" --dir {folder}"
+    console.print(NEXT[approved].format(option, certificates.short(fingerprint)), markup=False)
+
+
+def ask(folder: Path) -> str:
+    """Send the silo's request to the hub and return its key's fingerprint; raises ``ConfigError``, ``Unreachable``."""
+    known = join.recall(folder)
+    body = certificates.request(certificates.load_key(Folder(folder).key), known.name)
+    status, answer = _call(folder, known, "POST", "/v1/silo/enrol", body)
+    if status not in (200, 202):
+        raise _refusal(known, status, answer)
+    return certificates.fingerprint(body)
+
+
+def collect(folder: Path) -> bool:
+    """Ask the hub once for the certificate; return whether it lies in the folder now.
+
+    Raises ``ConfigError`` where the hub refuses, ``Unreachable`` where it is worth asking again.
+    """
+    at = Folder(folder)
+    known = join.recall(folder)
+    if not known.token:
+        if not at.certificate.exists():
+            raise ConfigError(f"there is no {at.certificate}; run `fl-client join` with a new kit")
+        return True
+    status, answer = _call(folder, known, "GET", "/v1/silo/certificate")
+    if status == 202:
+        return False
+    if status != 200:
+        raise _refusal(known, status, answer)
+    own = certificates.request(certificates.load_key(at.key), known.name)
+    if certificates.fingerprint(answer) != certificates.fingerprint(own):
+        raise ConfigError("the hub sent a certificate for another key; tell the coordinator")
+    write_whole(at.certificate, answer)
+    join.keep(folder, known.model_copy(update={"token": ""}))
+    return True
+
+
+def _call(
+    folder: Path, known: Kit, method: str, path: str, body: bytes | None = None
+) -> tuple[int, bytes]:
+    host, port = split(known.address)
+    context = certificates.client_context(Folder(folder).root, None, None)
+    line = http.client.HTTPSConnection(host, port, timeout=TIMEOUT_S, context=context)
+    try:
+        line.request(method, path, body, {"bhasha-token": known.token})
+        answer = line.getresponse()
+        return answer.status, answer.read(ANSWER_CAP)
+    except ssl.SSLCertVerificationError as error:
+        raise ConfigError(
+            f"{known.address} does not prove that it is the hub of this kit ({error.verify_message});"
+            " check this machine's clock, then ask the coordinator"
+        ) from None
+    except (OSError, http.client.HTTPException) as error:
+        why = getattr(error, "strerror", None) or type(error).__name__
+        raise Unreachable(
+            f"the hub at {known.address} cannot be reached ({why}); all is kept in {folder},"
+            " run the same command again later"
+        ) from None
+    finally:
+        line.close()
+
+
+def _refusal(known: Kit, status: int, answer: bytes) -> ConfigError:
+    try:
+        code = json.loads(answer)["code"]
+    except (ValueError, TypeError, KeyError):
+        code = ""
+    if isinstance(code, str) and code in REFUSALS:
+        return ConfigError(REFUSALS[code])
+    return Unreachable(f"the hub at {known.address} answered {status}; try again later")

@@ -1,0 +1,195 @@
+"""``policy.toml``: what this silo allows. Its own people write it; nothing that a hub sends can change it.
+
+What the file does not allow is refused. Refusals are codes from a fixed list; the hub is told the code and no more.
+"""
+
+from __future__ import annotations
+
+import json
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+from fl_client import bundle, settings, spec
+from fl_client.config import ConfigError, Section, Study
+from fl_client.memory import write_whole
+from fl_client.signed import Signed
+from fl_client.silo import Folder
+
+INSTALLED = "installed"
+REFUSALS = {
+    "study_missing": "the hub has no signed study for this run",
+    "signature_wrong": "the study is not signed by this federation's hub, or is of another version",
+    "federation_differs": "the study belongs to another federation",
+    "not_invited": "the study does not name this silo",
+    "bundle_differs": "the app bundle is not the one this silo allows; hub and silo need the same version",
+    "configuration_differs": "the run's configuration is not that of the signed study",
+    "base_not_allowed": "the silo's base model is not on its own policy's list",
+    "task_not_allowed": "the silo's policy does not allow this task",
+    "rank_too_high": "model.rank is above the silo's policy; lower it",
+    "rounds_too_many": "rounds is above the silo's policy; lower it",
+    "steps_too_many": "train.steps is above the silo's policy; lower it",
+    "batch_too_large": "train.batch_size is above the silo's policy; lower it",
+    "length_too_long": "train.length is above the silo's policy; lower it",
+    "kind_not_allowed": "the silo's policy does not answer this kind of message",
+    "content_not_allowed": "the reply holds a number or a fact that the silo's policy does not let out",
+    "egress_too_large": "the reply is larger than the silo's policy lets out in a round or a day",
+}
+TEXT = """\
+# What this silo allows. Only its own people change this file; what it does not allow is refused, and the hub is told
+# the reason by a code. A change holds from the next message on.
+
+[hub]
+# The federation whose hub may ask for work.
+federation = {federation}
+
+[code]
+# The app bundles that may run, by SHA-256. "installed" is the one of the version installed here. A bundle holds
+# configuration only: what runs is always the installed package, never anything that a hub sent.
+bundles = ["installed"]
+
+[base]
+# The base models that may be trained on, by SHA-256 of their files.
+sha256 = [{base}]
+
+[study]
+# The tasks that may be trained.
+tasks = {tasks}
+# The most that a study may ask for.
+max_rank = 64
+max_rounds = 1000
+max_steps = 10000
+max_batch_size = 1024
+max_length = 32768
+
+[egress]
+# The kinds of message that are answered: who are you, the seeded start, training alone, training, scores.
+kinds = ["query", "query.initial", "train.alone", "train", "evaluate"]
+# The numbers that may leave, by name; * stands for any text. Beside them only tensors and the facts below leave.
+metrics = [
+    "loss", "valid", "lr", "step", "valid/*", "base/*", "alone/*", "together/*",
+    "efficiency/*", "tokens_per_s/*", "gpu_use/*", "gpu_memory_bytes/*",
+]
+# The facts that may leave, by name: the silo's name, counts by language, hashes, the shape of the adapter.
+facts = ["silo", "round", "languages", "base", "peft", "served", "alone_lr"]
+# The most bytes that may leave in one round of a study, and in one day (UTC).
+max_bytes_per_round = 1073741824
+max_bytes_per_day = 17179869184
+"""
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Bundles = Annotated[
+    tuple[Annotated[str, Field(pattern=r"^(installed|[0-9a-f]{64})$")], ...],
+    BeforeValidator(_listed),
+]
+Most = Annotated[int, Field(ge=0)]
+
+
+class Hub(Section):
+    """Who may ask."""
+
+    federation: str
+
+
+class Code(Section):
+    """What may run."""
+
+    bundles: Bundles
+
+
+class Base(Section):
+    """What may be trained on."""
+
+    sha256: tuple[Sha256, ...]
+
+
+class Limits(Section):
+    """What a study may ask for."""
+
+    tasks: tuple[str, ...]
+    max_rank: Most
+    max_rounds: Most
+    max_steps: Most
+    max_batch_size: Most
+    max_length: Most
+
+
+class Egress(Section):
+    """What may leave."""
+
+    kinds: tuple[str, ...]
+    metrics: tuple[str, ...]
+    facts: tuple[str, ...]
+    max_bytes_per_round: Most
+    max_bytes_per_day: Most
+
+
+class Policy(Section):
+    """A silo's policy. Every key must be there: what is not said is not allowed."""
+
+    hub: Hub
+    code: Code
+    base: Base
+    study: Limits
+    egress: Egress
+
+
+def create(folder: Path, base_sha256: str, federation: str) -> None:
+    """Write ``policy.toml`` with a comment for each line; raises ``ConfigError`` where there is one."""
+    path = Folder(folder).policy
+    if path.exists():
+        raise ConfigError(f"{path} is there already; it is not overwritten")
+    tasks = json.dumps(sorted(spec.factories("task")))
+    said = json.dumps(federation, ensure_ascii=False)
+    text = TEXT.format(federation=said, base=json.dumps(base_sha256), tasks=tasks)
+    write_whole(path, text.encode())
+
+
+def read(folder: Path) -> Policy:
+    """Return a silo's policy; raises ``ConfigError``."""
+    remedy = "nothing is allowed without it; copy one from a backup or join again"
+    return settings.read(Folder(folder).policy, Policy, remedy)
+
+
+def bundles(policy: Policy) -> set[str]:
+    """Return the SHA-256 of every app bundle that may run."""
+    return {bundle.sha256() if one == INSTALLED else one for one in policy.code.bundles}
+
+
+def admit(policy: Policy, signed: Signed) -> str:
+    """Return '' where a study may be worked on, else the code of ``REFUSALS`` that says why not."""
+    if signed.federation != policy.hub.federation:
+        return "federation_differs"
+    if signed.bundle not in bundles(policy):
+        return "bundle_differs"
+    if _task(signed.study) not in policy.study.tasks:
+        return "task_not_allowed"
+    study, most = signed.study, policy.study
+    asked = {
+        "rank_too_high": (study.model.rank, most.max_rank),
+        "rounds_too_many": (study.rounds, most.max_rounds),
+        "steps_too_many": (study.train.steps, most.max_steps),
+        "batch_too_large": (study.train.batch_size, most.max_batch_size),
+        "length_too_long": (study.train.length, most.max_length),
+    }
+    return next((code for code, (wanted, limit) in asked.items() if wanted > limit), "")
+
+
+def _task(study: Study) -> str | None:
+    try:
+        calls = spec.parse(study.task, "task")
+    except ConfigError:
+        return None
+    return calls[0].name if len(calls) == 1 else None
+
+
+def matches(name: str, patterns: tuple[str, ...]) -> bool:
+    """Return whether a name fits one of a policy's patterns."""
+    return any(fnmatchcase(name, pattern) for pattern in patterns)

@@ -1,0 +1,48 @@
+"""The end of a study in a silo: every candidate is scored on its own text, and the best is served."""
+
+from __future__ import annotations
+
+import math
+
+from fl_client import evaluate, model, spec
+from fl_client.config import Study
+from fl_client.model import Warm
+from strategies.adapter import Adapter
+from tasks.encode import Blocks
+from tasks.task import Site
+
+
+def choose(
+    made: Warm, study: Study, site: Site, valid: dict[str, Blocks], candidates: dict[str, Adapter]
+) -> tuple[dict[str, float], str]:
+    """Return the test scores of all candidates by ``CANDIDATE/LANG/NAME``, and the one that is best on validation."""
+    numbers: dict[str, float] = {}
+    reached: dict[str, float] = {}
+    for name, adapter in candidates.items():
+        model.write(made, adapter)  # an empty one is the base itself: B zero, the rows its own
+        reached[name] = evaluate.bits_per_byte(evaluate.bits(made, valid))
+        numbers |= metrics(name, _test(made, study, site))
+    return numbers, best(reached, study.alone.margin)
+
+
+def best(reached: dict[str, float], margin: float) -> str:
+    """Return which candidate a silo serves: the best on validation; together must beat alone by ``margin``."""
+    scored = {name: value for name, value in reached.items() if math.isfinite(value)}
+    ranked = [name for name in ("together", "alone", "base") if name in scored]
+    winner = min(ranked, key=lambda name: scored[name], default="base")
+    if winner == "together" and scored[winner] * (1 + margin) > scored.get("alone", math.inf):
+        return "alone"
+    return winner
+
+
+def metrics(what: str, scores: evaluate.Scores) -> dict[str, float]:
+    """Return scores by language as numbers named ``WHAT/LANG/NAME``."""
+    return {f"{what}/{lang}/{n}": v for lang, own in scores.items() for n, v in own.items()}
+
+
+def _test(made: Warm, study: Study, site: Site) -> evaluate.Scores:
+    scores = evaluate.bits(made, evaluate.blocks(made, site.test, study.train.length))
+    task = spec.build(study.task, "task")
+    for lang, own in evaluate.answers(made, task, site.test, study).items():
+        scores[lang] |= own
+    return scores

@@ -1,0 +1,137 @@
+"""A silo's folder: what lies where, and ``silo.toml``, the settings that the silo's own people edit."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, NamedTuple
+from unicodedata import category
+
+from pydantic import AfterValidator, Field
+
+from fl_client import settings as files
+from fl_client.address import Public
+from fl_client.config import ConfigError, Section
+
+NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
+
+
+def _name(text: str) -> str:
+    if not NAME.fullmatch(text):
+        raise ConfigError(f"{text!r} is no name for a silo; use a-z, 0-9 and -, at most 40")
+    return text
+
+
+def _federation(text: str) -> str:
+    # In any script; no quotes, so that it is the same text in every file.
+    allowed = (c.isalnum() or c in " ._-" or category(c).startswith("M") for c in text)
+    if not (text[:1].isalnum() and len(text) <= 60 and all(allowed)):
+        raise ConfigError(
+            f"{text!r} is no name for a federation; use letters, digits, spaces and . _ - (at most 60)"
+        )
+    return text
+
+
+Name = Annotated[str, AfterValidator(_name)]
+Federation = Annotated[str, AfterValidator(_federation)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Settings(Section):
+    """The settings of this silo. Change them here; they hold from the next `fl-client start` on."""
+
+    name: Name = Field(description="The silo's name on the hub's roster.")
+    federation: Federation = Field(description="The federation it belongs to.")
+    address: Public = Field(description="Where the hub is reached, host:port.")
+    data: str = Field(
+        min_length=1, description="The folder of text. It is read in place and never leaves."
+    )
+    lang: str = Field(
+        "", description="The language of text that names none; empty if files and folders say it."
+    )
+    base: str = Field(
+        min_length=1,
+        description="The base model: a folder, a GGUF file, a hub name or builtin:tiny. A study"
+        " never chooses it.",
+    )
+    base_sha256: Sha256 = Field(description="The hash of that base when this silo joined.")
+    processes: str = Field(
+        "auto",
+        pattern=r"^(auto|[1-9][0-9]{0,3})$",
+        description="Worker processes on this machine: auto is one for each GPU, or one on a CPU.",
+    )
+    threads: int = Field(0, ge=0, description="CPU threads of each process; 0 shares the cores.")
+    nnodes: int = Field(1, ge=1, description="Machines that train together as this silo.")
+    rdzv_endpoint: str = Field(
+        "", description="Where these machines meet, host:port; empty for one machine."
+    )
+    checkpoint_s: float = Field(
+        30,
+        gt=0,
+        allow_inf_nan=False,
+        description="Seconds between step checkpoints: the most work that a power cut can cost.",
+    )
+    gateway_port: int = Field(
+        0, ge=0, le=65535, description="The gateway's port on loopback; 0 takes a free one."
+    )
+    uplink_bytes_s: int = Field(
+        0, ge=0, description="Bytes a second to the hub as `fl-client doctor` measured; 0: unknown."
+    )
+
+
+class Folder(NamedTuple):
+    """Where each thing lies in a silo's folder."""
+
+    path: Path
+
+    @property
+    def settings(self) -> Path:
+        """Return the silo's settings."""
+        return self.path / "silo.toml"
+
+    @property
+    def policy(self) -> Path:
+        """Return what may leave."""
+        return self.path / "policy.toml"
+
+    @property
+    def key(self) -> Path:
+        """Return the private key; it was made here and stays here."""
+        return self.path / "silo.key"
+
+    @property
+    def certificate(self) -> Path:
+        """Return the certificate with its chain; there once the coordinator has approved."""
+        return self.path / "silo.pem"
+
+    @property
+    def root(self) -> Path:
+        """Return the federation's root certificate."""
+        return self.path / "ca.pem"
+
+    @property
+    def study_key(self) -> Path:
+        """Return the public key with which the hub's studies are checked."""
+        return self.path / "hub_study.pub"
+
+    @property
+    def kit(self) -> Path:
+        """Return what was in the kit; its token goes once it has served."""
+        return self.path / "kit.json"
+
+
+def read(folder: Path) -> Settings:
+    """Return a silo's settings; raises ``ConfigError``."""
+    return files.read(
+        Folder(folder).settings, Settings, "`fl-client join KIT` makes a silo's folder"
+    )
+
+
+def create(folder: Path, settings: Settings) -> None:
+    """Write ``silo.toml`` with a comment for each key; raises ``ConfigError`` where there is one."""
+    files.create(Folder(folder).settings, settings)
+
+
+def write_settings(folder: Path, settings: Settings) -> None:
+    """Bring ``silo.toml`` to these settings; lines and comments that do not change stay as they are."""
+    files.change(Folder(folder).settings, settings)

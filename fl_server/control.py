@@ -1,0 +1,190 @@
+"""The coordinator's everyday commands: run a study, see its status and log, stop and resume it."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import httpx
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from fl_client import children
+from fl_client.config import ConfigError
+from fl_client.plain import errors
+from fl_server import config, progress, queue, roster
+from fl_server import hub as hubs
+from fl_server.federation import Gateway
+from fl_server.queue import Ticket
+
+app = typer.Typer()
+Hub = Annotated[Path, typer.Option("--hub", envvar="BHASHA_HUB", help="The hub's folder.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
+Name = Annotated[str, typer.Argument(help="The study's name.")]
+
+
+@app.command()
+def run(
+    study_file: Annotated[Path, typer.Argument(help="A study file.")],
+    hub: Hub = Path("hub"),
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Change one key, as key=value.")
+    ] = None,
+    silos: Annotated[
+        str, typer.Option(help="Which silos, commas between; all approved ones if left out.")
+    ] = "",
+    as_json: Json = False,
+) -> None:
+    """Queue a study; it runs when those before it have ended."""
+    with errors():
+        hubs.read(hub)
+        study = config.read(study_file, set_ or [])
+        config.build(study)
+        ticket = queue.add(hub, study, chosen(hub, silos))
+        if as_json:
+            print(ticket.model_dump_json())  # noqa: T201
+            return
+        Console().print(f"{ticket.name} is queued for {', '.join(ticket.silos)}", highlight=False)
+        if not children.running(hub):
+            Console().print("the hub does not run: start it with fl-server start", highlight=False)
+
+
+def chosen(hub: Path, wanted: str) -> tuple[str, ...]:
+    """Return the silos of a study, by name; raises ``ConfigError`` where one is not approved."""
+    approved = {n for n, entry in roster.read(hub).items() if entry.state == "approved"}
+    names = {name.strip() for name in wanted.split(",") if name.strip()} or approved
+    unknown = sorted(names - approved)
+    if unknown or not names:
+        known = ", ".join(sorted(approved)) or "none; invite silos and approve them first"
+        what = f"silo {unknown[0]} is not approved" if unknown else "no silo can take part"
+        raise ConfigError(f"{what}; approved: {known}")
+    return tuple(sorted(names))
+
+
+@app.command()
+def status(hub: Hub = Path("hub"), as_json: Json = False) -> None:
+    """Show the silos (last contact, version, languages, uplink) and the studies (round, who answered, who is late)."""
+    with errors():
+        found = standing(hub)
+    if as_json:
+        print(json.dumps(found))  # noqa: T201
+        return
+    pid = found["hub"]["pid"]
+    console = Console()
+    console.print(f"hub {found['hub']['name']}: {f'runs (pid {pid})' if pid else 'does not run'}")
+    silos = Table("silo", "state", "last contact", "version", "languages", "uplink", "efficiency")
+    for row in found["silos"]:
+        silos.add_row(*_silo_row(row))
+    studies = Table("study", "state", "round", "answered", "waiting for", "why")
+    for row in found["studies"]:
+        done = f"{row['round']} of {row['rounds']}"
+        answered, waiting = ", ".join(row["answered"]), ", ".join(row["waiting"])
+        studies.add_row(row["name"], row["state"], done, answered, waiting, row["error"])
+    console.print(silos)
+    console.print(studies)
+
+
+def standing(hub: Path) -> dict[str, Any]:
+    """Return what is known of a hub, its silos and its studies, as plain data."""
+    settings = hubs.read(hub)
+    try:
+        known = Gateway(hub).status()
+    except httpx.HTTPError:
+        known = {}
+    silos = [
+        {"name": name, "state": entry.state, "languages": list(entry.languages)}
+        | known.get(name, {})
+        for name, entry in sorted(roster.read(hub).items())
+    ]
+    studies = [_study_row(hub, ticket) for ticket in queue.tickets(hub)]
+    about = {"name": settings.name, "address": settings.address, "pid": children.running(hub)}
+    return {"hub": about, "silos": silos, "studies": studies}
+
+
+def _study_row(hub: Path, ticket: Ticket) -> dict[str, Any]:
+    now = progress.read(queue.folder(hub, ticket.name))
+    rounds = queue.study_of(hub, ticket.name).rounds
+    live = ticket.state == "running"
+    return {
+        "name": ticket.name,
+        "state": ticket.state,
+        "round": now.get("round", 0),
+        "rounds": rounds,
+        "answered": now.get("answered", []) if live else [],
+        "waiting": now.get("waiting", []) if live else [],
+        "error": ticket.error,
+        "folder": str(hub / "runs" / ticket.name),
+    }
+
+
+def _silo_row(row: dict[str, Any]) -> list[str]:
+    ago = row.get("last_contact_s_ago")
+    uplink = row.get("uplink_bytes_s")
+    spoken = row.get("languages", [])
+    return [
+        row["name"],
+        row["state"],
+        "never" if ago is None else f"{ago:.0f} s ago",
+        str(row.get("version", "")),
+        ", ".join(spoken),
+        f"{uplink / 1e6:.1f} MB/s" if uplink else "",
+        " ".join(f"{value:.2f}" for _, value in sorted(row.get("efficiency", {}).items())),
+    ]
+
+
+@app.command()
+def log(
+    name: Name,
+    hub: Hub = Path("hub"),
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as it grows.")] = False,
+) -> None:
+    """Print the log of a study."""
+    with errors():
+        ticket = queue.one(hub, name)
+        path = queue.folder(hub, name) / "log.txt"
+        at = 0
+        while True:
+            if path.exists():
+                with path.open(encoding="utf-8") as stream:
+                    stream.seek(at)
+                    typer.echo(stream.read(), nl=False)
+                    at = stream.tell()
+            if not follow or ticket.state in queue.ENDED:
+                return
+            time.sleep(1)
+            ticket = queue.one(hub, name)
+
+
+@app.command()
+def resume(name: Name, hub: Hub = Path("hub")) -> None:
+    """Queue a study again that was stopped or failed; it goes on after its last committed round."""
+    with errors():
+        before = queue.one(hub, name)
+        if before.state not in {"stopped", "failed"}:
+            raise ConfigError(f"{name} is {before.state}; only a stopped or failed study can go on")
+        queue.move(hub, name, "queued", {"stopped", "failed"}, attempts=0, error="")
+    Console().print(f"{name} is queued and goes on after its last committed round", highlight=False)
+
+
+@app.command()
+def stop(
+    name: Annotated[str, typer.Argument(help="A study; left out, the hub itself.")] = "",
+    hub: Hub = Path("hub"),
+) -> None:
+    """Stop a study after what is committed, or the whole hub. Nothing is lost; ``resume`` and ``start`` go on."""
+    with errors():
+        if not name:
+            hubs.read(hub)
+            stopped = children.stop(hub)
+            Console().print("the hub is stopped" if stopped else "the hub did not run")
+            return
+        ticket = queue.one(hub, name)
+        if ticket.state in queue.ENDED:
+            raise ConfigError(f"{name} is {ticket.state} already")
+        state = queue.move(hub, name, "stopping", {"running"}).state
+        if state == "queued":
+            queue.move(hub, name, "stopped", {"queued"})
+    Console().print(f"{name} is stopped; its committed rounds are kept", highlight=False)

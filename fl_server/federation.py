@@ -1,0 +1,167 @@
+"""Flower's grid behind the hub gateway: silos by the names on the roster, a signal when a reply is there, asking again."""
+
+from __future__ import annotations
+
+import base64
+import logging
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from fl_client.config import ConfigError
+from fl_server import hub as hubs
+from fl_server import queue
+from fl_server.queue import Ticket
+
+LOG = logging.getLogger("bhasha_fl.hub")
+JOIN_S = 600.0  # how long a study waits for its silos to be there
+PATIENCE_S = 30.0  # how long the gateway may take for anything
+
+
+class Gateway:
+    """The hub gateway as this machine's own programs see it, over its Unix socket."""
+
+    def __init__(self, hub: Path) -> None:
+        transport = httpx.HTTPTransport(uds=str(hubs.socket(hub)), retries=5)
+        self._http = httpx.Client(
+            transport=transport, base_url="http://gateway", timeout=PATIENCE_S
+        )
+
+    def status(self) -> dict[str, dict[str, Any]]:
+        """Return what is known of each silo, by name; raises ``httpx.HTTPError`` if the gateway does not run."""
+        found: dict[str, dict[str, Any]] = (
+            self._http.get("/status").raise_for_status().json()["silos"]
+        )
+        return found
+
+    def register(self, run: int, envelope: bytes) -> None:
+        """Let silos fetch the signed study of a Flower run."""
+        body = {"run": run, "envelope": base64.b64encode(envelope).decode()}
+        self._http.post("/runs", json=body).raise_for_status()
+
+    def kick(self) -> None:
+        """Say that there are messages to fetch."""
+        self._http.post("/kick").raise_for_status()
+
+    def news(self, since: int, seconds: float) -> int:
+        """Return the count of what has come in as soon as it is above ``since``, or the same after so many seconds."""
+        try:
+            answer = self._http.get("/ready", params={"since": since}, timeout=seconds)
+        except httpx.ReadTimeout:
+            return since
+        count: int = answer.raise_for_status().json()["count"]
+        return count
+
+
+class Federation:
+    """What the rounds ask through: Flower's grid, whose nodes are the silos of one study."""
+
+    def __init__(self, grid: Any, gateway: Gateway, run: int, names: list[str]) -> None:
+        self._grid, self._gateway, self._run, self._names = grid, gateway, run, names
+        self._count = 0
+        self._starts: dict[int, int] = {}
+
+    def get_node_ids(self) -> list[int]:
+        """Return the nodes of the study's silos once all are there; raises ``ConfigError`` if none comes."""
+        until = time.monotonic() + JOIN_S
+        while True:
+            there = self.names()
+            missing = [name for name in self._names if name not in there.values()]
+            if not missing or time.monotonic() > until:
+                break
+            LOG.info("waiting for %s", ", ".join(missing))
+            self.wait(5)
+        if not there:
+            raise ConfigError(f"none of {', '.join(self._names)} was there within {JOIN_S:.0f} s")
+        return sorted(there)
+
+    def names(self) -> dict[int, str]:
+        """Return the study's silos that are connected: their names by node."""
+        known = self._gateway.status()
+        return {
+            int(known[name]["node_id"]): name
+            for name in self._names
+            if known.get(name, {}).get("connected")
+        }
+
+    def push_messages(self, messages: Iterable[Any]) -> Iterable[str]:
+        """Send messages and wake the silos' pulls."""
+        pushed = list(messages)
+        starts = self._activations()
+        for message in pushed:
+            node = message.metadata.dst_node_id
+            self._starts[node] = starts.get(node, 0)
+        keys = list(self._grid.push_messages(pushed))
+        self._gateway.kick()
+        return keys
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Any]:
+        """Return the replies that are there for these keys."""
+        replies: Iterable[Any] = self._grid.pull_messages(message_ids)
+        return replies
+
+    def wait(self, seconds: float) -> None:
+        """Return when something has come in, at the latest after so many seconds."""
+        try:
+            self._count = self._gateway.news(self._count, seconds)
+        except httpx.HTTPError as error:
+            LOG.warning("the hub gateway does not answer: %s", type(error).__name__)
+            time.sleep(1)
+
+    def refused(self) -> dict[int, str]:
+        """Return the code with which a silo's own gateway refused this run, by node."""
+        known = self._gateway.status()
+        return {
+            int(row["node_id"]): row["refused"][str(self._run)]
+            for name, row in known.items()
+            if name in self._names and str(self._run) in row.get("refused", {})
+        }
+
+    def restarted(self) -> set[int]:
+        """Return the nodes that started anew since they were last sent a message: what they held may be lost."""
+        now = self._activations()
+        return {node for node, before in self._starts.items() if now.get(node, before) > before}
+
+    def _activations(self) -> dict[int, int]:
+        known = self._gateway.status()
+        return {
+            int(row["node_id"]): int(row["activations"])
+            for row in known.values()
+            if row.get("node_id")
+        }
+
+
+class Polled:
+    """Any other grid of Flower's, asked every so often."""
+
+    def __init__(self, grid: Any, every_s: float = 0.05) -> None:
+        self._grid, self._every_s = grid, every_s
+        self.get_node_ids = grid.get_node_ids
+        self.push_messages = grid.push_messages
+        self.pull_messages = grid.pull_messages
+
+    def wait(self, seconds: float) -> None:
+        """Wait until it is time to ask again."""
+        time.sleep(min(seconds, self._every_s))
+
+    def refused(self) -> dict[int, str]:
+        """Return nothing: no gateway stands between."""
+        return {}
+
+    def restarted(self) -> set[int]:
+        """Return nothing: whether a silo started anew is not known."""
+        return set()
+
+    def names(self) -> dict[int, str]:
+        """Return nothing: silos are who they say they are."""
+        return {}
+
+
+def join(grid: Any, hub: Path, run: int, ticket: Ticket) -> Federation:
+    """Return the way to the silos of a hub's study, after its signed form was laid out for them."""
+    gateway = Gateway(hub)
+    gateway.register(run, (queue.folder(hub, ticket.name) / "signed.json").read_bytes())
+    return Federation(grid, gateway, run, list(ticket.silos))

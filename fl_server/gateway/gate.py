@@ -1,0 +1,73 @@
+"""What the parts of the gateway share."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fl_client.config import ConfigError
+from fl_server import hub as hubs
+from fl_server.gateway import pulls, relay, seen, spool
+from fl_server.gateway.bell import Bell
+from fl_server.gateway.pulls import Pulls
+from fl_server.gateway.relay import Answer, Relay
+from fl_server.gateway.seen import Seen
+from fl_server.gateway.spool import Spool
+from fl_server.hub import Hub
+
+
+class Gate(NamedTuple):
+    """A running gateway."""
+
+    folder: Path
+    settings: Hub
+    relay: Relay
+    seen: Seen
+    spool: Spool
+    pulls: Pulls
+    kicks: Bell  # rings when there are messages to fetch
+    ready: Bell  # rings when a reply, or a refusal, is there
+    deliveries: dict[str, asyncio.Task[int]]
+
+
+class Call(NamedTuple):
+    """One request: whose, what, and whether that silo is still on the roster."""
+
+    silo: str
+    path: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: bytes
+    admitted: Callable[[], bool]
+    asked: Any = None  # the body of one of Flower's calls, read
+    node: int = 0  # the node that the silo is in Flower
+
+
+class Route(NamedTuple):
+    """Who answers a path, the bytes its body may have, whether a stranger may call, whether the disk needs room."""
+
+    answer: Callable[[Gate, Call], Awaitable[Answer]]
+    cap: int = 0
+    stranger: bool = False
+    spools: bool = False
+
+
+@contextlib.asynccontextmanager
+async def open_(folder: Path, superlink: int) -> AsyncIterator[Gate]:
+    """Give the gateway of a hub's folder, with all that it kept on disk; raises ``ConfigError``."""
+    settings = hubs.read(folder)
+    port = superlink or settings.superlink_port
+    if not port:
+        raise ConfigError("the SuperLink's port is not known; give --superlink PORT")
+    for name in ("keys", "seen", "spool"):
+        (folder / name).mkdir(mode=0o700, exist_ok=True)
+    held = await asyncio.to_thread(spool.load, folder / "spool", settings.spool_bytes)
+    kept, known = pulls.load(folder / "spool"), seen.load(folder / "seen")
+    way = relay.open_(folder / "keys", port)
+    try:
+        yield Gate(folder, settings, way, known, held, kept, Bell(), Bell(), {})
+    finally:
+        await relay.close(way)

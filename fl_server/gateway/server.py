@@ -1,0 +1,165 @@
+"""The public port. A request is checked in this order, and nothing of its body is read before all hold.
+
+Is the path one of ours; is the caller on the roster, with this very certificate; has its address or name few enough
+connections; does it say how long its body is, and is that little enough; is there room on the disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from aiohttp import web
+
+from fl_client import address, certificates, fleet
+from fl_client.config import ConfigError
+from fl_server import roster
+from fl_server.gateway import calls, delivery, desk, limits, seen, spool
+from fl_server.gateway.gate import Call, Gate, Route
+from fl_server.gateway.limits import Door, Refused
+from fl_server.gateway.relay import Answer
+
+LOG = logging.getLogger("bhasha_fl.gateway")
+HTTP = logging.getLogger("bhasha_fl.gateway.http")
+HTTP.setLevel(logging.CRITICAL)  # a stranger who does not speak HTTP must not fill the log
+SPOOLED = (fleet.PUSH_MESSAGES, fleet.PUSH_OBJECT)
+ROUTES = desk.ROUTES | {
+    ("POST", path): Route(calls.answer, rule.cap, spools=path in SPOOLED)
+    for path, rule in fleet.PATHS.items()
+}
+TICK_S, SWEEP_S = 1.0, 30.0
+
+
+async def handle(gate: Gate, door: Door, request: web.BaseRequest) -> web.Response:
+    """Answer a request at the public port."""
+    link, size = None, 0
+    try:
+        route = ROUTES.get((request.method, request.rel_url.raw_path))
+        if route is None:
+            raise Refused(404)
+        silo, admitted = _whose(gate, request, route)
+        link = limits.enter(door, request, silo)
+        expected = limits.length(request, route.cap)
+        if route.spools and not spool.room(gate.spool, silo, expected):
+            LOG.error("%s: no room for %d bytes more", silo, expected)
+            raise Refused(507)
+        body = await limits.body(request, expected)
+        if silo:
+            seen.hear(gate.seen, silo)
+        path, query = request.rel_url.raw_path, request.query
+        found = await route.answer(gate, Call(silo, path, query, request.headers, body, admitted))
+        size = len(found.body)
+        return _response(found)
+    except Refused as no:
+        return _last(no.status)
+    except Exception:
+        LOG.exception("a request could not be answered")
+        return _last(500)
+    finally:
+        if link:
+            limits.leave(link, size)
+
+
+def _response(answer: Answer) -> web.Response:
+    return web.Response(
+        status=answer.status,
+        body=answer.body,
+        headers={"content-type": answer.media, "server": "bhasha-fl"},
+    )
+
+
+def _last(status: int) -> web.Response:
+    response = _response(Answer(status))
+    response.force_close()
+    return response
+
+
+def _whose(gate: Gate, request: web.BaseRequest, route: Route) -> tuple[str, Callable[[], bool]]:
+    way = request.transport
+    tls = way.get_extra_info("ssl_object") if way else None
+    if tls is None:
+        raise Refused(400)
+    name = certificates.silo_of(tls.getpeercert())
+    der = tls.getpeercert(True) or b""
+
+    def admitted() -> bool:
+        return bool(name) and roster.admits(gate.folder, name, der)
+
+    if route.stranger:
+        return "", admitted
+    if not admitted():
+        raise Refused(403)
+    return name, admitted
+
+
+@contextlib.asynccontextmanager
+async def open_(gate: Gate) -> AsyncIterator[tuple[Door, int]]:
+    """Listen as long as the context is open, and give the door and its port; raises ``ConfigError``."""
+    listener = _listen(gate.settings.listen)
+    door = Door(_server(gate, lambda: door), _context(gate), gate.settings.max_connections, [])
+    loop = asyncio.get_running_loop()
+    chores = [
+        loop.create_task(limits.admit(door, listener)),
+        loop.create_task(_every(TICK_S, lambda: _tick(door))),
+        loop.create_task(_every(SWEEP_S, lambda: delivery.sweep(gate))),
+    ]
+    try:
+        yield door, listener.getsockname()[1]
+    finally:
+        for chore in chores:
+            chore.cancel()
+        await asyncio.gather(*chores, return_exceptions=True)
+        listener.close()
+        await door.server.shutdown(0.5)
+        for link in door.links:
+            link.cut()
+
+
+def _server(gate: Gate, door: Callable[[], Door]) -> web.Server:
+    async def answer(request: web.BaseRequest) -> web.Response:
+        return await handle(gate, door(), request)
+
+    return web.Server(
+        answer,
+        access_log=None,
+        logger=HTTP,
+        auto_decompress=False,
+        keepalive_timeout=limits.IDLE_S,
+        lingering_time=0,
+        read_bufsize=1 << 20,
+    )
+
+
+def _context(gate: Gate) -> ssl.SSLContext:
+    of = gate.folder
+    return certificates.server_context(of / "server.pem", of / "server.key", of / "root.pem")
+
+
+def _listen(where: str) -> socket.socket:
+    host, port = address.split(where)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server((host, port), family=family, backlog=512)
+    except OSError as error:
+        raise ConfigError(
+            f"nothing can listen on {where} ({error.strerror}); stop what does, or change listen in hub.toml"
+        ) from None
+    listener.setblocking(False)
+    return listener
+
+
+async def _tick(door: Door) -> None:
+    limits.sweep(door)
+
+
+async def _every(seconds: float, chore: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        try:
+            await chore()
+        except Exception:  # one bad reply must not end the sweeping of all
+            LOG.exception("a chore failed")
+        await asyncio.sleep(seconds)

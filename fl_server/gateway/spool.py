@@ -1,0 +1,122 @@
+"""Replies on their way in, on disk: what has arrived stays, whatever happens to the line, the silo or this process.
+
+``spool/NAME/SESSION/`` holds one reply of a silo, in a session named by what it brings, so a repeat goes on where it
+was. ``SESSION.done`` stays behind once a reply was delivered, as the silo may ask again. A silo sends one reply after
+the other: when it announces a new one, what is left of an unfinished one serves the new one and goes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from fl_client import fleet
+from fl_client.silo import NAME
+from fl_server.gateway import replies
+from fl_server.gateway.replies import Session
+
+SPARE = 256 << 20  # bytes of the disk that stay free
+TOMBS = 64  # delivered replies of a silo that are remembered
+DONE = ".done"
+
+
+class Spool(NamedTuple):
+    """All replies on their way in, by silo and session."""
+
+    folder: Path
+    quota: int
+    sessions: dict[str, dict[str, Session]]
+
+
+def load(folder: Path, quota: int) -> Spool:
+    """Return the replies that are on disk; objects that a power cut damaged, and what cannot be read, are dropped."""
+    sessions: dict[str, dict[str, Session]] = {}
+    for place in folder.glob("*/*/"):
+        silo = place.parent.name
+        if NAME.fullmatch(silo) and fleet.ID.fullmatch(place.name):
+            try:
+                sessions.setdefault(silo, {})[place.name] = replies.read(place)
+            except (OSError, ValueError):
+                shutil.rmtree(place, ignore_errors=True)
+    return Spool(folder, quota, sessions)
+
+
+def used(spool: Spool, silo: str) -> int:
+    """Return the bytes that a silo's replies hold."""
+    return sum(sum(each.held.values()) for each in spool.sessions.get(silo, {}).values())
+
+
+def room(spool: Spool, silo: str, size: int) -> bool:
+    """Return whether so many bytes more fit in the silo's quota and leave enough of the disk free."""
+    disk = os.statvfs(spool.folder)
+    free = disk.f_bavail * disk.f_frsize
+    return used(spool, silo) + size <= spool.quota and free - size >= SPARE
+
+
+def announce(spool: Spool, silo: str, reply: fleet.Reply, body: bytes) -> Session | None:
+    """Return the session of a reply, the one from before where it was announced before; None if it was delivered."""
+    key, own = replies.name(silo, reply), spool.sessions.setdefault(silo, {})
+    if (spool.folder / silo / (key + DONE)).exists():
+        return None
+    if key not in own:
+        folder = spool.folder / silo / key
+        folder.mkdir(parents=True, exist_ok=True)
+        part = folder / f"{replies.REQUEST}.part"
+        part.write_bytes(body)
+        part.replace(folder / replies.REQUEST)
+        session = Session(folder, silo, reply, {})
+        for old in [each for each in own.values() if each.missing]:
+            _inherit(session, old)
+            forget(spool, old)
+            replies.erase(old)
+        own[key] = session
+    return own[key]
+
+
+def _inherit(session: Session, old: Session) -> None:
+    for each in set(session.reply.objects) & set(old.held) - set(session.held):
+        with contextlib.suppress(FileNotFoundError):
+            (old.folder / each).rename(session.folder / each)
+            session.held[each] = old.held.pop(each)
+
+
+def find(spool: Spool, silo: str, key: str) -> Session | None:
+    """Return a silo's session by its name, None where there is none."""
+    return spool.sessions.get(silo, {}).get(key)
+
+
+def delivered(spool: Spool, silo: str, key: str) -> bool:
+    """Return whether a silo's session of this name was delivered."""
+    return bool(fleet.ID.fullmatch(key)) and (spool.folder / silo / (key + DONE)).exists()
+
+
+def finish(spool: Spool, session: Session) -> None:
+    """Remember that a reply was delivered, and forget it."""
+    tombs = sorted(session.folder.parent.glob("*" + DONE), key=lambda path: path.stat().st_mtime)
+    for old in tombs[: max(0, len(tombs) + 1 - TOMBS)]:
+        old.unlink()
+    session.folder.with_name(session.id + DONE).touch()
+    forget(spool, session)
+
+
+def forget(spool: Spool, session: Session) -> None:
+    """Let go of a reply; ``erase`` takes it off the disk."""
+    spool.sessions.get(session.silo, {}).pop(session.id, None)
+
+
+def expired(spool: Spool, hours: float) -> list[Session]:
+    """Return the replies of which nothing came for so many hours; what remembers delivered ones goes at that age."""
+    before = time.time() - hours * 3600
+    for path in spool.folder.glob("*/*" + DONE):
+        if path.stat().st_mtime < before:
+            path.unlink()
+    return [each for each in waiting(spool) if replies.touched(each) < before]
+
+
+def waiting(spool: Spool) -> list[Session]:
+    """Return all replies that are not delivered yet."""
+    return [each for own in spool.sessions.values() for each in own.values()]

@@ -1,0 +1,150 @@
+"""The studies of a hub, one after another: each has a folder with its study, its ticket, its log."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from fl_client.config import ConfigError, Section, Study, digest
+from fl_client.memory import write_whole
+from fl_server import config
+from fl_server.progress import Progress
+
+State = Literal["queued", "running", "finished", "failed", "stopping", "stopped"]
+ENDED = {"finished", "failed", "stopped"}
+
+
+class Ticket(Section):
+    """Where a study stands."""
+
+    name: str
+    order: int  # studies run in this order
+    silos: tuple[str, ...]
+    study_sha256: str
+    state: State = "queued"
+    run: str = ""  # Flower's number of the newest run
+    attempts: int = 0
+    error: str = ""
+    changed: str = ""
+
+
+def folder(hub: Path, name: str) -> Path:
+    """Return where a study's ticket lies."""
+    return hub / "queue" / name
+
+
+def add(hub: Path, study: Study, silos: tuple[str, ...]) -> Ticket:
+    """Queue a study; raises ``ConfigError`` where its name is taken."""
+    here = folder(hub, study.name)
+    if (here / "ticket.json").exists():
+        held = one(hub, study.name)
+        same = held.study_sha256 == digest(study)
+        hint = (
+            f"continue it with: fl-server resume {study.name}"
+            if same
+            else "give the new one another study.name"
+        )
+        raise ConfigError(f"this hub has a study named {study.name!r} ({held.state}); {hint}")
+    write_whole(here / "study.toml", config.toml(study).encode())
+    order = 1 + max((ticket.order for ticket in tickets(hub)), default=0)
+    made = Ticket(name=study.name, order=order, silos=silos, study_sha256=digest(study))
+    return change(hub, study.name, lambda _: made)
+
+
+def tickets(hub: Path) -> list[Ticket]:
+    """Return all tickets in the order of the queue."""
+    found = [_read(path) for path in (hub / "queue").glob("*/ticket.json")]
+    return sorted(found, key=lambda ticket: ticket.order)
+
+
+def one(hub: Path, name: str) -> Ticket:
+    """Return a study's ticket; raises ``ConfigError``."""
+    path = folder(hub, name) / "ticket.json"
+    if not path.exists():
+        known = ", ".join(ticket.name for ticket in tickets(hub)) or "none yet"
+        raise ConfigError(f"this hub has no study {name!r}; it has: {known}")
+    return _read(path)
+
+
+def study_of(hub: Path, name: str) -> Study:
+    """Return the study of a ticket."""
+    return config.read(folder(hub, name) / "study.toml")
+
+
+def change(hub: Path, name: str, to: Callable[[Ticket | None], Ticket]) -> Ticket:
+    """Change a ticket while nobody else does; return it as it is now."""
+    here = folder(hub, name)
+    here.mkdir(parents=True, exist_ok=True)
+    with (here / "ticket.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        path = here / "ticket.json"
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        made = to(_read(path) if path.exists() else None).model_copy(update={"changed": now})
+        write_whole(path, made.model_dump_json(indent=1).encode())
+    return made
+
+
+def move(
+    hub: Path, name: str, state: State, only: set[str] | None = None, **others: object
+) -> Ticket:
+    """Put a study into another state (only from the states given); return its ticket."""
+
+    def to(held: Ticket | None) -> Ticket:
+        if held is None:
+            raise ConfigError(f"this hub has no study {name!r}")
+        if only is not None and held.state not in only:
+            return held
+        return held.model_copy(update={"state": state, **others})
+
+    return change(hub, name, to)
+
+
+def _read(path: Path) -> Ticket:
+    return Ticket.model_validate_json(path.read_bytes())
+
+
+@contextmanager
+def claimed(hub: Path, name: str) -> Iterator[None]:
+    """Hold a study while its rounds run, write its log, and note how it ended."""
+    here = folder(hub, name)
+    log = logging.FileHandler(here / "log.txt", encoding="utf-8")
+    log.setLevel(logging.INFO)
+    log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger, progress = logging.getLogger("bhasha_fl"), Progress(here)
+    logger.setLevel(logging.DEBUG)
+    logger.addHandler(log)
+    logger.addHandler(progress)
+    try:
+        with (here / "running.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            lock.write(str(os.getpid()))
+            lock.flush()
+            yield
+            move(hub, name, "finished", error="")
+    except Exception as error:
+        logger.exception("the study ended before its last round")
+        move(hub, name, "failed", {"running"}, error=str(error))
+        raise
+    finally:
+        logger.removeHandler(log)
+        logger.removeHandler(progress)
+        log.close()
+
+
+def held(hub: Path, name: str) -> bool:
+    """Return whether a process runs this study's rounds."""
+    path = folder(hub, name) / "running.lock"
+    if not path.exists():
+        return False
+    with path.open("r+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        return False

@@ -1,0 +1,126 @@
+"""Runs the queued studies of a hub one after another: ``python -m fl_server.runner HUB --superlink PORT``.
+
+A Flower run is disposable, a study is not: where a run ends before its study did, another one takes the study up
+from its last committed round.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fl_client import bundle, signed
+from fl_client.config import ConfigError, Study, toml_value
+from fl_client.memory import write_whole
+from fl_server import hub, queue
+from fl_server.queue import Ticket
+
+LOG = logging.getLogger("bhasha_fl.hub")
+ATTEMPTS = 5  # Flower runs that one study may use up without an end
+START_S = 120.0  # how long Flower may take to start the rounds
+LOOK_S = 0.5
+FLWR = Path(sys.executable).parent / "flwr"
+CONNECTION = """[superlink]
+default = "hub"
+[superlink.hub]
+address = "127.0.0.1:{port}"
+insecure = true
+"""
+
+
+def main(
+    folder: Annotated[Path, typer.Argument(help="The hub's folder.")],
+    superlink: Annotated[int, typer.Option(help="The port of the SuperLink on loopback.")],
+) -> None:
+    """Run queued studies until stopped."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    app = prepare(folder, superlink)
+    while True:
+        due = [t for t in queue.tickets(folder) if t.state not in queue.ENDED]
+        for ticket in due[:1]:
+            advance(folder, app, ticket)
+        time.sleep(LOOK_S)
+
+
+def prepare(folder: Path, port: int) -> Path:
+    """Write what Flower's command line needs; return the folder of the app."""
+    home = folder / "flower"
+    home.mkdir(exist_ok=True)
+    write_whole(home / "config.toml", CONNECTION.format(port=port).encode())
+    return bundle.write(folder / "bundle")
+
+
+def advance(folder: Path, app: Path, ticket: Ticket) -> None:
+    """Bring the first study of the queue one step on."""
+    name = ticket.name
+    if queue.held(folder, name):
+        if ticket.state == "stopping" and ticket.run:
+            flwr(folder, "stop", ticket.run)
+            _wait(lambda: not queue.held(folder, name), START_S)
+        return
+    if ticket.state == "stopping":
+        queue.move(folder, name, "stopped")
+        LOG.info("%s is stopped", name)
+    elif ticket.attempts >= ATTEMPTS:
+        queue.move(folder, name, "failed", error=f"{ATTEMPTS} runs ended early; see its log")
+    else:
+        start(folder, app, ticket)
+
+
+def start(folder: Path, app: Path, ticket: Ticket) -> None:
+    """Start a Flower run for a study and wait until its rounds run or it ended."""
+    name, study = ticket.name, queue.study_of(folder, ticket.name)
+    here = queue.folder(folder, name)
+    write_whole(here / "signed.json", sign(folder, study, ticket.silos))
+    write_whole(here / "run.toml", run_config(study).encode())
+    queue.move(folder, name, "running", attempts=ticket.attempts + 1, run="")
+    made = flwr(folder, "run", str(app), "hub", "--run-config", str(here / "run.toml"))
+    if not made.get("success"):
+        queue.move(folder, name, "failed", error=str(made.get("error-message", "Flower refused")))
+        return
+    queue.move(folder, name, "running", {"running"}, run=str(made["run-id"]))
+    LOG.info("%s runs as Flower's run %s", name, made["run-id"])
+    ended = {"finished", "failed"}
+    _wait(lambda: queue.held(folder, name) or queue.one(folder, name).state in ended, START_S)
+
+
+def sign(folder: Path, study: Study, silos: tuple[str, ...]) -> bytes:
+    """Return the study as silos accept it: signed by this hub, with the bundle that runs it."""
+    key = signed.load(folder / "study.key")
+    return signed.sign(key, hub.read(folder).name, study, bundle.sha256(), silos)
+
+
+def run_config(study: Study) -> str:
+    """Return every key of a study as the flat TOML in which Flower takes a run's configuration."""
+    return "".join(f'"{key}" = {toml_value(v)}\n' for key, v in signed.carried(study).items())
+
+
+def flwr(folder: Path, *arguments: str) -> dict[str, Any]:
+    """Return what Flower's own command line answers, as JSON."""
+    command = [str(FLWR), *arguments, "--format", "json"]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        return dict(json.loads(ran.stdout[ran.stdout.index("{") :]))
+    except ValueError:
+        LOG.error("flwr %s: %s", arguments[0], (ran.stderr or ran.stdout).strip())
+        return {"error-message": f"flwr {arguments[0]} failed; see the log"}
+
+
+def _wait(until: Any, seconds: float) -> None:
+    ends = time.monotonic() + seconds
+    while not until() and time.monotonic() < ends:
+        time.sleep(LOOK_S)
+
+
+if __name__ == "__main__":
+    try:
+        typer.run(main)
+    except ConfigError as error:
+        raise SystemExit(f"error: {error}") from None

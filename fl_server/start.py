@@ -1,0 +1,59 @@
+"""``fl-server start``: SuperLink on loopback, the hub gateway before it, and the queue of studies, supervised."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fl_client import children, ports
+from fl_client.children import Child
+from fl_client.plain import errors
+from fl_server import hub as hubs
+
+app = typer.Typer()
+BIN = Path(sys.executable).parent
+# No telemetry, no update check, tasks looked for ten times a second, and our programs first in PATH.
+FLOWER = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1",
+}
+
+
+@app.command()
+def start(
+    hub: Annotated[
+        Path, typer.Option("--hub", envvar="BHASHA_HUB", help="The hub's folder.")
+    ] = Path("hub"),
+) -> None:
+    """Run the hub until it is stopped; what ends by itself is started again."""
+    with errors():
+        folder = hub.absolute()
+        settings = hubs.read(folder)
+        ports.check(settings.listen, "listen in hub.toml")
+        port = settings.superlink_port or ports.free()
+        children.supervise(folder, family(folder, port))
+
+
+def family(folder: Path, port: int) -> list[Child]:
+    """Return the programs of a hub, in the order in which they start."""
+    environment = FLOWER | {
+        "FLWR_HOME": str(folder / "flower"),
+        "BHASHA_HUB": str(folder),
+        "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}",
+    }
+    superlink = [
+        str(BIN / "flower-superlink"), "--insecure", "--host", "127.0.0.1", "--port", str(port),
+        "--disable-runtime-dependency-installation", "--database", str(folder / "superlink.db"),
+    ]  # fmt: skip
+    gateway = [sys.executable, "-m", "fl_server.gateway", str(folder), "--superlink", str(port)]
+    runner = [sys.executable, "-m", "fl_server.runner", str(folder), "--superlink", str(port)]
+    return [
+        Child("superlink", superlink, environment, ports.answers(port)),
+        Child("gateway", gateway, environment, hubs.socket(folder).exists),
+        Child("runner", runner, environment, None),
+    ]
