@@ -1,4 +1,4 @@
-"""The silo's record of what left it: one JSON line for each message that goes out, written before its first byte does."""
+"""The silo's record of what left it: a JSON line for each message, written before its first byte goes out."""
 
 from __future__ import annotations
 

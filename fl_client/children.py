@@ -6,7 +6,6 @@ outlives the supervisor, whatever ends it.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import signal
@@ -18,10 +17,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fl_client import processes
+from fl_client import lock, processes
 from fl_client.config import ConfigError
 
-LOCK = "running.lock"
 TICK_S = 0.1
 LARGEST = 10 << 20  # bytes of a log, which then goes on from the start beside a copy of what it was
 
@@ -77,7 +75,7 @@ def supervise(
     logs = folder / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     kept: list[Kept] = []
-    with _only_one(folder), _asked_to_stop() as stop:
+    with lock.only_one(folder), _asked_to_stop() as stop:
         processes.adopt()
         try:
             while not stop:
@@ -177,41 +175,9 @@ def _asked_to_stop() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-@contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
-    with (folder / LOCK).open("a+") as lock:
-        for _ in range(10):  # someone who only looks holds it for a moment
-            if _locked(lock, fcntl.LOCK_EX):
-                break
-            time.sleep(0.05)
-        else:
-            raise ConfigError(f"{folder} runs already (pid {_pid(folder)}); stop that first")
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        yield
-        lock.truncate(0)
-
-
-def _locked(lock: Any, how: int) -> bool:
-    try:
-        fcntl.flock(lock, how | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
-
-
 def running(folder: Path) -> int:
     """Return the pid of the supervisor of a folder, 0 where none runs."""
-    if not (folder / LOCK).exists():
-        return 0
-    with (folder / LOCK).open("r") as lock:
-        return 0 if _locked(lock, fcntl.LOCK_SH) else _pid(folder)
-
-
-def _pid(folder: Path) -> int:
-    text = (folder / LOCK).read_text().strip()
-    return int(text) if text.isdigit() else 0
+    return lock.holder(folder)
 
 
 def stop(folder: Path, seconds: float = 120) -> bool:

@@ -13,9 +13,10 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from fl_client.policy import REFUSALS
 from strategies.adapter import Adapter
 
-CODES = {
+CODES = REFUSALS | {
     "text_missing": "the silo has no text for this task",
     "basis_differs": "the silo makes another seeded adapter than the study's",
     "not_finite": "training diverged: the update holds NaN or infinity",
@@ -23,6 +24,7 @@ CODES = {
     "malformed": "the message could not be read",
     "internal": "the silo failed; its own log says why",
 }
+EFFORT = ("efficiency", "tokens_per_s", "gpu_use", "gpu_memory_bytes")
 BLOB = "safetensors"
 Content = RecordDict  # what a message holds
 
@@ -85,9 +87,15 @@ def order(asked: Order, arrays: Adapter | None = None) -> Content:
     return content
 
 
-def to(node: int, kind: str, content: Content) -> Message:
-    """Return a message to one silo."""
-    return Message(content, dst_node_id=node, message_type=kind)
+def to(node: int, kind: str, content: Content, number: int = 0) -> Message:
+    """Return a message to one silo; its group is the round, so that a silo's record of what left can name it."""
+    return Message(content, dst_node_id=node, message_type=kind, group_id=str(number))
+
+
+def round_of(content: Content, kind: str) -> int:
+    """Return the round to which an order belongs: the one it trains, or the last one that went into it."""
+    after = content.config_records["order"]["after"]
+    return int(after) + (kind == "train")  # type: ignore[arg-type]
 
 
 def size(content: Content) -> int:
@@ -150,6 +158,16 @@ def read_reply(message: Message) -> Reply:
         return Reply(arrays, metrics, facts, "", size)
     except (Fault, KeyError, TypeError, ValueError, RecursionError):
         return Reply({}, {}, {}, "malformed", 0)
+
+
+def by_rank(metrics: dict[str, float]) -> dict[str, dict[str, float]]:
+    """Return what a worker group measured of itself, by name and rank: ``{"efficiency": {"0": 0.93}}``."""
+    table: dict[str, dict[str, float]] = {}
+    for key, value in metrics.items():
+        name, _, rank = key.partition("/")
+        if name in EFFORT and rank.isdecimal():
+            table.setdefault(name, {})[rank] = value
+    return table
 
 
 def by_language(metrics: dict[str, float], what: str) -> dict[str, dict[str, float]]:

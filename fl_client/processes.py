@@ -65,10 +65,9 @@ def _gone(leader: subprocess.Popen[bytes], seconds: float) -> bool:
 
 def _alive(group: int) -> bool:
     with suppress(ChildProcessError):
-        while os.waitpid(-group, os.WNOHANG)[
-            0
-        ]:  # orphans of the group, which are ours since they were adopted
-            pass
+        reaped = 1
+        while reaped:  # orphans of the group, which came to us when they were adopted
+            reaped, _ = os.waitpid(-group, os.WNOHANG)
     try:
         os.killpg(group, 0)
     except ProcessLookupError:

@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 from typing import Annotated, Any
 
-import httpx
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -15,10 +14,8 @@ from rich.table import Table
 from fl_client import children
 from fl_client.config import ConfigError
 from fl_client.plain import errors
-from fl_server import config, progress, queue, roster
+from fl_server import config, queue, roster, standing
 from fl_server import hub as hubs
-from fl_server.federation import Gateway
-from fl_server.queue import Ticket
 
 app = typer.Typer()
 Hub = Annotated[Path, typer.Option("--hub", envvar="BHASHA_HUB", help="The hub's folder.")]
@@ -68,7 +65,7 @@ def chosen(hub: Path, wanted: str) -> tuple[str, ...]:
 def status(hub: Hub = Path("hub"), as_json: Json = False) -> None:
     """Show the silos (last contact, version, languages, uplink) and the studies (round, who answered, who is late)."""
     with errors():
-        found = standing(hub)
+        found = standing.of(hub)
     if as_json:
         print(json.dumps(found))  # noqa: T201
         return
@@ -85,39 +82,6 @@ def status(hub: Hub = Path("hub"), as_json: Json = False) -> None:
         studies.add_row(row["name"], row["state"], done, answered, waiting, row["error"])
     console.print(silos)
     console.print(studies)
-
-
-def standing(hub: Path) -> dict[str, Any]:
-    """Return what is known of a hub, its silos and its studies, as plain data."""
-    settings = hubs.read(hub)
-    try:
-        known = Gateway(hub).status()
-    except httpx.HTTPError:
-        known = {}
-    silos = [
-        {"name": name, "state": entry.state, "languages": list(entry.languages)}
-        | known.get(name, {})
-        for name, entry in sorted(roster.read(hub).items())
-    ]
-    studies = [_study_row(hub, ticket) for ticket in queue.tickets(hub)]
-    about = {"name": settings.name, "address": settings.address, "pid": children.running(hub)}
-    return {"hub": about, "silos": silos, "studies": studies}
-
-
-def _study_row(hub: Path, ticket: Ticket) -> dict[str, Any]:
-    now = progress.read(queue.folder(hub, ticket.name))
-    rounds = queue.study_of(hub, ticket.name).rounds
-    live = ticket.state == "running"
-    return {
-        "name": ticket.name,
-        "state": ticket.state,
-        "round": now.get("round", 0),
-        "rounds": rounds,
-        "answered": now.get("answered", []) if live else [],
-        "waiting": now.get("waiting", []) if live else [],
-        "error": ticket.error,
-        "folder": str(hub / "runs" / ticket.name),
-    }
 
 
 def _silo_row(row: dict[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Flower's grid behind the hub gateway: silos by the names on the roster, a signal when a reply is there, asking again."""
+"""Flower's grid behind the hub gateway: silos by their names, a signal when a reply is there, asking again."""
 
 from __future__ import annotations
 

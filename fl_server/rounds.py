@@ -107,7 +107,8 @@ def one(run: Run, state: State) -> State:
             continue
         groups = run.cohort.groups[silo.name]
         merged = merge.add(merged, run.parts, groups, silo.name, run.weights[silo.name], update)
-        notes[silo.name] = {"loss": reply.metrics.get("loss"), "up": reply.bytes}
+        ranks = messages.by_rank(reply.metrics)
+        notes[silo.name] = {"loss": reply.metrics.get("loss"), "up": reply.bytes, "ranks": ranks}
     counted = [name for name, note in notes.items() if "refused" not in note]
     if not run.schedule.enough(len(contents), len(counted)):
         raise RoundFailed(_too_few(run, number, counted, notes))

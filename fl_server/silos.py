@@ -140,7 +140,8 @@ def _exchange(
 
 def _push(grid: Grid, kind: str, contents: dict[int, Content]) -> dict[str, int]:
     nodes = list(contents)
-    pushed = grid.push_messages([messages.to(node, kind, contents[node]) for node in nodes])
+    sent = [messages.to(n, kind, contents[n], messages.round_of(contents[n], kind)) for n in nodes]
+    pushed = grid.push_messages(sent)
     return {key: node for key, node in zip(pushed, nodes, strict=True) if key}
 
 

@@ -11,10 +11,11 @@ import logging
 import time
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 
 from fl_client.config import Section
 from fl_client.kit import Language
+from fl_client.policy import REFUSALS
 from fl_server import roster
 from fl_server.gateway import pulls, seen, studies
 from fl_server.gateway.gate import Call, Gate, Route
@@ -28,6 +29,12 @@ Count = Annotated[int, Field(ge=0, lt=1 << 50)]
 Number = Annotated[float, Field(ge=0, lt=1e15, allow_inf_nan=False)]
 Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,39}$")]
 Table = Annotated[dict[Word, Number], Field(max_length=64)]  # by rank or GPU
+
+
+def _known(code: str) -> str:
+    if code not in REFUSALS:
+        raise ValueError("no code of a refusal")
+    return code
 
 
 class Volume(Section):
@@ -60,7 +67,7 @@ class Refusal(Section):
     """A silo's own gateway refused a run."""
 
     run: Annotated[int, Field(ge=0, lt=1 << 64)]
-    code: Annotated[str, Field(pattern=r"^[a-z_]{1,40}$")]
+    code: Annotated[str, AfterValidator(_known)]
 
 
 def _json(said: dict[str, Any], status: int = 200) -> Answer:

@@ -21,7 +21,7 @@ class Registered(Section):
     """A Flower run and its signed study."""
 
     run: Annotated[int, Field(ge=0, lt=1 << 64)]
-    envelope: Annotated[Base64Bytes, Field(max_length=1 << 20)]
+    envelope: Annotated[Base64Bytes, Field(min_length=1, max_length=1 << 20)]
 
 
 @contextlib.asynccontextmanager

@@ -6,6 +6,7 @@ view of a node says little, as the gateway keeps it online over a bad line.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import time
@@ -68,9 +69,10 @@ def hear(seen: Seen, name: str) -> None:
     seen.silos[name] = of(seen, name)._replace(contact=now)
     if not 0 <= now - seen.written.get(name, 0.0) < CONTACT_S:
         seen.written[name] = now
-        part = _path(seen, name).with_suffix(".part")  # no fsync: this may be lost in a power cut
-        part.write_bytes(_content(seen, name))
-        part.replace(_path(seen, name))
+        part = _path(seen, name).with_suffix(".part")  # no fsync: this may be lost in a power cut,
+        with contextlib.suppress(OSError):  # and a full disk is no reason to turn a silo away
+            part.write_bytes(_content(seen, name))
+            part.replace(_path(seen, name))
 
 
 def _path(seen: Seen, name: str) -> Path:

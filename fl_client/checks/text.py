@@ -1,0 +1,85 @@
+"""The silo's text: whether it can be read, in which languages it is, whether every split has some."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from fl_client import corpus, spec
+from fl_client.checks.check import Check, size
+from fl_client.config import Study
+from fl_client.memory import write_whole
+from fl_client.silo import Settings
+
+SPLITS = ("train", "valid", "test")
+EVERY = 5000  # rows between two words about progress
+
+
+class Volume(NamedTuple):
+    """How much text of a language there is."""
+
+    rows: int = 0
+    bytes: int = 0
+
+
+class Counted(NamedTuple):
+    """The text of a silo by language, and its rows by split for a task."""
+
+    languages: dict[str, Volume]
+    splits: dict[str, int]
+
+
+def count(own: Settings, task: str, progress: Callable[[int], None]) -> Counted:
+    """Return how much text the silo's folder holds, streamed; raises ``ConfigError`` where it cannot be read."""
+    read = spec.build(task, "task").read
+    languages: dict[str, Volume] = {}
+    splits = dict.fromkeys(SPLITS, 0)
+    for number, row in enumerate(corpus.read(own.data), 1):
+        if own.lang and row["lang"] == corpus.UNKNOWN:
+            row["lang"] = own.lang
+        held = languages.get(row["lang"], Volume())
+        languages[row["lang"]] = Volume(held.rows + 1, held.bytes + len(row["text"].encode()))
+        example = read(row)
+        if example is not None:
+            splits[example.split] += 1
+        if number % EVERY == 0:
+            progress(number)
+    return Counted(dict(sorted(languages.items())), splits)
+
+
+def text(own: Settings, found: Counted, promised: tuple[str, ...]) -> Check:
+    """Return whether the text serves: every row has a language, it is the kit's, and every split has some."""
+    spoken = ", ".join(
+        f"{lang} {held.rows:,} rows ({size(held.bytes)})" for lang, held in found.languages.items()
+    )
+    if corpus.UNKNOWN in found.languages:
+        rows = found.languages[corpus.UNKNOWN].rows
+        remedy = f"put lang = 'as', or what it is, into silo.toml, or name folders of {own.data} after languages"
+        return Check("text", False, f"{rows:,} rows of {own.data} name no language", remedy)
+    if promised and not set(promised) & set(found.languages):
+        what = f"{own.data} holds {spoken}, and the kit names {', '.join(promised)}"
+        return Check("text", False, what, "correct data in silo.toml, or tell the coordinator")
+    empty = [split for split in SPLITS if not found.splits[split]]
+    if empty:
+        what = f"{own.data} has no text for its {' and '.join(empty)} split ({spoken})"
+        return Check(
+            "text", False, what, "add text: of every ten texts about one is held out for each"
+        )
+    return Check("text", True, spoken)
+
+
+def keep(folder: Path, found: Counted) -> None:
+    """Write the counts by language into the silo's folder."""
+    plain = {lang: held._asdict() for lang, held in found.languages.items()}
+    write_whole(folder / "text.json", json.dumps(plain, sort_keys=True).encode())
+
+
+def recall(folder: Path) -> dict[str, dict[str, int]]:
+    """Return the counts by language as the doctor last wrote them, empty if it never did."""
+    try:
+        held: dict[str, dict[str, int]] = json.loads((folder / "text.json").read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return held

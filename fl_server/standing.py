@@ -1,0 +1,59 @@
+"""What is known of a hub, its silos and its studies at this moment, as plain data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from fl_client import children
+from fl_server import hub as hubs
+from fl_server import progress, queue, record, roster
+from fl_server.federation import Gateway
+from fl_server.queue import Ticket
+
+
+def of(hub: Path) -> dict[str, Any]:
+    """Return what is known of a hub, its silos and its studies, as plain data."""
+    settings = hubs.read(hub)
+    try:
+        known = Gateway(hub).status()
+    except httpx.HTTPError:
+        known = {}
+    silos = [
+        {"name": name, "state": entry.state, "languages": list(entry.languages)}
+        | known.get(name, {})
+        for name, entry in sorted(roster.read(hub).items())
+    ]
+    studies = [_study_row(hub, ticket) for ticket in queue.tickets(hub)]
+    for row in silos:
+        row["efficiency"] = _efficiency(studies, row["name"])
+    about = {"name": settings.name, "address": settings.address, "pid": children.running(hub)}
+    return {"hub": about, "silos": silos, "studies": studies}
+
+
+def _study_row(hub: Path, ticket: Ticket) -> dict[str, Any]:
+    now = progress.read(queue.folder(hub, ticket.name))
+    rounds = queue.study_of(hub, ticket.name).rounds
+    live = ticket.state == "running"
+    return {
+        "name": ticket.name,
+        "state": ticket.state,
+        "round": now.get("round", 0),
+        "rounds": rounds,
+        "answered": now.get("answered", []) if live else [],
+        "waiting": now.get("waiting", []) if live else [],
+        "error": ticket.error,
+        "folder": str(hub / "runs" / ticket.name),
+    }
+
+
+def _efficiency(studies: list[dict[str, Any]], silo: str) -> dict[str, float]:
+    """Return compute over compute and communication by rank, as of the last round that a silo worked in."""
+    for study in reversed(studies):
+        for line in reversed(record.lines(Path(study["folder"]))):
+            ranks: dict[str, dict[str, float]] = line["silos"].get(silo, {}).get("ranks", {})
+            if ranks:
+                return ranks.get("efficiency", {})
+    return {}
