@@ -14,10 +14,12 @@ from typing import Any, NamedTuple
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from fl_client import evaluate, model, train
+from fl_client import checkpoint, evaluate, model, optimizer, ranks, train
+from fl_client.checkpoint import Keeper
 from fl_client.config import Study, digest
 from fl_client.memory import write_whole
 from fl_client.model import Warm
+from strategies import adapter as algebra
 from strategies.adapter import Adapter
 from tasks.encode import Blocks
 
@@ -43,35 +45,97 @@ def key(study: Study, private_rank: int) -> str:
     return f"{digest(plain)}+{private_rank}"
 
 
-def fit(made: Warm, blocks: Blocks, valid: dict[str, Blocks], study: Study, silo: str) -> Best:
-    """Train one silo alone at each rate and return the best point by validation bits per byte."""
-    best = Best({}, float("inf"), 0.0, 0)
-    for lr in study.alone.lrs():
-        best = min(best, _fit(made, blocks, valid, study, silo, lr), key=lambda point: point.valid)
-    return best
+class Stand(NamedTuple):
+    """Where training alone stands: which rate, from which step, the best of the rates before, the best of this one."""
+
+    rate: int
+    first: int
+    best: Best
+    own: Best
+
+
+NONE = Best({}, float("inf"), 0.0, 0)
+
+
+def fit(
+    made: Warm,
+    blocks: Blocks,
+    valid: dict[str, Blocks],
+    study: Study,
+    silo: str,
+    keeper: Keeper | None = None,
+) -> Best:
+    """Train one silo alone at each rate and return the best point by validation bits per byte.
+
+    With a ``keeper`` it goes on where it stood when its ranks were asked to leave or died; raises ``Left``.
+    """
+    stand = _stood(keeper)
+    for number in range(stand.rate, len(study.alone.lrs())):
+        stand = stand._replace(rate=number)
+        own = _fit(made, blocks, valid, study, silo, stand, keeper)
+        best = min(stand.best, own, key=lambda point: point.valid)
+        stand = Stand(number, 0, best, NONE)
+    return stand.best
 
 
 def _fit(
-    made: Warm, blocks: Blocks, valid: dict[str, Blocks], study: Study, silo: str, lr: float
+    made: Warm,
+    blocks: Blocks,
+    valid: dict[str, Blocks],
+    study: Study,
+    silo: str,
+    stand: Stand,
+    keeper: Keeper | None,
 ) -> Best:
     model.write(made, {})
-    used = train.optimizer(made, {})
-    total = study.rounds * study.train.steps
-    best = Best({}, float("inf"), lr, 0)
-    for first in range(0, total, study.train.steps):
-        plan = train.Plan(first, study.train.steps, total, lr, f"{study.seed}:{silo}")
+    used = optimizer.start(made, {})
+    total, steps, lr = (
+        study.rounds * study.train.steps,
+        study.train.steps,
+        study.alone.lrs()[stand.rate],
+    )
+    best = stand.own._replace(lr=lr)
+    for first in range(stand.first, total, steps):
+        plan = train.Plan(first, steps, total, lr, f"{study.seed}:{silo}")
+        held = _keeper(keeper, stand._replace(first=first, own=best))
         try:
-            train.fit(made, blocks, study.train, plan, used)
+            train.fit(made, blocks, study.train, plan, used, keeper=held)
         except FloatingPointError as error:
             LOG.warning("%s alone: %s; this rate is given up", silo, error)
             break
-        scored = evaluate.bits_per_byte(evaluate.bits(made, valid))
+        scored = ranks.told(
+            lambda: evaluate.bits_per_byte(evaluate.bits(made, valid)), everyone=made.sharded
+        )
         if scored < best.valid:
-            best = Best(model.read(made), scored, lr, first + study.train.steps)
-        elif first + study.train.steps - best.step >= PATIENCE * study.train.steps:
+            best = Best(model.read(made), scored, lr, first + steps)
+        elif first + steps - best.step >= PATIENCE * steps:
             break
-    _skip(total - (first + study.train.steps))
+    _skip(total - (first + steps))
     return best
+
+
+def _keeper(keeper: Keeper | None, stand: Stand) -> Keeper | None:
+    """Return the keeper of one stretch of steps: its checkpoint carries where the whole run stands."""
+    if keeper is None:
+        return None
+    carried: Adapter = {}
+    note: dict[str, Any] = {"rate": stand.rate, "first": stand.first}
+    for what, point in (("best", stand.best), ("own", stand.own)):
+        carried |= {f"{what}/{name}": x for name, x in point.adapter.items()}
+        note[what] = point[1:]
+    key = f"{keeper.key}:{stand.rate}:{stand.first}"
+    return keeper._replace(key=key, carried=carried, note=note)
+
+
+def _stood(keeper: Keeper | None) -> Stand:
+    held = checkpoint.recall(keeper._replace(key=f"{keeper.key}:"), whole=False) if keeper else None
+    if held is None:
+        return Stand(0, 0, NONE, NONE)
+    points = {
+        what: Best(algebra.under(f"{what}/", held.carried), *held.note[what])
+        for what in ("best", "own")
+    }
+    return Stand(held.note["rate"], held.note["first"], **points)
 
 
 def _skip(steps: int) -> None:

@@ -64,7 +64,8 @@ def alone(message: Message, context: Context) -> Message:
 def train(message: Message, context: Context) -> Message:
     """Train one round and send the encoded update. What must be remembered is on disk before the reply leaves."""
     result = workers.run("fit", job(message, context))
-    return messages.answer(message, result.metrics, result.facts, result.arrays)
+    facts = {name: result.facts[name] for name in ("silo", "round")}
+    return messages.answer(message, result.metrics, facts, result.arrays)
 
 
 @app.evaluate()

@@ -68,7 +68,7 @@ def supervise(
     on_event: Callable[[str], None] = say,
     pace: Pace = PACE,
 ) -> None:
-    """Run programs until SIGTERM or SIGINT, then stop them, the last first.
+    """Run programs until SIGTERM, SIGINT or SIGHUP, then stop them, the last first.
 
     Their output goes to ``logs/NAME.log``. Raises ``ConfigError`` where the folder is supervised already.
     """
@@ -103,7 +103,9 @@ def _look_after(kept: Kept, on_event: Callable[[str], None], pace: Pace) -> bool
     if code is not None:
         lived = now - kept.began
         kept.delay_s = pace.first_s if lived >= pace.healthy_s else kept.delay_s
-        on_event(f"{name} {ended(code)}; it starts again in {kept.delay_s:g} s; see {kept.log}")
+        on_event(
+            f"{name} {processes.ended(code)}; it starts again in {kept.delay_s:g} s; see {kept.log}"
+        )
         _end(kept, 0)
         _put_off(kept, pace)
         return True
@@ -139,15 +141,6 @@ def _start(kept: Kept, on_event: Callable[[str], None], pace: Pace) -> None:
     on_event(f"{kept.child.name} runs (pid {kept.process.pid})")
 
 
-def ended(code: int) -> str:
-    """Return in words how a process ended, from its ``returncode``."""
-    if code >= 0:
-        return f"ended with exit code {code}"
-    with suppress(ValueError):
-        return f"was ended by {signal.Signals(-code).name}"
-    return f"was ended by signal {-code}"
-
-
 def _end(kept: Kept, seconds: float) -> None:
     if kept.process is not None:
         processes.end_group(kept.process, seconds)
@@ -167,7 +160,10 @@ def _asked_to_stop() -> Iterator[list[int]]:
     def note(number: int, frame: Any) -> None:
         asked.append(number)
 
-    before = {each: signal.signal(each, note) for each in (signal.SIGTERM, signal.SIGINT)}
+    ends = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # under nohup
+        ends.remove(signal.SIGHUP)
+    before = {each: signal.signal(each, note) for each in ends}
     try:
         yield asked
     finally:

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from fl_client.config import ConfigError
+from fl_client import doctor, enrol, plain, start
 
 app = typer.Typer(
     help="Take part in a federation as a silo.",
@@ -17,6 +17,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+for part in (enrol, doctor, start):
+    app.add_typer(part.app)
 
 
 @app.callback()
@@ -30,20 +34,15 @@ def text(
     as_json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")] = False,
 ) -> None:
     """Count what a folder of text holds, by language: rows, characters, bytes. Nothing leaves this machine."""
-    from fl_client import corpus
-
     counts: dict[str, dict[str, int]] = {}
-    try:
+    with plain.errors():
+        from fl_client import corpus
+
         for row in corpus.read(data):
             held = counts.setdefault(row["lang"], {"rows": 0, "characters": 0, "bytes": 0})
             held["rows"] += 1
             held["characters"] += len(row["text"])
             held["bytes"] += len(row["text"].encode())
-    except (ConfigError, ImportError) as error:
-        if isinstance(error, ImportError):
-            error = ConfigError(f"reading text needs {error.name}: pip install 'bhasha-fl[silo]'")
-        Console(stderr=True).print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(2) from None
     if as_json:
         print(json.dumps(counts))  # noqa: T201
         return

@@ -79,8 +79,9 @@ class Alone(Section):
 
 
 class Evaluate(Section):
-    """How much held-out text is read: at most so many characters for each silo, language and split."""
+    """How much held-out text is read (characters for each silo, language and split), and every how many rounds."""
 
+    every: int = Field(1, ge=1)
     characters: int = Field(3000, ge=100)
     answers: int = Field(16, ge=1)
 

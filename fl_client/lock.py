@@ -32,6 +32,12 @@ def only_one(folder: Path) -> Iterator[None]:
         lock.truncate(0)
 
 
+def check(folder: Path) -> None:
+    """Raise ``ConfigError`` where another process holds a folder."""
+    with only_one(folder):
+        pass
+
+
 def holder(folder: Path) -> int:
     """Return the pid of the process that holds a folder, 0 where none does."""
     if not (folder / FILE).exists():

@@ -20,11 +20,19 @@ CODES = REFUSALS | {
     "text_missing": "the silo has no text for this task",
     "basis_differs": "the silo makes another seeded adapter than the study's",
     "not_finite": "training diverged: the update holds NaN or infinity",
-    "out_of_memory": "the silo ran out of memory; lower train.batch_size or train.length",
+    "out_of_memory": "the silo ran out of memory; lower train.micro_batch or train.length, or set "
+    "train.checkpointing=true or model.quantization='nf4'",
     "malformed": "the message could not be read",
     "internal": "the silo failed; its own log says why",
 }
-EFFORT = ("efficiency", "tokens_per_s", "gpu_use", "gpu_memory_bytes")
+EFFORT = (
+    "efficiency",
+    "tokens_s",
+    "compute_s",
+    "communication_s",
+    "gpu_memory_bytes",
+    "gpu_utilisation",
+)
 BLOB = "safetensors"
 Content = RecordDict  # what a message holds
 

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from peft import LoraConfig, get_peft_model
 
-from fl_client import bases
+from fl_client import bases, ranks, spec
 from fl_client.config import ConfigError, Model
+from fl_client.parallel.fsdp import shard
 from strategies import adapter as algebra
 from strategies.adapter import Adapter
 
@@ -33,6 +34,7 @@ class Warm(NamedTuple):
     start: Adapter
     peft_config: dict[str, Any]
     end: int
+    sharded: bool = False  # no rank holds the whole base: all of them run every forward together
 
     @property
     def device(self) -> torch.device:
@@ -44,23 +46,37 @@ class Warm(NamedTuple):
         return list(self.tokenizer(texts, add_special_tokens=False)["input_ids"]) if texts else []
 
 
-def warm(options: Model, private_rank: int, scripts: str, seed: int) -> Warm:
-    """Return the model ready for training, from a cache where it was loaded before; its adapter is at its start."""
-    return _warm(options, private_rank, scripts, seed)
+def warm(
+    options: Model, private_rank: int, scripts: str, seed: int, parallel: str = "ddp()"
+) -> Warm:
+    """Return the model ready for training, from a cache where it was loaded before; its adapter is at its start.
+
+    Where ``parallel`` shards the base over several ranks, all of them call this together. Raises ``ConfigError``.
+    """
+    sharded = ranks.world() > 1 and bool(spec.build(parallel, "parallel").sharded)
+    if sharded and options.quantization != "none":
+        raise ConfigError(
+            f"train.parallel={parallel!r} cannot shard a base of model.quantization="
+            f"{options.quantization!r}; choose 'ddp()', or quantization 'none'"
+        )
+    return (_sharded if sharded else _whole)(options, private_rank, scripts, seed)
 
 
 @lru_cache(maxsize=2)
-def _warm(options: Model, private_rank: int, scripts: str, seed: int) -> Warm:
-    base, tokenizer = bases.model(options.base), bases.tokenizer(options.base)
-    rows = token_rows(tokenizer, scripts) if options.rows == "scripts" else []
-    rank = options.rank + private_rank
-    config = LoraConfig(
-        r=rank,
-        lora_alpha=options.alpha * rank / options.rank,
-        target_modules=_targets(options.targets),
-        trainable_token_indices=rows or None,
-        task_type="CAUSAL_LM",
-    )
+def _whole(options: Model, private_rank: int, scripts: str, seed: int) -> Warm:
+    return _make(options, private_rank, scripts, seed, sharded=False)
+
+
+@lru_cache(maxsize=1)  # one of its own: all ranks must forget and load a sharded base together
+def _sharded(options: Model, private_rank: int, scripts: str, seed: int) -> Warm:
+    return _make(options, private_rank, scripts, seed, sharded=True)
+
+
+def _make(options: Model, private_rank: int, scripts: str, seed: int, sharded: bool) -> Warm:
+    where = torch.device("cpu") if sharded else bases.device()
+    base = bases.model(options.base, options.quantization, where)
+    tokenizer = bases.tokenizer(options.base)
+    config = _config(options, private_rank, tokenizer, scripts)
     try:
         model = get_peft_model(base, config)
     except ValueError as error:
@@ -68,10 +84,24 @@ def _warm(options: Model, private_rank: int, scripts: str, seed: int) -> Warm:
             f"model.targets={options.targets!r} does not fit this base: {error}"
         ) from None
     parameters = {_name(n): p for n, p in model.named_parameters() if p.requires_grad}
+    if sharded:
+        shard(model, list(parameters.values()), bases.device())
     tensors = dict(_views(parameters, options.rank, private_rank))
     end = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else 0
-    made = Warm(model, tokenizer, parameters, tensors, {}, _peft_config(config), end)
+    made = Warm(model, tokenizer, parameters, tensors, {}, _peft_config(config), end, sharded)
     return made._replace(start=_start(made, seed))
+
+
+def _config(options: Model, private_rank: int, tokenizer: Any, scripts: str) -> LoraConfig:
+    rows = token_rows(tokenizer, scripts) if options.rows == "scripts" else []
+    rank = options.rank + private_rank
+    return LoraConfig(
+        r=rank,
+        lora_alpha=options.alpha * rank / options.rank,
+        target_modules=_targets(options.targets),
+        trainable_token_indices=rows or None,
+        task_type="CAUSAL_LM",
+    )
 
 
 def _targets(value: str) -> str | list[str]:

@@ -70,7 +70,8 @@ kinds = ["query", "query.initial", "train.alone", "train", "evaluate"]
 # The numbers that may leave, by name; * stands for any text. Beside them only tensors and the facts below leave.
 metrics = [
     "loss", "valid", "lr", "step", "valid/*", "base/*", "alone/*", "together/*",
-    "efficiency/*", "tokens_per_s/*", "gpu_use/*", "gpu_memory_bytes/*",
+    "efficiency/*", "tokens_s/*", "compute_s/*", "communication_s/*", "gpu_memory_bytes/*",
+    "gpu_utilisation/*",
 ]
 # The facts that may leave, by name: the silo's name, counts by language, hashes, the shape of the adapter.
 facts = ["silo", "round", "languages", "base", "peft", "served", "alone_lr"]

@@ -77,6 +77,15 @@ def _alive(group: int) -> bool:
     return True
 
 
+def ended(code: int) -> str:
+    """Return in words how a process ended, from its ``returncode``."""
+    if code >= 0:
+        return f"ended with exit code {code}"
+    with suppress(ValueError):
+        return f"was ended by {signal.Signals(-code).name}"
+    return f"was ended by signal {-code}"
+
+
 def end_strays(own: set[int]) -> None:
     """Kill every child of this process that is not among its own: adopted ones that left their parent's group."""
     until = time.monotonic() + KILLED_S

@@ -89,13 +89,20 @@ def open_(envelope: bytes, public_pem: bytes) -> Signed:
         raise ConfigError("the study is not signed by this federation's hub") from None
     try:
         said = _table(text, {"study", "federation", "bundle", "silos", "made"})
-        study = from_flat(dict(said["study"]))
+        study = from_flat(_whole(dict(said["study"])))
         silos = tuple(str(name) for name in said["silos"])
         return Signed(study, str(said["federation"]), str(said["bundle"]), silos, str(said["made"]))
     except (ValueError, TypeError) as error:
         raise ConfigError(
             f"the signed study cannot be used here: {error}; hub and silo need the same version"
         ) from None
+
+
+def _whole(pairs: dict[str, Any]) -> dict[str, Any]:
+    missing = sorted(set(flat(Study())) - set(pairs))
+    if missing:  # a default of ours is not what the hub means
+        raise ValueError(f"it says nothing of {missing[0]}")
+    return pairs
 
 
 def _public(pem: bytes) -> Ed25519PublicKey:

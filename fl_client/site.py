@@ -29,6 +29,7 @@ class Own(NamedTuple):
     site: Site
     home: Path
     study: Study
+    checkpoint_s: float = 0.0  # between step checkpoints; a simulated silo keeps none
 
 
 def own(study: Study, place: Place) -> Own:
@@ -45,7 +46,8 @@ def own(study: Study, place: Place) -> Own:
     site = _local(
         settings.name, settings.data, settings.lang, study.task, study.evaluate.characters
     )
-    return Own(site, folder / "studies" / f"{study.name}-{digest(study)[:12]}", here)
+    home = folder / "studies" / f"{study.name}-{digest(study)[:12]}"
+    return Own(site, home, here, settings.checkpoint_s)
 
 
 @lru_cache(maxsize=2)

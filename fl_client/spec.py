@@ -26,6 +26,7 @@ FOLDERS = {
     "task": ("tasks", "Task"),
     "partition": ("tasks.partitions", "Partition"),
     "schedule": ("strategies.schedules", "Schedule"),
+    "parallel": ("fl_client.parallel", "Parallel"),
 }
 
 

@@ -1,17 +1,26 @@
-"""The training loop of one silo, and nothing else: AdamW on the adapter, a linear decay over the whole study."""
+"""The training loop of one silo, and nothing else: AdamW on the adapter, its rate scheduled over the whole study."""
 
 from __future__ import annotations
 
 import logging
-from typing import Any, NamedTuple
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from fl_client import checkpoint, model, optimizer, ranks, spec, step
+from fl_client.checkpoint import Keeper, Left, Watch
 from fl_client.config import Train
+from fl_client.gauge import Gauge
+from fl_client.hooks import Hooks
 from fl_client.model import Warm
-from strategies.adapter import Adapter
-from strategies.strategy import Local, Memory, gradient_as_is
+from fl_client.optimizer import Optimizer
+from fl_client.parallel.parallel import Parallel, Team
+from fl_client.step import Text
+from strategies import adapter as algebra
 from tasks import encode
 from tasks.encode import Blocks
 
@@ -28,39 +37,39 @@ class Plan(NamedTuple):
     key: str  # fixes the order of the blocks
 
 
-class Optimizer(NamedTuple):
-    """AdamW over the adapter's parameters, by name."""
+class Fit(NamedTuple):
+    """What training gave: the mean loss and that of every step, in nats a token, and how fast each rank was."""
 
-    names: list[str]
-    adamw: torch.optim.AdamW
-
-
-def optimizer(made: Warm, state: Adapter) -> Optimizer:
-    """Return AdamW with the moments of ``state`` (``optimizer/MOMENT/NAME``), or fresh where it is empty."""
-    names = sorted(made.parameters)
-    adamw = torch.optim.AdamW([made.parameters[n] for n in names], weight_decay=0.0, fused=True)
-    if state:
-        moments = {
-            i: {
-                moment: torch.from_numpy(np.array(state[f"optimizer/{moment}/{name}"]))
-                for moment in ("step", "exp_avg", "exp_avg_sq")
-            }
-            for i, name in enumerate(names)
-            if f"optimizer/step/{name}" in state
-        }
-        groups = adamw.state_dict()["param_groups"]
-        adamw.load_state_dict({"state": moments, "param_groups": groups})
-    return Optimizer(names, adamw)
+    loss: float
+    losses: list[float]
+    speed: dict[str, float]  # NAME/RANK, see ``Gauge.numbers``
 
 
-def moments(used: Optimizer) -> Adapter:
-    """Return the optimizer's moments as arrays, named as ``optimizer`` reads them."""
-    state = used.adamw.state_dict()["state"]
-    return {
-        f"optimizer/{moment}/{used.names[i]}": value.detach().cpu().numpy().copy()
-        for i, held in state.items()
-        for moment, value in held.items()
-    }
+class Curve(NamedTuple):
+    """The loss of each step in nats a token: what all ranks have told each other, then this rank's part of the rest."""
+
+    told: list[float]
+    own: list[torch.Tensor]
+
+    def all(self) -> list[float]:
+        """Return the loss of every step; all ranks ask together."""
+        if self.own:
+            self.told.extend(ranks.total(torch.stack(self.own)).tolist())
+            self.own.clear()
+        return self.told
+
+
+class Run(NamedTuple):
+    """What the steps of one ``fit`` work on."""
+
+    made: Warm
+    text: Text
+    options: Train
+    plan: Plan
+    used: Optimizer
+    hooks: Hooks | None
+    team: Team
+    gauge: Gauge
 
 
 def fit(
@@ -70,67 +79,99 @@ def fit(
     plan: Plan,
     used: Optimizer,
     hooks: Hooks | None = None,
-) -> float:
-    """Train the adapter in place; return the mean loss in nats a token. Raises ``FloatingPointError`` on NaN."""
-    ids, labels = (torch.from_numpy(x).to(made.device) for x in (blocks.ids, blocks.labels))
-    half = options.dtype == "bfloat16"
-    parameters = [made.parameters[name] for name in used.names]
-    losses = []
-    for step in range(plan.first, plan.first + plan.steps):
-        at = torch.from_numpy(encode.order(step, options.batch_size, len(ids), plan.key))
-        with torch.autocast(made.device.type, torch.bfloat16, enabled=half):
-            loss = made.model(input_ids=ids[at], labels=labels[at], use_cache=False).loss
-        loss.backward()
-        if hooks is not None:
-            hooks.correct()
-        torch.nn.utils.clip_grad_norm_(parameters, options.clip)
-        for group in used.adamw.param_groups:
-            group["lr"] = rate(plan, step, options.decay)
-        used.adamw.step()
-        if hooks is not None:
-            hooks.hold()
-        used.adamw.zero_grad()
-        losses.append(loss.detach())
-        LOG.debug("step", extra={"event": {"kind": "step"}})
-    mean = float(torch.stack(losses).mean())
+    keeper: Keeper | None = None,
+) -> Fit:
+    """Train the adapter in place, on from the step checkpoint of this work where ``keeper`` finds one.
+
+    Raises:
+        FloatingPointError: the loss became NaN or infinite.
+        Left: the group was asked to leave; a checkpoint was kept.
+    """
+    gauge, tokens = Gauge(made.device), 0
+    text = step.text(blocks, made.device)
+    with _team(made, used, options, gauge) as team:
+        run = Run(made, text, options, plan, used, hooks, team, gauge)
+        curve, watch = _taken_up(run, keeper), Watch(keeper)
+        for done in range(len(curve.told) + 1, plan.steps + 1):
+            due = team.due(done, done == plan.steps)
+            if due:
+                watch.vote()
+            rows = encode.order(plan.first + done - 1, options.batch_size, len(text.ids), plan.key)
+            curve.own.append(_step(run, plan.first + done - 1, rows))
+            tokens += int(text.learned[ranks.share(rows)].sum())
+            if due:
+                team.meet()
+                leave, keep = watch.result()
+                if keep and keeper is not None and done < plan.steps:
+                    _keep(run, keeper, curve)
+                    if leave:
+                        raise Left(f"asked to leave after step {done} of {plan.steps}")
+    mean = float(torch.tensor(curve.all()).mean())
     if not np.isfinite(mean):
         raise FloatingPointError(f"the loss became {mean} at lr {plan.lr}")
-    return mean
+    return Fit(mean, curve.told, gauge.numbers(tokens))
 
 
-def rate(plan: Plan, step: int, decay: float) -> float:
-    """Return the learning rate of a step: linear from ``lr`` down to ``decay * lr`` at the study's end."""
-    return plan.lr * (1 - (1 - decay) * step / max(1, plan.total - 1))
+@contextmanager
+def _team(made: Warm, used: Optimizer, options: Train, gauge: Gauge) -> Iterator[Team]:
+    way: Parallel = spec.build(options.parallel, "parallel")
+    team = way.join(made, used, options, gauge)
+    made.model.train()
+    if options.checkpointing:
+        step.recompute(made, on=True)
+    try:
+        yield team
+    finally:
+        if options.checkpointing:
+            step.recompute(made, on=False)
+        used.adamw.zero_grad()  # also what a step that failed has left
+        team.close()
 
 
-class Hooks:
-    """A strategy's silo half, applied around each step: its correction of gradients, and its frozen tensors."""
+def _step(run: Run, number: int, rows: step.Rows) -> torch.Tensor:
+    """Take one step of the study; return this rank's part of its loss."""
+    step.seed(run.plan.key, number)
+    loss = step.backward(run.team, run.text, rows, run.options)
+    if run.hooks is not None:
+        run.hooks.correct()
+    torch.nn.utils.clip_grad_norm_(run.used.parameters, run.options.clip)
+    for group in run.used.adamw.param_groups:
+        group["lr"] = rate(run.plan, number, run.options)
+    run.used.adamw.step()
+    if run.hooks is not None:
+        run.hooks.hold()
+    run.used.adamw.zero_grad()
+    run.gauge.sample()
+    LOG.debug("step", extra={"event": {"kind": "step"}})
+    return loss
 
-    def __init__(self, made: Warm, local: Local, round_number: int, memory: Memory) -> None:
-        self._local, self._memory = local, memory
-        self._corrected: list[tuple[str, torch.nn.Parameter, Any, torch.Tensor]] = []
-        self._frozen: list[tuple[torch.nn.Parameter, Any, torch.Tensor]] = []
-        for name, (parameter, where) in made.tensors.items():
-            weight = made.parameters[parameter]
-            anchor = weight.detach()[where].clone()
-            if not local.trainable(name, round_number):
-                self._frozen.append((weight, where, anchor))
-            elif local.step is not gradient_as_is:
-                self._corrected.append((name, weight, where, anchor))
 
-    def correct(self) -> None:
-        """Take frozen tensors out of the gradient, and let the strategy correct the others'."""
-        with torch.no_grad():
-            for weight, where, _ in self._frozen:
-                if weight.grad is not None:
-                    weight.grad[where] = 0
-            for name, weight, where, anchor in self._corrected:
-                if weight.grad is not None:
-                    now, given = weight.detach()[where], weight.grad[where]
-                    weight.grad[where] = self._local.step(name, given, now, anchor, self._memory)
+def rate(plan: Plan, number: int, options: Train) -> float:
+    """Return the learning rate of a step: from ``lr`` in a line or half a cosine to ``decay * lr``, or constant."""
+    if options.schedule == "constant":
+        return plan.lr
+    last = max(1, plan.total - 1)
+    if options.schedule == "cosine":
+        return plan.lr * (1 - (1 - options.decay) * (1 - math.cos(math.pi * number / last)) / 2)
+    return plan.lr * (1 - (1 - options.decay) * number / last)
 
-    def hold(self) -> None:
-        """Put frozen tensors back: moments of rounds in which they were trained may have moved them."""
-        with torch.no_grad():
-            for weight, where, anchor in self._frozen:
-                weight[where] = anchor
+
+def _taken_up(run: Run, keeper: Keeper | None) -> Curve:
+    held = checkpoint.recall(keeper) if keeper is not None else None
+    if held is None:
+        return Curve([], [])
+    model.write(run.made, algebra.under("adapter/", held.arrays))
+    optimizer.take_up(run.used, held.arrays)
+    run.team.load(algebra.under("team/", held.arrays))
+    LOG.info("training goes on after step %d of its %d", len(held.losses), run.plan.steps)
+    return Curve(held.losses, [])
+
+
+def _keep(run: Run, keeper: Keeper, curve: Curve) -> None:
+    with run.gauge.aside():
+        losses = curve.all()
+        if ranks.first():
+            arrays = {f"adapter/{n}": x for n, x in model.read(run.made).items()}
+            arrays |= optimizer.moments(run.used)
+            arrays |= {f"team/{n}": x for n, x in run.team.state().items()}
+            checkpoint.keep(keeper, losses, arrays)

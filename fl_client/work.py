@@ -10,7 +10,23 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from fl_client import alone, bases, evaluate, export, memory, model, score, site, spec, train
+from fl_client import (
+    alone,
+    bases,
+    checkpoint,
+    evaluate,
+    export,
+    hooks,
+    memory,
+    model,
+    optimizer,
+    ranks,
+    score,
+    site,
+    spec,
+    train,
+    update,
+)
 from fl_client.config import ConfigError, Study
 from fl_client.messages import Fault, Order
 from fl_client.model import Warm
@@ -33,6 +49,7 @@ class Work(NamedTuple):
     memory: Memory
     order: Order
     received: Adapter
+    checkpoint_s: float = 0.0
 
 
 def opened(job: Job) -> Work:
@@ -47,7 +64,7 @@ def opened(job: Job) -> Work:
     if own.study.train.threads and not job.place.silo:
         torch.set_num_threads(own.study.train.threads)
     held = memory.recall(own.home, job.order.round)
-    return Work(own.study, own.site, own.home, held, job.order, job.received)
+    return Work(own.study, own.site, own.home, held, job.order, job.received, own.checkpoint_s)
 
 
 def count(work: Work) -> Result:
@@ -84,39 +101,30 @@ def fit(work: Work) -> Result:
         options.lr,
         f"{work.study.seed}:{work.site.name}",
     )
-    used = train.optimizer(made, work.memory if options.keep_optimizer else {})
-    hooks = train.Hooks(made, strategy.local, number, algebra.under("local/", work.memory))
+    used = optimizer.start(made, work.memory if options.keep_optimizer else {})
+    around = hooks.Hooks(made, strategy.local, number, algebra.under("local/", work.memory))
+    keeper = _keeper(work, "round", checkpoint.round_key(work.study, number, work.received))
     try:
-        loss = train.fit(made, blocks, options, plan, used, hooks)
+        fitted = train.fit(made, blocks, options, plan, used, around, keeper)
     except FloatingPointError as error:
         raise Fault("not_finite", str(error)) from error
     trained = model.read(made)
     sent = [n for n in trained if strategy.sent(n, number)]
     kept = {f"private/{n}": trained[n] for n in trained if strategy.scope(n) == "silo"}
-    kept |= train.moments(used) if options.keep_optimizer else {}
+    kept |= optimizer.moments(used) if options.keep_optimizer else {}
     delta = algebra.subtract(algebra.pick(trained, sent), algebra.pick(start, sent))
-    LOG.info("%s round %d: loss %.3f nats a token", work.site.name, number, loss)
-    wire = _encoded(work, strategy, delta, kept)
-    return Result(wire, {"loss": loss}, {"silo": work.site.name, "round": number})
+    LOG.info("%s round %d: loss %.3f nats a token", work.site.name, number, fitted.loss)
+    wire = update.encoded(work, strategy, delta, kept)
+    facts = {"silo": work.site.name, "round": number}
+    if keeper is None:
+        return Result(wire, {"loss": fitted.loss}, facts)
+    return Result(wire, {"loss": fitted.loss} | fitted.speed, facts | {"losses": fitted.losses})
 
 
-def _encoded(work: Work, strategy: Strategy, delta: Adapter, kept: Adapter) -> Adapter:
-    """Return what travels of an update; the silo's memory of this round is durable when it returns."""
-    local = algebra.under("local/", work.memory) or strategy.local.init(delta)
-    delta, local = strategy.local.finish(delta, local)
-    codec = spec.codec(work.study.codec)
-    vector = algebra.flatten(delta)
-    residual = work.memory.get("residual", codec.init(vector.size))
-    if residual.shape not in {vector.shape, (0,)}:
-        LOG.warning("%s: the codec's residual does not fit and starts from zero", work.site.name)
-        residual = codec.init(vector.size)
-    try:
-        wire, residual = codec.encode(vector, residual)
-    except ValueError as error:
-        raise Fault("not_finite", str(error)) from error
-    kept = kept | {f"local/{n}": x for n, x in local.items()} | {"residual": residual}
-    memory.keep(work.home, work.order.round, kept, work.order.best)
-    return wire
+def _keeper(work: Work, name: str, key: str) -> checkpoint.Keeper | None:
+    if not work.checkpoint_s:
+        return None
+    return checkpoint.Keeper(work.home / "steps" / f"{name}.safetensors", key, work.checkpoint_s)
 
 
 def rail(work: Work) -> Result:
@@ -127,10 +135,12 @@ def rail(work: Work) -> Result:
     if not held:
         blocks = encode.pack(work.site.train, made.tokenize, made.end, work.study.train.length)
         valid = evaluate.blocks(made, work.site.valid, work.study.train.length)
-        best = alone.fit(made, blocks, valid, work.study, work.site.name)
+        keeper = _keeper(work, "alone", f"{key}:{work.site.name}")
+        best = alone.fit(made, blocks, valid, work.study, work.site.name, keeper)
         if not best.adapter:
             raise Fault("not_finite", "training alone diverged at every rate of alone.rates")
-        alone.keep(work.home, key, best)
+        if ranks.first():
+            alone.keep(work.home, key, best)
         facts = {"valid": best.valid, "lr": best.lr, "step": best.step}
         LOG.info("%s alone: %.3f bits per byte at lr %g", work.site.name, best.valid, best.lr)
     return Result({}, {name: float(facts[name]) for name in ("valid", "lr", "step")}, {})
@@ -146,13 +156,20 @@ def scores(work: Work) -> Result:
     held, facts = alone.recall(work.home, alone.key(work.study, strategy.private_rank))
     candidates = {"base": {}, "together": together} | ({"alone": held} if facts else {})
     numbers, served = score.choose(made, work.study, work.site, valid, candidates)
-    export.served(work.home / "served", made, work.study, candidates[served])
+    if ranks.first():
+        export.served(work.home / "served", made, work.study, candidates[served])
     return Result({}, numbers, {"served": served, "alone_lr": facts.get("lr")})
 
 
 def _ready(work: Work) -> tuple[Warm, Strategy]:
     strategy: Strategy = spec.build(work.study.strategy, "strategy")
-    made = model.warm(work.study.model, strategy.private_rank, work.order.scripts, work.study.seed)
+    made = model.warm(
+        work.study.model,
+        strategy.private_rank,
+        work.order.scripts,
+        work.study.seed,
+        work.study.train.parallel,
+    )
     return made, strategy
 
 

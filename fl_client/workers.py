@@ -44,9 +44,10 @@ def run(kind: Kind, job: Job) -> Result:
 
 def here(kind: Kind, job: Job) -> Result:
     """Do one piece of work in this process; raises ``Fault`` with a code."""
-    work = importlib.import_module("fl_client.work")
+    work, gauge = (importlib.import_module(f"fl_client.{name}") for name in ("work", "gauge"))
     try:
-        result: Result = work.KINDS[kind](work.opened(job))
+        with gauge.memory():
+            result: Result = work.KINDS[kind](work.opened(job))
     except MemoryError as error:
         raise Fault("out_of_memory") from error
     return result

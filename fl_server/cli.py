@@ -10,8 +10,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from fl_client.config import ConfigError, flat
-from fl_server import config
+from fl_client import plain
+from fl_client.config import flat
+from fl_server import config, control, plan, provision, start
 
 app = typer.Typer(
     help="Coordinate a federation from the hub.",
@@ -19,6 +20,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+for part in (provision, start, control, plan):
+    app.add_typer(part.app)
 
 
 @app.callback()
@@ -35,12 +40,9 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="Print the study as JSON.")] = False,
 ) -> None:
     """Read a study, build its parts and say whether they fit together; needs no Torch and trains nothing."""
-    try:
+    with plain.errors():
         study = config.read(study_file, set_ or [])
         config.build(study)
-    except ConfigError as error:
-        Console(stderr=True).print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(2) from None
     if as_json:
         print(json.dumps(flat(study)))  # noqa: T201
         return

@@ -33,7 +33,12 @@ def build(study: Study) -> tuple[Parts, Schedule]:
         codec=spec.codec(study.codec),
     )
     schedule: Schedule = spec.build(study.schedule, "schedule")
-    for kind, text in (("task", study.task), ("partition", study.simulation.partition)):
+    parts_of_silos = {
+        "task": study.task,
+        "partition": study.simulation.partition,
+        "parallel": study.train.parallel,
+    }
+    for kind, text in parts_of_silos.items():
         spec.build(text, kind)
     study.alone.lrs()
     for refusal in refusals(parts):

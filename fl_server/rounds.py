@@ -171,6 +171,8 @@ def released_from(run: Run, state: State, best: int) -> State:
 
 
 def _evaluated(run: Run, state: State) -> dict[str, dict[str, Any]]:
+    if state.round % run.study.evaluate.every and state.round != run.study.rounds:
+        return {silo.name: {"down": 0} for silo in run.cohort.silos}
     contents = broadcast(run, state)
     notes: dict[str, Any] = {silo.name: {"down": messages.size(c)} for silo, c in contents}
     for silo, reply in silos.ask(run.grid, "evaluate", contents):

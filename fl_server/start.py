@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from fl_client import children, ports
+from fl_client import children, lock, ports
 from fl_client.children import Child
 from fl_client.plain import errors
 from fl_server import hub as hubs
@@ -34,6 +34,7 @@ def start(
     with errors():
         folder = hub.absolute()
         settings = hubs.read(folder)
+        lock.check(folder)
         ports.check(settings.listen, "listen in hub.toml")
         port = settings.superlink_port or ports.free()
         children.supervise(folder, family(folder, port))
@@ -50,8 +51,9 @@ def family(folder: Path, port: int) -> list[Child]:
         str(BIN / "flower-superlink"), "--insecure", "--host", "127.0.0.1", "--port", str(port),
         "--disable-runtime-dependency-installation", "--database", str(folder / "superlink.db"),
     ]  # fmt: skip
-    gateway = [sys.executable, "-m", "fl_server.gateway", str(folder), "--superlink", str(port)]
-    runner = [sys.executable, "-m", "fl_server.runner", str(folder), "--superlink", str(port)]
+    python = [sys.executable, "-P", "-m"]  # nothing beside the hub's folder can shadow a package
+    gateway = [*python, "fl_server.gateway", str(folder), "--superlink", str(port)]
+    runner = [*python, "fl_server.runner", str(folder), "--superlink", str(port)]
     return [
         Child("superlink", superlink, environment, ports.answers(port)),
         Child("gateway", gateway, environment, hubs.socket(folder).exists),

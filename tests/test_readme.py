@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -22,7 +25,8 @@ def blocks(kind: str) -> list[str]:
 
 def commands() -> list[str]:
     lines = [line for block in blocks("sh") for line in block.strip().splitlines()]
-    return [line for line in lines if not line.startswith("make ")]  # .ci/run calls those
+    # .ci/run calls the targets of make; a comment says who types the lines below it
+    return [line for line in lines if not line.startswith(("make ", "#"))]
 
 
 def test_the_study_in_the_readme_is_a_study_that_can_run(tmp_path):
@@ -59,16 +63,51 @@ def test_every_command_of_the_readme_runs_in_order(tmp_path):
     for lang, word in (("as", "অসমীয়া ভাষা"), ("ne", "नेपाली भाषा")):
         lines = [f"{word} {chr(0x985 + n % 40)}{chr(0x905 + n % 50)} {n}" for n in range(400)]
         (text / f"{lang}.txt").write_text("\n".join(lines))
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    for command in commands():
-        ran = subprocess.run(
-            ["bash", "-c", command],
-            cwd=tmp_path,
-            env=os.environ | {"PATH": path},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if command.startswith("pip ") and ran.returncode:
-            pytest.skip(f"no package registry to run {command!r} against")
-        assert ran.returncode == 0, f"{command}\n{ran.stdout[-2000:]}{ran.stderr[-2000:]}"
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    }
+    staying: list[subprocess.Popen[bytes]] = []
+    try:
+        for command in commands():
+            if command.endswith("&"):
+                with (tmp_path / f"{len(staying)}.out").open("wb") as out:
+                    words = command.removesuffix("&").split()
+                    staying.append(
+                        subprocess.Popen(
+                            words, cwd=tmp_path, env=environment, stdout=out, stderr=out
+                        )
+                    )
+                wait_for_the_hub()
+            else:
+                run(command, tmp_path, environment)
+        for each in staying:
+            assert each.wait(60) == 0
+    finally:
+        for each in staying:
+            each.kill()
+            each.wait()
+
+
+def wait_for_the_hub():
+    for _ in range(300):
+        with (
+            contextlib.suppress(OSError),
+            socket.create_connection(("127.0.0.1", 18443), timeout=1),
+        ):
+            return
+        time.sleep(0.2)
+    raise TimeoutError("the hub did not start")
+
+
+def run(command, folder, environment):
+    ran = subprocess.run(
+        ["bash", "-c", command],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if command.startswith("pip ") and ran.returncode:
+        pytest.skip(f"no package registry to run {command!r} against")
+    assert ran.returncode == 0, f"{command}\n{ran.stdout[-2000:]}{ran.stderr[-2000:]}"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from fl_client.config import ConfigError
 
@@ -52,19 +52,61 @@ def _check(folder: Path) -> None:
 
 
 def device() -> torch.device:
-    """Return where models run: the first GPU if Torch sees one, else the CPU."""
+    """Return where models run: this rank's GPU if Torch sees one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def model(base: str) -> Any:
-    """Return the model in float32 on ``device()``, its gradients off; raises ``ConfigError``."""
+def model(base: str, quantization: str = "none", where: torch.device | None = None) -> Any:
+    """Return the model on ``where`` (or ``device()``), its gradients off; raises ``ConfigError``.
+
+    Its weights are float32; those of its linear layers 4-bit NormalFloat where ``quantization`` is "nf4".
+    """
+    place = where or device()
     options: dict[str, Any] = {} if locate(base)[1] else {"use_safetensors": True}
     if (
         not torch.cuda.is_available()
     ):  # for short blocks on a CPU a quarter faster than fused attention
         options["attn_implementation"] = "eager"
+    if quantization == "nf4":
+        return _four_bits(base, place, options)
     loaded = _load(AutoModelForCausalLM, base, dtype=torch.float32, **options)
-    return loaded.requires_grad_(False).to(device())
+    return loaded.requires_grad_(False).to(place)
+
+
+def _four_bits(base: str, place: torch.device, options: dict[str, Any]) -> Any:
+    """Return a base with 4-bit layers, as in QLoRA (Dettmers et al. 2023, arXiv 2305.14314); needs bitsandbytes."""
+    if locate(base)[1]:
+        raise ConfigError(
+            f"model.quantization='nf4' needs safetensors weights and {base!r} is a GGUF file; "
+            "give the folder of the original model or choose 'none'"
+        )
+    on_gpu = place.type == "cuda"
+    try:
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.bfloat16 if on_gpu else torch.float32,
+        )
+        options["device_map"] = {"": torch.cuda.current_device() if on_gpu else "cpu"}
+        loaded = _load(AutoModelForCausalLM, base, dtype=torch.float32, **options)
+    except torch.OutOfMemoryError:
+        raise
+    except (ImportError, RuntimeError) as error:
+        first = str(error).strip().partition("\n")[0]
+        raise ConfigError(
+            f"model.quantization='nf4' does not work on this machine: {first}; choose 'none'"
+        ) from error
+    layers = [module for module in loaded.modules() if type(module).__name__ == "Linear4bit"]
+    if not layers:
+        raise ConfigError(
+            f"model.quantization='nf4' finds no linear layer in {base!r}; choose 'none'"
+        )
+    for (
+        layer
+    ) in layers:  # else evaluating on some CPUs packs weights into a form without a gradient
+        layer.support_avx512bf16_for_cpu = False
+    return loaded.requires_grad_(False)
 
 
 @lru_cache(maxsize=4)

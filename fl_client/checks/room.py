@@ -76,7 +76,7 @@ def spoken(need: Need, what: Sized, where: Room) -> str:
     return (
         f"about {size(need.total)}{times} (base {size(need.base)}, rank {options.model.rank}, "
         f"{options.train.batch_size} x {options.train.length} tokens a step) of {size(where.bytes)}"
-        f"{' a GPU' if where.gpu else ' free'}"
+        f"{' a GPU' if where.gpu else ' here'}"
     )
 
 

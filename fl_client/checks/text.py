@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 from fl_client import corpus, spec
 from fl_client.checks.check import Check, size
-from fl_client.config import Study
-from fl_client.memory import write_whole
 from fl_client.silo import Settings
+from fl_client.volume import Volume
 
 SPLITS = ("train", "valid", "test")
 EVERY = 5000  # rows between two words about progress
-
-
-class Volume(NamedTuple):
-    """How much text of a language there is."""
-
-    rows: int = 0
-    bytes: int = 0
 
 
 class Counted(NamedTuple):
@@ -68,18 +58,3 @@ def text(own: Settings, found: Counted, promised: tuple[str, ...]) -> Check:
             "text", False, what, "add text: of every ten texts about one is held out for each"
         )
     return Check("text", True, spoken)
-
-
-def keep(folder: Path, found: Counted) -> None:
-    """Write the counts by language into the silo's folder."""
-    plain = {lang: held._asdict() for lang, held in found.languages.items()}
-    write_whole(folder / "text.json", json.dumps(plain, sort_keys=True).encode())
-
-
-def recall(folder: Path) -> dict[str, dict[str, int]]:
-    """Return the counts by language as the doctor last wrote them, empty if it never did."""
-    try:
-        held: dict[str, dict[str, int]] = json.loads((folder / "text.json").read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return held

@@ -37,6 +37,7 @@ async def _deliver(gate: Gate, session: Session) -> int:
         LOG.error("the spool cannot be brought to disk: %s", error.strerror)
     if status == DONE:
         spool.finish(gate.spool, session)
+        gate.answered.append((gate.ready.count + 1, session.reply.answers))
         gate.ready.ring()
         size = sum(session.held.values())
         LOG.info("%s: a reply of run %d, %d bytes", session.silo, session.reply.run, size)

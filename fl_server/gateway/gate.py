@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,8 @@ from fl_server.gateway.seen import Seen
 from fl_server.gateway.spool import Spool
 from fl_server.hub import Hub
 
+ANSWERED = 4096
+
 
 class Gate(NamedTuple):
     """A running gateway."""
@@ -31,6 +34,9 @@ class Gate(NamedTuple):
     kicks: Bell  # rings when there are messages to fetch
     ready: Bell  # rings when a reply, or a refusal, is there
     deliveries: dict[str, asyncio.Task[int]]
+    answered: deque[
+        tuple[int, str]
+    ]  # the messages of which a reply was delivered, by the ring that said so
 
 
 class Call(NamedTuple):
@@ -47,12 +53,12 @@ class Call(NamedTuple):
 
 
 class Route(NamedTuple):
-    """Who answers a path, the bytes its body may have, whether a stranger may call, whether the disk needs room."""
+    """Who answers a path, the bytes its body may have, whether a stranger may call, what says if there is room."""
 
     answer: Callable[[Gate, Call], Awaitable[Answer]]
     cap: int = 0
     stranger: bool = False
-    spools: bool = False
+    room: Callable[[Spool, str, int], bool] | None = None
 
 
 @contextlib.asynccontextmanager
@@ -68,6 +74,8 @@ async def open_(folder: Path, superlink: int) -> AsyncIterator[Gate]:
     kept, known = pulls.load(folder / "spool"), seen.load(folder / "seen")
     way = relay.open_(folder / "keys", port)
     try:
-        yield Gate(folder, settings, way, known, held, kept, Bell(), Bell(), {})
+        yield Gate(
+            folder, settings, way, known, held, kept, Bell(), Bell(), {}, deque(maxlen=ANSWERED)
+        )
     finally:
         await relay.close(way)

@@ -31,7 +31,8 @@ async def open_(gate: Gate, socket: Path) -> AsyncIterator[None]:
     async def ready(request: web.Request) -> web.Response:
         since = request.query.get("since", "0")
         heard = int(since) if since.isdecimal() else 0
-        return web.json_response({"count": await gate.ready.wait(heard, READY_S)})
+        count = await gate.ready.wait(heard, READY_S)
+        return web.json_response({"count": count, "answered": answered(gate, heard)})
 
     async def kick(request: web.Request) -> web.Response:
         gate.kicks.ring()
@@ -61,11 +62,21 @@ async def open_(gate: Gate, socket: Path) -> AsyncIterator[None]:
     await runner.setup()
     socket.unlink(missing_ok=True)
     await web.UnixSite(runner, str(socket)).start()
+    socket.chmod(0o600)
     try:
         yield
     finally:
         socket.unlink(missing_ok=True)
         await runner.cleanup()
+
+
+def answered(gate: Gate, since: int) -> list[str]:
+    """Return the messages of which a reply was delivered after so many rings.
+
+    Who asks Flower for these alone never meets a reply that is half there, for which Flower waits a second. A count
+    below the one heard before means that the gateway was restarted: then all may have been answered.
+    """
+    return [message for ring, message in gate.answered if ring > since]
 
 
 def status(gate: Gate) -> dict[str, dict[str, Any]]:

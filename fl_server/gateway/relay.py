@@ -59,7 +59,8 @@ class Relay(NamedTuple):
 def open_(keys: Path, port: int) -> Relay:
     """Return the way to the SuperLink on a port of this machine."""
     client = aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0),
+        # Connections go before the SuperLink lets go of them, after 5 s: a call on one that just went would be lost.
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=3),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=60),
         auto_decompress=False,
     )

@@ -26,9 +26,10 @@ from fl_server.gateway.relay import Answer
 LOG = logging.getLogger("bhasha_fl.gateway")
 HTTP = logging.getLogger("bhasha_fl.gateway.http")
 HTTP.setLevel(logging.CRITICAL)  # a stranger who does not speak HTTP must not fill the log
-SPOOLED = (fleet.PUSH_MESSAGES, fleet.PUSH_OBJECT)
+# An announcement needs no quota: the next reply must get in to take the place of an unfinished one.
+ROOM = {fleet.PUSH_MESSAGES: spool.fits, fleet.PUSH_OBJECT: spool.room}
 ROUTES = desk.ROUTES | {
-    ("POST", path): Route(calls.answer, rule.cap, spools=path in SPOOLED)
+    ("POST", path): Route(calls.answer, rule.cap, room=ROOM.get(path))
     for path, rule in fleet.PATHS.items()
 }
 TICK_S, SWEEP_S = 1.0, 30.0
@@ -44,7 +45,7 @@ async def handle(gate: Gate, door: Door, request: web.BaseRequest) -> web.Respon
         silo, admitted = _whose(gate, request, route)
         link = limits.enter(door, request, silo)
         expected = limits.length(request, route.cap)
-        if route.spools and not spool.room(gate.spool, silo, expected):
+        if route.room and not route.room(gate.spool, silo, expected):
             LOG.error("%s: no room for %d bytes more", silo, expected)
             raise Refused(507)
         body = await limits.body(request, expected)

@@ -51,10 +51,14 @@ def used(spool: Spool, silo: str) -> int:
 
 
 def room(spool: Spool, silo: str, size: int) -> bool:
-    """Return whether so many bytes more fit in the silo's quota and leave enough of the disk free."""
+    """Return whether so many bytes more fit in the silo's quota, and on the disk."""
+    return used(spool, silo) + size <= spool.quota and fits(spool, silo, size)
+
+
+def fits(spool: Spool, silo: str, size: int) -> bool:
+    """Return whether so many bytes more leave enough of the disk free."""
     disk = os.statvfs(spool.folder)
-    free = disk.f_bavail * disk.f_frsize
-    return used(spool, silo) + size <= spool.quota and free - size >= SPARE
+    return disk.f_bavail * disk.f_frsize - size >= SPARE
 
 
 def announce(spool: Spool, silo: str, reply: fleet.Reply, body: bytes) -> Session | None:

@@ -40,7 +40,9 @@ class Watch(logging.Handler):
 
 def _headline(line: dict[str, Any]) -> str:
     scores = [s for note in line["silos"].values() for s in note.get("valid", {}).values()]
-    mean = sum(s["bits"] for s in scores) / max(1.0, sum(s["bytes"] for s in scores))
+    if not scores:
+        return f"round {line['round']}"
+    mean = sum(s["bits"] for s in scores) / sum(s["bytes"] for s in scores)
     return f"round {line['round']}: {mean:.3f} bits per byte"
 
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fl_client import alone, evaluate, model, train
+from fl_client import alone, evaluate, model, optimizer, train
 from fl_client.alone import Best
 from fl_client.config import Study, from_flat
-from fl_client.work import choose
+from fl_client.score import best as choose
 
 quick = settings(deadline=None, derandomize=True, max_examples=100, database=None)
 
@@ -54,7 +54,7 @@ def scripted(monkeypatch):
 def trained(made, blocks, of: Study, lr: float, steps: int):
     """Return the adapter after so many steps alone, trained here by hand in one go."""
     model.write(made, {})
-    used = train.optimizer(made, {})
+    used = optimizer.start(made, {})
     total = of.rounds * of.train.steps
     plan = train.Plan(0, steps, total, lr, f"{of.seed}:silo")
     train.fit(made, blocks, of.train, plan, used)

@@ -197,7 +197,7 @@ def test_a_stop_ends_the_last_first_and_leaves_no_process(house):
     assert not children.stop(house.folder)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_to_the_supervisor_ends_all(house, number):
     house.start(("one", STAYS, ""), ("two", STAYS, ""))
     until(lambda: house.pids("two"))
@@ -223,7 +223,7 @@ def test_a_stop_leaves_none_of_a_programs_own_children_not_even_in_another_sessi
 
 @LINUX
 def test_what_a_killed_program_left_behind_is_ended_before_it_starts_again(house):
-    house.start(("one", BEARS, ""), ("two", STAYS, ""))
+    house.start(("one", BEARS, ""), ("two", STAYS, ""), pace=[0.2, 60, 60, 0.5])
     left = until(lambda: len(found := house.pids("one", "bore")) == 2 and found)
     (other,) = until(lambda: house.pids("two"))
     os.kill(house.pids("one")[0], signal.SIGKILL)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from bitsandbytes.nn import Linear4bit
 from peft import get_peft_model_state_dict
 
-from fl_client import bases, model
-from fl_client.config import ConfigError, Model
+from fl_client import bases, model, optimizer, train
+from fl_client.config import ConfigError, Model, Train
 from strategies import adapter as algebra
 from strategies.adapter import part
 
@@ -268,3 +269,87 @@ def test_the_hash_of_a_base_is_that_of_its_files_wherever_they_lie(tmp_path):
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
     bases.sha256.cache_clear()
     assert bases.sha256(str(tmp_path)) != bases.sha256("builtin:tiny")
+
+
+@pytest.fixture(scope="module")
+def four_bits():
+    """Return the tiny base with 4-bit layers and an adapter of rank 2."""
+    return model.warm(Model(rank=2, quantization="nf4"), 0, SCRIPTS, 7)
+
+
+def test_a_4_bit_base_holds_its_layers_in_4_bits_and_starts_from_the_same_adapter(four_bits, made):
+    base = four_bits.model.get_base_model()
+    layers = [m for m in base.modules() if isinstance(m, Linear4bit)]
+    assert len(layers) == 4 * 7
+    assert all(layer.weight.dtype == torch.uint8 for layer in layers)
+    assert all(layer.weight.quant_state.quant_type == "nf4" for layer in layers)
+    assert algebra.sha256(four_bits.start) == algebra.sha256(made.start)
+
+
+def test_a_4_bit_base_is_nearly_the_base(four_bits, base_logits):
+    model.write(four_bits, {})
+    found = logits(four_bits.model)
+    assert 0 < np.abs(found - base_logits).mean() < 0.2 * np.abs(base_logits).mean()
+
+
+def test_an_adapter_learns_over_4_bit_layers_which_stay_as_they_are(four_bits, blocks):
+    options = Train(batch_size=4, length=32, dtype="float32")
+    frozen = {
+        n: p.detach().clone() for n, p in four_bits.model.named_parameters() if not p.requires_grad
+    }
+    model.write(four_bits, {})
+    logits(four_bits.model)  # evaluating comes before training too
+    plan = train.Plan(0, 4, 20, 0.01, "k")
+    fitted = train.fit(four_bits, blocks, options, plan, optimizer.start(four_bits, {}))
+    assert fitted.losses[-1] < fitted.losses[0] - 0.2
+    trained = model.read(four_bits)
+    assert all(np.any(trained[n] != x) for n, x in four_bits.start.items())
+    now = dict(four_bits.model.named_parameters())
+    assert all(torch.equal(now[n], p) for n, p in frozen.items())
+
+
+def refused(base: str = "builtin:tiny") -> str:
+    with pytest.raises(ConfigError) as caught:
+        bases.model(base, "nf4")
+    said = str(caught.value)
+    assert "\n" not in said
+    assert said.startswith("model.quantization='nf4' ")
+    assert said.endswith("choose 'none'")
+    return said
+
+
+def test_4_bits_of_a_gguf_file_are_refused(tmp_path):
+    path = tmp_path / "model.gguf"
+    path.write_bytes(b"GGUF")
+    assert "GGUF" in refused(str(path))
+
+
+@pytest.mark.parametrize(
+    "error", [ImportError("no module named bitsandbytes"), RuntimeError("no such device\nmore")]
+)
+def test_a_machine_that_cannot_hold_4_bits_is_told_in_one_sentence(error, monkeypatch):
+    def fails(**_):
+        raise error
+
+    monkeypatch.setattr(bases, "BitsAndBytesConfig", fails)
+    assert str(error).partition("\n")[0] in refused()
+
+
+def test_a_base_without_a_linear_layer_is_not_called_a_4_bit_one(monkeypatch):
+    monkeypatch.setattr(bases, "_load", lambda *_, **__: torch.nn.Embedding(2, 2))
+    assert "no linear layer" in refused()
+
+
+def test_memory_that_runs_out_over_4_bits_is_no_fault_of_the_settings(monkeypatch):
+    def fails(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(bases, "_load", fails)
+    with pytest.raises(torch.OutOfMemoryError):
+        bases.model("builtin:tiny", "nf4")
+
+
+def test_a_4_bit_base_is_not_sharded(monkeypatch):
+    monkeypatch.setattr(model.ranks, "world", lambda: 2)
+    with pytest.raises(ConfigError, match="choose 'ddp\\(\\)', or quantization 'none'"):
+        model.warm(Model(rank=2, quantization="nf4"), 0, "", 7, "fsdp()")

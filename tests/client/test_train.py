@@ -8,8 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fl_client import model, train
-from fl_client.config import Train
+from fl_client import gauge, model, optimizer, step, train
+from fl_client.config import ConfigError, Train
+from fl_client.hooks import Hooks
 from fl_client.train import Plan
 from strategies.adapter import norm, part, pick, subtract
 from strategies.fedavg import fedavg
@@ -17,6 +18,7 @@ from strategies.fedprox import fedprox
 from strategies.ffa import ffa
 from strategies.strategy import Local
 from tasks import encode
+from tasks.task import Example
 
 quick = settings(deadline=None, derandomize=True, max_examples=60, database=None)
 PLAN = Plan(0, 2, 10, 0.01, "7:silo")
@@ -32,13 +34,13 @@ def one_thread():
 
 
 def fit(made, blocks, options, plan=PLAN, state=None, local=None, adapter=None):
-    """Train from the start (or ``adapter``); return the adapter, the moments and the loss."""
+    """Train from the start (or ``adapter``); return the adapter, the moments and the mean loss."""
     if adapter is not None or state is None:
         model.write(made, adapter or {})
-    used = train.optimizer(made, state or {})
-    hooks = train.Hooks(made, local, 1, {}) if local is not None else None
-    loss = train.fit(made, blocks, options, plan, used, hooks)
-    return model.read(made), train.moments(used), loss
+    used = optimizer.start(made, state or {})
+    hooks = Hooks(made, local, 1, {}) if local is not None else None
+    fitted = train.fit(made, blocks, options, plan, used, hooks)
+    return model.read(made), optimizer.moments(used), fitted.loss
 
 
 def equal(left, right) -> bool:
@@ -100,14 +102,14 @@ def test_moments_come_back_as_the_optimizer_gave_them(made, blocks, options):
     _, moments, _ = fit(made, blocks, options)
     assert len(moments) == 3 * len(made.parameters)
     assert all(name.startswith("optimizer/") for name in moments)
-    assert equal(train.moments(train.optimizer(made, moments)), moments)
-    assert train.moments(train.optimizer(made, {})) == {}
+    assert equal(optimizer.moments(optimizer.start(made, moments)), moments)
+    assert optimizer.moments(optimizer.start(made, {})) == {}
 
 
 def test_moments_are_found_among_other_memories(made, blocks, options):
     _, moments, _ = fit(made, blocks, options)
     more = moments | {"residual": np.zeros(3), "private/x": np.zeros(2)}
-    assert equal(train.moments(train.optimizer(made, more)), moments)
+    assert equal(optimizer.moments(optimizer.start(made, more)), moments)
 
 
 def test_two_keys_train_in_two_orders(made, blocks, options):
@@ -133,7 +135,7 @@ def test_frozen_tensors_do_not_move_although_private_slices_do(
 
 def test_gradients_of_frozen_tensors_are_zero_before_they_are_clipped(dual):
     model.write(dual, {})
-    hooks = train.Hooks(dual, ffa(private=3).local, 1, {})
+    hooks = Hooks(dual, ffa(private=3).local, 1, {})
     for parameter in dual.parameters.values():
         parameter.grad = torch.ones_like(parameter)
     hooks.correct()
@@ -148,8 +150,8 @@ def test_frozen_tensors_do_not_move_by_moments_of_earlier_rounds(made, blocks, o
     """A strategy may freeze in one round what it trained in another."""
     odd = Local(trainable=lambda name, number: part(name) != "A" or number > 1)
     half, carried, _ = fit(made, blocks, options)
-    used = train.optimizer(made, carried)
-    train.fit(made, blocks, options, PLAN, used, train.Hooks(made, odd, 1, {}))
+    used = optimizer.start(made, carried)
+    train.fit(made, blocks, options, PLAN, used, Hooks(made, odd, 1, {}))
     moved = model.read(made)
     for name in (n for n in made.tensors if part(n) == "A"):
         assert np.array_equal(moved[name], half[name]), name
@@ -179,7 +181,7 @@ def test_the_pull_is_the_gradient_of_the_distance_to_the_anchor(made, blocks, op
     """One step of plain descent by hand: hooks add ``mu (w - anchor)`` to every gradient."""
     anchor, mu = noisy(made, 1), 3.0
     model.write(made, anchor)
-    hooks = train.Hooks(made, fedprox(mu=mu).local, 1, {})
+    hooks = Hooks(made, fedprox(mu=mu).local, 1, {})
     now = noisy(made, 2)
     model.write(made, now)
     for parameter in made.parameters.values():
@@ -193,32 +195,56 @@ def test_the_pull_is_the_gradient_of_the_distance_to_the_anchor(made, blocks, op
         parameter.grad = None
 
 
+def decaying(decay: float, schedule: str = "linear") -> Train:
+    return Train(decay=decay, schedule=schedule)
+
+
 @quick
 @given(st.floats(1e-6, 1), st.floats(0.01, 1), st.integers(2, 500), st.data())
 def test_the_rate_falls_in_a_line_from_its_first_to_its_last_step(lr, decay, total, data):
-    plan = Plan(0, 1, total, lr, "")
-    assert train.rate(plan, 0, decay) == lr
-    assert np.isclose(train.rate(plan, total - 1, decay), decay * lr, rtol=1e-9)
-    step = data.draw(st.integers(0, total - 2))
-    drop = train.rate(plan, step, decay) - train.rate(plan, step + 1, decay)
+    plan, own = Plan(0, 1, total, lr, ""), decaying(decay)
+    assert train.rate(plan, 0, own) == lr
+    assert np.isclose(train.rate(plan, total - 1, own), decay * lr, rtol=1e-9)
+    number = data.draw(st.integers(0, total - 2))
+    drop = train.rate(plan, number, own) - train.rate(plan, number + 1, own)
     assert np.isclose(drop, lr * (1 - decay) / (total - 1), rtol=1e-6, atol=1e-15)
 
 
-def test_a_study_of_one_step_has_a_rate():
-    assert train.rate(Plan(0, 1, 1, 0.5, ""), 0, 0.1) == 0.5
+@quick
+@given(st.floats(1e-6, 1), st.floats(0.01, 1), st.integers(2, 500), st.data())
+def test_the_rate_falls_in_half_a_cosine_where_the_study_says_so(lr, decay, total, data):
+    plan, own = Plan(0, 1, total, lr, ""), decaying(decay, "cosine")
+    assert train.rate(plan, 0, own) == lr
+    assert np.isclose(train.rate(plan, total - 1, own), decay * lr, rtol=1e-9)
+    number = data.draw(st.integers(0, total - 1))
+    mirrored = train.rate(plan, number, own) + train.rate(plan, total - 1 - number, own)
+    assert np.isclose(mirrored, lr * (1 + decay), rtol=1e-9)
+    turned = lr * decay + lr * (1 - decay) * np.cos(np.pi / 2 * number / (total - 1)) ** 2
+    assert np.isclose(train.rate(plan, number, own), turned, rtol=1e-6)
+
+
+@quick
+@given(st.floats(1e-6, 1), st.integers(1, 500), st.integers(0, 499))
+def test_a_constant_rate_is_the_same_in_every_step(lr, total, number):
+    assert train.rate(Plan(0, 1, total, lr, ""), number, decaying(0.1, "constant")) == lr
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "constant"])
+def test_a_study_of_one_step_has_a_rate(schedule):
+    assert train.rate(Plan(0, 1, 1, 0.5, ""), 0, decaying(0.1, schedule)) == 0.5
 
 
 def test_the_rate_of_the_step_is_the_one_used(made, blocks, options, monkeypatch):
     asked = []
     rate = train.rate
     monkeypatch.setattr(
-        train, "rate", lambda plan, step, decay: (asked.append(step), rate(plan, step, decay))[1]
+        train, "rate", lambda plan, number, own: (asked.append(number), rate(plan, number, own))[1]
     )
-    used = train.optimizer(made, {})
+    used = optimizer.start(made, {})
     model.write(made, {})
     train.fit(made, blocks, options, Plan(4, 3, 10, 0.01, "k"), used)
     assert asked == [4, 5, 6]
-    assert used.adamw.param_groups[0]["lr"] == rate(Plan(4, 3, 10, 0.01, "k"), 6, options.decay)
+    assert used.adamw.param_groups[0]["lr"] == rate(Plan(4, 3, 10, 0.01, "k"), 6, options)
 
 
 def test_a_rate_that_diverges_is_told(made, blocks, options):
@@ -244,3 +270,179 @@ def test_the_gradient_is_clipped_before_the_step(made, blocks):
     squared = pick(moments, [n for n in moments if n.startswith("optimizer/exp_avg_sq/")])
     total = sum(float(np.sum(x, dtype=np.float64)) for x in squared.values()) / 1e-3
     assert np.isclose(np.sqrt(total), 1e-3, rtol=1e-2)
+
+
+def by_the_models_own_loss(made, blocks, options, plan):
+    """The loop as one reads it: the mean loss that a causal model of Transformers returns itself."""
+    model.write(made, {})
+    made.model.train()
+    used, losses = optimizer.start(made, {}), []
+    ids, labels = torch.from_numpy(blocks.ids), torch.from_numpy(blocks.labels)
+    for number in range(plan.first, plan.first + plan.steps):
+        at = torch.from_numpy(encode.order(number, options.batch_size, len(ids), plan.key))
+        with torch.autocast("cpu", torch.bfloat16, enabled=options.dtype == "bfloat16"):
+            loss = made.model(input_ids=ids[at], labels=labels[at], use_cache=False).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(used.parameters, options.clip)
+        used.adamw.param_groups[0]["lr"] = train.rate(plan, number, options)
+        used.adamw.step()
+        used.adamw.zero_grad()
+        losses.append(loss.item())
+    return model.read(made), optimizer.moments(used), losses
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("batch", [1, 3, 8])
+def test_one_rank_gives_the_bits_of_the_models_own_mean_loss(dtype, batch, made, blocks, options):
+    own = options.model_copy(update={"dtype": dtype, "batch_size": batch})
+    adapter, moments, losses = by_the_models_own_loss(made, blocks, own, PLAN)
+    model.write(made, {})
+    used = optimizer.start(made, {})
+    fitted = train.fit(made, blocks, own, PLAN, used)
+    assert fitted.losses == losses
+    assert equal(model.read(made), adapter)
+    assert equal(optimizer.moments(used), moments)
+
+
+@pytest.fixture(scope="module")
+def uneven(made):
+    """Return text of which some blocks teach many tokens, some few and some none."""
+    pairs = [("ক" * 30, "খ"), ("ক", "খগঘঙ" * 8), ("ক" * 60, "খ" * 9), ("ক", "ঙ" * 25)]
+    spoken = [Example(text, "as", prompt=prompt) for prompt, text in pairs]
+    packed = encode.pack(spoken, made.tokenize, made.end, 16)
+    learned = (packed.labels != encode.IGNORED).sum(axis=1)
+    assert learned.min() == 0 < learned.max() == 15
+    return packed
+
+
+@pytest.mark.parametrize("micro", [1, 2, 3, 5, 6, 99])
+def test_a_batch_in_pieces_is_the_batch(micro, made, uneven):
+    whole = Train(batch_size=6, dtype="float32")
+    pieces = whole.model_copy(update={"micro_batch": micro})
+    plan = Plan(0, 4, 10, 0.01, "k")
+    once, twice = (fit(made, uneven, options, plan) for options in (whole, pieces))
+    assert np.isclose(once[2], twice[2], rtol=1e-6)
+    assert all(np.allclose(once[0][n], twice[0][n], atol=1e-4) for n in once[0])
+    assert not micro < 6 or not equal(once[0], twice[0])  # it was not the same sum
+
+
+def test_a_batch_of_which_nothing_is_learned_moves_nothing_and_is_no_failure(made, blocks):
+    silent = blocks._replace(labels=np.full_like(blocks.labels, encode.IGNORED))
+    trained, _, loss = fit(made, silent, Train(batch_size=2, dtype="float32"))
+    assert loss == 0
+    assert equal(trained, made.start)
+
+
+def test_recomputed_activations_give_the_same_bits_and_leave_the_model_as_it_was(
+    made, blocks, options
+):
+    own = options.model_copy(update={"checkpointing": True})
+    base = made.model.get_base_model()
+    kept, again = fit(made, blocks, options), fit(made, blocks, own)
+    assert equal(kept[0], again[0])
+    assert not any(getattr(m, "gradient_checkpointing", False) for m in base.modules())
+    assert not base.get_input_embeddings()._forward_hooks
+
+
+def test_activations_are_recomputed_only_where_the_study_says_so(made, blocks, options):
+    passes = []
+    layer = made.model.get_base_model().model.layers[0].mlp
+    hook = layer.register_forward_pre_hook(lambda *_: passes.append(1))
+    own = options.model_copy(update={"checkpointing": True})
+    fit(made, blocks, options)
+    assert len(passes) == PLAN.steps
+    fit(made, blocks, own)
+    hook.remove()
+    assert len(passes) == 3 * PLAN.steps
+
+
+def test_a_base_that_cannot_recompute_is_refused_in_one_sentence(
+    made, blocks, options, monkeypatch
+):
+    base = made.model.get_base_model()
+    monkeypatch.setattr(type(base), "supports_gradient_checkpointing", False)
+    with pytest.raises(ConfigError, match=r"^train.checkpointing=true does not fit this base: "):
+        fit(made, blocks, options.model_copy(update={"checkpointing": True}))
+
+
+def test_a_base_with_dropout_repeats_itself_step_by_step(made, blocks, options, monkeypatch):
+    whole = fit(made, blocks, options)
+    for layer in made.model.get_base_model().model.layers:
+        monkeypatch.setattr(layer.self_attn, "attention_dropout", 0.5)
+    first, second = (fit(made, blocks, options) for _ in range(2))
+    assert equal(first[0], second[0])
+    assert not equal(first[0], whole[0])
+    half = fit(made, blocks, options, PLAN._replace(steps=1))
+    rest = fit(made, blocks, options, PLAN._replace(first=1, steps=1), half[1], adapter=half[0])
+    assert equal(rest[0], first[0])
+
+
+def test_the_loss_of_every_step_is_told_and_its_mean(made, blocks, options):
+    model.write(made, {})
+    fitted = train.fit(made, blocks, options, PLAN._replace(steps=5), optimizer.start(made, {}))
+    assert len(fitted.losses) == 5
+    assert np.isclose(fitted.loss, np.mean(fitted.losses), rtol=1e-6)
+
+
+def test_one_rank_talks_to_nobody_and_says_how_fast_it_was(made, blocks, options):
+    model.write(made, {})
+    speed = train.fit(made, blocks, options, PLAN, optimizer.start(made, {})).speed
+    assert set(speed) == {"efficiency/0", "tokens_s/0", "compute_s/0", "communication_s/0"}
+    assert speed["efficiency/0"] == 1
+    assert speed["communication_s/0"] == 0
+    rows = np.concatenate([encode.order(n, 2, len(blocks.ids), PLAN.key) for n in (0, 1)])
+    learned = (blocks.labels[rows][:, 1:] != encode.IGNORED).sum()
+    assert np.isclose(speed["tokens_s/0"] * speed["compute_s/0"], learned)
+
+
+def test_what_a_failed_step_left_in_the_gradients_does_not_reach_the_next_training(
+    made, blocks, options, monkeypatch
+):
+    whole = fit(made, blocks, options)
+
+    def fails(*_):
+        raise RuntimeError("a step that fails")
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", fails)
+    with pytest.raises(RuntimeError, match="a step that fails"):
+        fit(made, blocks, options)
+    monkeypatch.undo()
+    assert equal(fit(made, blocks, options)[0], whole[0])
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nMore."),
+        RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"),
+        MemoryError("no more"),
+    ],
+)
+def test_memory_that_ran_out_is_one_error_whoever_ran_out_of_it(error):
+    with pytest.raises(MemoryError) as caught, gauge.memory():
+        raise error
+    assert "\n" not in str(caught.value)
+
+
+def test_another_runtime_error_is_no_lack_of_memory():
+    with pytest.raises(RuntimeError, match="shapes differ"), gauge.memory():
+        raise RuntimeError("shapes differ")
+
+
+ranked = st.integers(1, 9), st.integers(1, 6), st.integers(0, 7)
+
+
+@quick
+@given(*ranked)
+def test_all_ranks_together_take_every_row_once_in_as_many_pieces(rows, world, micro):
+    taken, counts = [], set()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(step.ranks, "world", lambda: world)
+        for rank in range(world):
+            patch.setattr(step.ranks, "rank", lambda rank=rank: rank)
+            own = step.pieces(np.arange(rows), micro)
+            counts.add(len(own))
+            assert all(len(piece) <= (micro or -(-rows // world)) for piece in own)
+            taken += [row for piece in own for row in piece]
+    assert sorted(taken) == list(range(rows))
+    assert len(counts) == 1

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-
 pytestmark = pytest.mark.superlink
 
 
 @pytest.fixture
 def study(small, tmp_path):
-    made = small(
+    return small(
         tmp_path / "local", rounds=3, simulation__silos=2, train__batch_size=4, alone__enabled=True,
         alone__rates="0.005",
     )  # fmt: skip
-    return made
 
 
 @pytest.mark.parametrize(("processes", "tolerance"), [(1, 0.0), (2, 1e-5)])

@@ -43,7 +43,7 @@ class Superlink:
         self.down = False
         self.taken: set[str] = set()  # replies that the ServerApp has pulled
         self.hold: asyncio.Event | None = None
-        self.port = 0
+        self.port = self.arrived = 0
 
     @contextlib.asynccontextmanager
     async def listening(self) -> AsyncIterator[Superlink]:
@@ -72,6 +72,7 @@ class Superlink:
         ids = fleet.node_ids(asked)
         if ids and ids != {self.nodes.get(key)}:
             return web.Response(status=401)
+        self.arrived += 1
         if self.hold is not None:
             await self.hold.wait()
         self.calls.append(name)

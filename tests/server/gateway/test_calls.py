@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 
+import aiohttp
 import pytest
 
 from fl_client import fleet
@@ -120,6 +122,67 @@ def test_a_message_is_handed_out_again_until_it_is_confirmed(house):
     assert pulls == 1
     assert content == b"work"
     assert then.messages_list[0].metadata.message_id != name
+
+
+def test_two_pulls_of_a_silo_at_once_get_the_same_message(house):
+    async def run():
+        async with house() as h:
+            silo = h.silo("one")
+            for text in ("work", "more work"):
+                h.superlink.ask(await silo.activate(), text)
+            h.superlink.hold = asyncio.Event()
+            both = [asyncio.create_task(silo.call(fleet.PULL_MESSAGES)) for _ in range(2)]
+            await asyncio.sleep(0.2)
+            h.superlink.hold.set()
+            found = await asyncio.gather(*both)
+            left = len(h.superlink.waiting[silo.node])
+            return {each.messages_list[0].metadata.message_id for each in found}, left
+
+    found, left = asyncio.run(run())
+    assert (len(found), left) == (1, 1)
+
+
+def test_a_newer_pull_ends_an_older_one(house, monkeypatch):
+    monkeypatch.setattr(calls, "POLL_S", 0.1)
+
+    async def run():
+        async with house(hold_s=30) as h:
+            silo = h.silo("one")
+            await silo.activate()
+            older = asyncio.create_task(silo.call(fleet.PULL_MESSAGES))
+            while "pull_messages" not in h.superlink.calls:
+                await asyncio.sleep(0.01)
+            newer = asyncio.create_task(silo.call(fleet.PULL_MESSAGES))
+            empty = await asyncio.wait_for(older, 10)
+            h.superlink.ask(silo.node, "work")
+            return empty.messages_list, (await asyncio.wait_for(newer, 10)).messages_list
+
+    empty, work = asyncio.run(run())
+    assert not empty
+    assert work
+
+
+def test_a_silo_confirms_nothing_but_what_it_was_given_and_that_for_good(house):
+    async def first():
+        async with house() as h:
+            one, two = h.silo("one"), h.silo("two")
+            own = h.superlink.ask(await one.activate(), "work")
+            other = h.superlink.ask(await two.activate(), "other work")
+            await one.call(fleet.PULL_MESSAGES)
+            await one.call(fleet.CONFIRM, run_id=7, message_object_id=other)
+            assert "confirm_message_received" not in h.superlink.calls
+            assert (await one.call(fleet.PULL_MESSAGES)).messages_list
+            await one.call(fleet.CONFIRM, run_id=7, message_object_id=own)
+            assert h.superlink.calls.count("confirm_message_received") == 1
+            return h.superlink
+
+    async def second(superlink):
+        async with house(superlink) as h:
+            silo = h.silo("one")
+            await silo.activate()
+            return (await silo.call(fleet.PULL_MESSAGES)).messages_list
+
+    assert not asyncio.run(second(asyncio.run(first())))
 
 
 def test_an_unconfirmed_message_outlives_the_gateway(house):
@@ -291,6 +354,32 @@ def test_a_message_that_arrives_for_a_silo_that_hung_up_is_there_for_its_next_pu
 
     name, found = asyncio.run(run())
     assert name == found
+
+
+def test_a_message_on_its_way_when_the_gateway_ends_is_kept(house):
+    async def first():
+        async with house() as h:
+            silo = h.silo("one")
+            h.superlink.ask(await silo.activate(), "work")
+            h.superlink.hold = asyncio.Event()
+            asked = h.superlink.arrived
+            pulling = asyncio.create_task(silo.call(fleet.PULL_MESSAGES))
+            while h.superlink.arrived == asked:
+                await asyncio.sleep(0.01)
+            asyncio.get_running_loop().call_later(2.0, h.superlink.hold.set)
+        with contextlib.suppress(aiohttp.ClientError):
+            await pulling
+        return h.superlink
+
+    async def second(superlink):
+        async with house(superlink) as h:
+            silo = h.silo("one")
+            await silo.activate()
+            return (await silo.call(fleet.PULL_MESSAGES)).messages_list
+
+    superlink = asyncio.run(first())
+    assert not superlink.waiting[1000]  # it was given out
+    assert asyncio.run(second(superlink))
 
 
 def test_the_next_request_of_an_ejected_silo_is_refused_and_so_is_its_held_pull(

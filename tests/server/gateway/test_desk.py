@@ -196,6 +196,29 @@ def test_the_hubs_programs_wait_for_news_and_ring_for_work(house, monkeypatch):
     assert asyncio.run(run()) == (0, 1, 1)
 
 
+def test_the_hubs_programs_are_told_which_messages_were_answered_since(house, reply):
+    async def run():
+        async with house() as h, inside(h) as client:
+            silo = h.silo("one")
+            await silo.activate()
+            found = []
+            for name in ("a", "b"):
+                r = reply(name, b"x")
+                session = (await silo.announce(r)).session_id
+                for content in r.objects.values():
+                    await silo.bring(session, content)
+                async with client.get("/ready?since=0") as back:
+                    found.append(await back.json())
+            async with client.get("/ready?since=1") as back:
+                return [*found, await back.json()]
+
+    assert asyncio.run(run()) == [
+        {"count": 1, "answered": ["a"]},
+        {"count": 2, "answered": ["a", "b"]},
+        {"count": 2, "answered": ["b"]},
+    ]
+
+
 def test_the_socket_is_this_users_alone_and_goes_with_the_gateway(house, hub):
     path = hubs.socket(hub)
     path.touch()  # left by one that was killed

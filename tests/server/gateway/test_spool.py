@@ -41,9 +41,12 @@ def test_a_reply_is_delivered_when_its_last_object_is_here_and_before_that_is_sa
             rings = h.gate.ready.count
             assert await send(silo, r, session, names[-1:]) == [True]
             assert h.gate.ready.count == rings + 1
-            return r, h.superlink, session
+            return r, h.superlink
 
-    r, superlink, session = asyncio.run(run())
+    r, superlink = asyncio.run(run())
+    assert (
+        superlink.calls.count("get_run") == 1
+    )  # whether the run goes on is not asked for each object
     assert {name: superlink.objects[name] for name in r.objects} == r.objects
     assert superlink.replies[list(r.objects)[-1]].answers == "a"
 
@@ -188,6 +191,20 @@ def test_a_reply_beyond_the_quota_is_refused_and_nothing_is_broken(house, reply)
     assert len(delivered) == 1
 
 
+def test_a_full_quota_does_not_keep_the_next_reply_out(house, reply):
+    async def run():
+        async with house(spool_bytes=1 << 20) as h:
+            silo = h.silo("one")
+            await silo.activate()
+            before, now = reply("a", *BIG), reply("b", b"x" * 200_000)
+            session, names = await announced(silo, before)
+            await send(silo, before, session, names[:3])
+            assert await silo.bring(session, before.objects[names[3]]) == 507
+            return await send(silo, now, *await announced(silo, now))
+
+    assert asyncio.run(run()) == [True, True]
+
+
 def test_a_full_disk_refuses_before_the_body_is_read_and_goes_on_when_there_is_room(
     house, reply, monkeypatch
 ):
@@ -198,15 +215,15 @@ def test_a_full_disk_refuses_before_the_body_is_read_and_goes_on_when_there_is_r
             r = reply("a", *BIG)
             session, names = await announced(silo, r)
             await send(silo, r, session, names[:2])
-            full = SimpleNamespace(f_bavail=spool.SPARE // 4096 + 10, f_frsize=4096)
+            full = SimpleNamespace(f_bavail=spool.SPARE // 4096, f_frsize=4096)
             monkeypatch.setattr(os, "statvfs", lambda path: full)
-            refused = await silo.bring(session, r.objects[names[2]])
+            refused = await silo.bring(session, r.objects[names[2]]), await silo.announce(r)
             monkeypatch.undo()
             assert all(await send(silo, r, session, names[2:]))
             return refused, h.superlink.replies
 
     refused, delivered = asyncio.run(run())
-    assert refused == 507
+    assert refused == (507, 507)
     assert delivered
 
 
@@ -324,6 +341,24 @@ def test_a_superlink_that_is_away_is_waited_for_and_gets_the_reply_when_it_is_ba
     assert later == 503
     assert delivered
     assert again == [True]
+
+
+def test_a_whole_reply_that_waits_for_the_superlink_is_not_given_up_for_the_next_one(house, reply):
+    async def run():
+        async with house() as h:
+            silo = h.silo("one")
+            await silo.activate()
+            whole, half = reply("a", *BIG), reply("b", *BIG)
+            session, names = await announced(silo, whole)
+            h.superlink.down = True
+            await send(silo, whole, session, names[:-1])
+            assert await silo.bring(session, whole.objects[names[-1]]) == 503
+            await announced(silo, half)
+            h.superlink.down = False
+            await delivery.sweep(h.gate)
+            return [each.answers for each in h.superlink.replies.values()]
+
+    assert asyncio.run(run()) == ["a"]
 
 
 def test_a_delivery_that_takes_long_goes_on_while_the_silo_asks_again(house, reply, monkeypatch):

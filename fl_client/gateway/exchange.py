@@ -1,0 +1,139 @@
+"""What happens to each of Flower's calls on its way to the hub and back."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+from fl_client import fleet
+from fl_client.gateway import contents, link, runs
+from fl_client.gateway.egress import Meter
+from fl_client.gateway.link import Answer, Call, Link, Patience
+from fl_client.gateway.runs import Book, Refused
+
+# The SuperNode waits 30 s for an answer, 5 s for that to a heartbeat.
+PATIENT, SHORT = Patience(25.0, 28.0), Patience(3.0, 4.0)
+SHORT_PATHS = {fleet.HEARTBEAT, fleet.DEACTIVATE, fleet.UNREGISTER}
+
+
+class Way(NamedTuple):
+    """The way out: what is known of runs, the line, and how much has left."""
+
+    book: Book
+    line: Link
+    meter: Meter
+
+
+async def answer(way: Way, path: str, body: bytes) -> Answer:
+    """Return the answer to a call; raises ``Refused``, ``Away``, or ``ValueError`` on what cannot be read."""
+    return await CALLS.get(path, _pass_on)(way, path, body)
+
+
+async def _pass_on(way: Way, path: str, body: bytes) -> Answer:
+    return await _send(way, path, body, _study(way, path, body))
+
+
+def _study(way: Way, path: str, body: bytes) -> str:
+    """Return the name of the study that a call is about, as far as that is known."""
+    try:
+        run = getattr(fleet.request(path, body), "run_id", 0)
+    except ValueError:
+        return ""
+    return way.book.studies[run].study.name if run in way.book.studies else ""
+
+
+async def _send(way: Way, path: str, body: bytes, study: str = "", round: str = "") -> Answer:
+    call = Call(path, body, study=study, round=round, back=fleet.PATHS[path].back)
+    return await link.send(way.line, call, SHORT if path in SHORT_PATHS else PATIENT)
+
+
+async def _pull_messages(way: Way, path: str, body: bytes) -> Answer:
+    found = await _send(way, path, body)
+    pulled = fleet.pulled(fleet.response(path, found.body)) if found.status == 200 else None
+    if pulled is not None:
+        await runs.study(way.book, way.line, pulled.run)
+    return found
+
+
+async def _get_run(way: Way, path: str, body: bytes) -> Answer:
+    run = fleet.request(path, body).run_id
+    signed = await runs.study(way.book, way.line, run)
+    found = await _send(way, path, body, signed.study.name)
+    if found.status == 200:
+        try:
+            code = runs.check_run(fleet.response(path, found.body), run, signed)
+        except ValueError:
+            code = "configuration_differs"
+        if code:
+            raise Refused(run, code)
+    return found
+
+
+async def _get_fab(way: Way, path: str, body: bytes) -> Answer:
+    run = fleet.request(path, body).run_id
+    signed = await runs.study(way.book, way.line, run)
+    found = await _send(way, path, body, signed.study.name)
+    if found.status == 200:
+        try:
+            code = runs.check_bundle(fleet.response(path, found.body), signed)
+        except ValueError:
+            code = "bundle_differs"
+        if code:
+            raise Refused(run, code)
+    return found
+
+
+async def _push_messages(way: Way, path: str, body: bytes) -> Answer:
+    asked = fleet.request(path, body)
+    reply = fleet.reply(asked)
+    signed = await runs.study(way.book, way.line, reply.run)
+    said = asked.messages_list[0]
+    if said.metadata.message_type not in runs.rules(way.book).egress.kinds:
+        raise Refused(reply.run, "kind_not_allowed")
+    if said.content.ByteSize():  # it belongs into objects, which are looked at
+        raise Refused(reply.run, "content_not_allowed")
+    renamed = contents.quiet_reply(asked)
+    body = asked.SerializeToString(deterministic=True) if renamed else body
+    found = await _send(way, path, body, signed.study.name, reply.round)
+    if found.status != 200:
+        return found
+    taken = fleet.response(path, found.body)
+    way.meter.announce(taken.session_id, reply.run, reply.round)
+    if not renamed:
+        return found
+    old = {new: old for old, new in renamed.items()}
+    wanted = [old.get(name, name) for name in taken.objects_to_push]
+    back = fleet.answering(path, objects_to_push=wanted, session_id=taken.session_id)
+    return Answer(200, back)
+
+
+async def _push_object(way: Way, path: str, body: bytes) -> Answer:
+    asked = fleet.request(path, body)
+    piece = fleet.piece(asked)
+    signed = await runs.study(way.book, way.line, piece.run)
+    most = runs.rules(way.book).egress
+    try:
+        content = contents.quiet(piece.content)
+        fits = contents.fits(content, most)
+    except ValueError:
+        fits = False
+    if not fits:
+        raise Refused(piece.run, "content_not_allowed")
+    if content != piece.content:
+        asked.object_content = content
+        asked.object_id = hashlib.sha256(content).hexdigest()
+        body = asked.SerializeToString(deterministic=True)
+    if not way.meter.fits(piece.session, piece.run, asked.object_id, len(content), most):
+        raise Refused(piece.run, "egress_too_large")
+    round = way.meter.round_of(piece.session)
+    return await _send(way, path, body, signed.study.name, round)
+
+
+CALLS: dict[str, Callable[[Way, str, bytes], Awaitable[Answer]]] = {
+    fleet.PULL_MESSAGES: _pull_messages,
+    fleet.GET_RUN: _get_run,
+    fleet.GET_FAB: _get_fab,
+    fleet.PUSH_MESSAGES: _push_messages,
+    fleet.PUSH_OBJECT: _push_object,
+}

@@ -1,0 +1,64 @@
+"""AdamW over an adapter's parameters, its moments as plain arrays."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from fl_client.model import Warm
+from strategies.adapter import Adapter
+
+AVERAGES = ("exp_avg", "exp_avg_sq")
+
+
+class Optimizer(NamedTuple):
+    """AdamW over the adapter's parameters, by name."""
+
+    names: list[str]
+    adamw: torch.optim.AdamW
+
+    @property
+    def parameters(self) -> list[torch.nn.Parameter]:
+        """The parameters, in the order of their names."""
+        return list(self.adamw.param_groups[0]["params"])
+
+    def averages(self) -> list[torch.Tensor]:
+        """Return the running averages themselves, of all parameters that have been trained."""
+        held = (self.adamw.state.get(p, {}) for p in self.parameters)
+        return [state[name] for state in held for name in AVERAGES if name in state]
+
+
+def start(made: Warm, state: Adapter) -> Optimizer:
+    """Return AdamW with the moments of ``state`` (``optimizer/MOMENT/NAME``), or fresh where it is empty."""
+    names = sorted(made.parameters)
+    adamw = torch.optim.AdamW([made.parameters[n] for n in names], weight_decay=0.0, fused=True)
+    used = Optimizer(names, adamw)
+    if state:
+        take_up(used, state)
+    return used
+
+
+def take_up(used: Optimizer, state: Adapter) -> None:
+    """Set the moments to those of ``state``; a parameter that has none there starts fresh."""
+    moments = {
+        i: {
+            moment: torch.from_numpy(np.array(state[f"optimizer/{moment}/{name}"]))
+            for moment in ("step", *AVERAGES)
+        }
+        for i, name in enumerate(used.names)
+        if f"optimizer/step/{name}" in state
+    }
+    groups = used.adamw.state_dict()["param_groups"]
+    used.adamw.load_state_dict({"state": moments, "param_groups": groups})
+
+
+def moments(used: Optimizer) -> Adapter:
+    """Return the optimizer's moments as arrays, named as ``take_up`` reads them."""
+    state = used.adamw.state_dict()["state"]
+    return {
+        f"optimizer/{moment}/{used.names[i]}": value.detach().cpu().numpy().copy()
+        for i, held in state.items()
+        for moment, value in held.items()
+    }

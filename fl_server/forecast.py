@@ -1,0 +1,132 @@
+"""What a study will send and how long it will take, before anyone has spent time on it.
+
+Bytes follow from the adapter's shapes, the strategy and the codec itself, which encodes a vector of that size here.
+Times are estimates from the arithmetic of a step, and from what each silo said of itself.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from safetensors.numpy import save
+
+from fl_client import spec
+from fl_client.config import Study
+from fl_client.shapes import Shape
+from strategies import adapter as algebra
+from strategies.adapter import Layout
+from strategies.strategy import Strategy
+
+ENCODED = 1 << 20  # numbers that are really encoded; beyond, a codec's bytes grow by the same slope
+FLOOR_S = 1.5  # a round of nothing, as measured on loopback
+GPU_SPEED = 4e13  # arithmetic a second that training reaches on a middling GPU; silos do not say which they have
+CPU_SPEED = 2e10  # the same of one core, as measured on small models
+UPDATE = 4  # arithmetic a token and weight: forward, and backward to the adapter
+SCORE = 2  # forward alone
+
+
+class Trip(NamedTuple):
+    """Bytes of arrays that one silo receives and sends in a round, or in a study."""
+
+    down: int
+    up: int
+
+
+class Power(NamedTuple):
+    """What a silo trains with; ``tokens_s`` is what it measured in its last round on this base, 0 if it never did."""
+
+    cpus: int = 0
+    gpus: int = 0
+    tokens_s: float = 0.0
+    uplink_bytes_s: float = 0.0
+
+
+class Pace(NamedTuple):
+    """Seconds of one silo, by what it does in them: once for the safety rail, the others in each round."""
+
+    train_s: float
+    score_s: float
+    line_s: float
+    alone_s: float
+
+    @property
+    def round_s(self) -> float:
+        """Return the seconds of one round."""
+        return FLOOR_S + self.train_s + self.score_s + self.line_s
+
+
+def trips(study: Study, strategy: Strategy, tensors: Layout) -> list[Trip]:
+    """Return what one silo receives and sends in each round, as the report counts it."""
+    shared = {n: s for n, s in tensors.items() if strategy.scope(n) != "silo"}
+    changed: set[str] = set()
+    found, now = [], 0
+    for number in range(1, study.rounds + 1):
+        sent = {n: s for n, s in shared.items() if strategy.sent(n, number)}
+        before = now
+        if sent.keys() - changed:
+            changed |= sent.keys()
+            now = _blob(shared, changed)
+        # What is trained next goes out at the start of the round, what came of it goes out to be scored.
+        found.append(Trip(before + now, encoded(algebra.size(sent), study.codec)))
+    return found
+
+
+def once(study: Study, strategy: Strategy, tensors: Layout) -> Trip:
+    """Return what travels once: each silo receives the released adapter, one silo sends the first one."""
+    shared = {n: s for n, s in tensors.items() if strategy.scope(n) != "silo"}
+    moved = {n for n in shared if strategy.changed(n, study.rounds + 1)}
+    return Trip(_blob(shared, moved), blob(shared))
+
+
+def _blob(shapes: Layout, names: set[str]) -> int:
+    return blob({n: shapes[n] for n in names}) if names else 0
+
+
+def blob(shapes: Layout) -> int:
+    """Return the bytes of a safetensors blob of float32 tensors of these shapes."""
+    header, at = {}, 0
+    for name in sorted(shapes):
+        end = at + 4 * algebra.size({name: shapes[name]})
+        header[name] = {"dtype": "F32", "shape": shapes[name], "data_offsets": [at, end]}
+        at = end
+    written = len(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode())
+    return 8 + -(-written // 8) * 8 + at
+
+
+@lru_cache(maxsize=64)
+def encoded(size: int, codec: str) -> int:
+    """Return the bytes of an update of so many numbers as this codec sends it."""
+    if size <= 2 * ENCODED:
+        return _really(size, codec)
+    first, second = _really(ENCODED, codec), _really(2 * ENCODED, codec)
+    return first + (size - ENCODED) * (second - first) // ENCODED
+
+
+def _really(size: int, codec: str) -> int:
+    chain = spec.codec(codec)
+    vector = np.random.default_rng(0).standard_normal(size).astype(np.float32)
+    wire, _ = chain.encode(vector, chain.init(size))
+    return len(save(wire))
+
+
+def pace(study: Study, shape: Shape, power: Power, trip: Trip, languages: int) -> Pace | None:
+    """Return the time of one silo, None where it has not said what it trains with."""
+    speed = tokens_s(shape, power)
+    if not speed:
+        return None
+    options = study.train
+    train_s = options.steps * options.batch_size * options.length / speed
+    # Of a language that the base knows badly, a token is little more than a character.
+    score_s = study.evaluate.characters * max(languages, 1) / (speed * UPDATE / SCORE)
+    line_s = (trip.down + trip.up) / power.uplink_bytes_s if power.uplink_bytes_s else 0.0
+    rates = len(study.alone.lrs()) if study.alone.enabled else 0
+    return Pace(train_s, score_s, line_s, rates * study.rounds * (train_s + score_s))
+
+
+def tokens_s(shape: Shape, power: Power) -> float:
+    """Return the tokens a second that a silo trains on: measured, else by its GPUs or cores; 0 if it said nothing."""
+    arithmetic = power.gpus * GPU_SPEED or power.cpus * CPU_SPEED
+    return power.tokens_s or arithmetic / (UPDATE * shape.worked)

@@ -1,0 +1,86 @@
+"""What two ranks do in the tests: ``python team.py FOLDER NAME...`` runs each case and writes what came of it there.
+
+Started once a rank, with the environment that torch elastic gives; rank 0 writes. With one rank it is the same
+training alone, so that a test can compare.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.numpy import save_file
+
+from fl_client import checkpoint, hooks, model, optimizer, ranks, site, train
+from fl_client.config import Model, Study, Train
+from strategies import scope
+from strategies.adapter import Adapter
+from strategies.fedprox import fedprox
+from tasks import encode
+
+PLAN = train.Plan(3, 6, 12, 0.01, "7:silo")
+EXACT = Train(steps=6, batch_size=7, length=32, dtype="float32")
+
+
+def warm(options: Train, rank: int = 4) -> tuple[model.Warm, encode.Blocks]:
+    """Return the tiny base, sharded where the way of training together asks for it, and a silo's text."""
+    own = site.simulated(Study())[0]
+    scripts = scope.scripts(e.lang for e in own.train)
+    made = model.warm(Model(rank=rank), 0, scripts, 7, options.parallel)
+    return made, encode.pack(own.train, made.tokenize, made.end, options.length)
+
+
+def pull(made: model.Warm, anchor: Adapter) -> hooks.Hooks:
+    """Return a strategy that pulls towards an anchor; the model stays as it is."""
+    now = model.read(made)
+    model.write(made, anchor)
+    around = hooks.Hooks(made, fedprox(mu=0.1).local, 1, {})
+    model.write(made, now)
+    return around
+
+
+def run(options: Train, keeper: checkpoint.Keeper | None = None):
+    """Train six steps from the start of a fresh silo, with a strategy that corrects gradients."""
+    made, blocks = warm(options)
+    model.write(made, {})
+    used = optimizer.start(made, {})
+    fitted = train.fit(made, blocks, options, PLAN, used, pull(made, made.start), keeper)
+    return made, used, fitted
+
+
+def case(name: str, folder: Path) -> None:
+    """Run one case and write ``NAME.safetensors`` and ``NAME.json``, and each rank's adapter hash."""
+    options = EXACT.model_copy(update=CASES[name])
+    made, used, fitted = run(options)
+    adapter, moments = model.read(made), optimizer.moments(used)
+    same = [float(sum(x.sum(dtype="f8") for x in held.values())) for held in (adapter, moments)]
+    facts = {"losses": fitted.losses, "loss": fitted.loss, "speed": fitted.speed}
+    facts["sums"] = ranks.gathered(same)
+    if ranks.first():
+        save_file(adapter | moments, folder / f"{name}.safetensors")
+        (folder / f"{name}.json").write_text(json.dumps(facts))
+
+
+CASES = {
+    "ddp": {},
+    "micro": {"micro_batch": 2},
+    "fsdp": {"parallel": "fsdp()"},
+    "fsdp-micro": {"parallel": "fsdp()", "micro_batch": 3, "checkpointing": True},
+    "local": {"parallel": "local_sgd(sync_every=4)"},
+    "few": {"batch_size": 1},
+}
+
+
+def main() -> None:
+    """Join, run the cases named on the command line, part."""
+    torch.set_num_threads(1)
+    ranks.join()
+    for name in sys.argv[2:]:
+        case(name, Path(sys.argv[1]))
+    ranks.part()
+
+
+if __name__ == "__main__":
+    main()
