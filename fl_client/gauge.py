@@ -58,7 +58,7 @@ class Gauge:
         self._sampled = time.monotonic()
         try:
             self._busy.append(torch.cuda.utilization() / 100)
-        except (ImportError, RuntimeError):  # no nvidia-ml-py, or a driver that does not say
+        except Exception:  # no nvidia-ml-py, or a driver that does not say, by errors of its own
             self._sampled = float("inf")
 
     def numbers(self, tokens: int) -> dict[str, float]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import unicodedata
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -11,17 +10,11 @@ import numpy as np
 import torch
 from peft import LoraConfig, get_peft_model
 
-from fl_client import bases, ranks, spec
+from fl_client import bases, ranks, rows, spec
 from fl_client.config import ConfigError, Model
 from fl_client.parallel.fsdp import shard
 from strategies import adapter as algebra
 from strategies.adapter import Adapter
-
-SCRIPT_NAMES = {
-    "Arab": "ARABIC", "Beng": "BENGALI", "Deva": "DEVANAGARI", "Gujr": "GUJARATI", "Guru": "GURMUKHI",
-    "Knda": "KANNADA", "Latn": "LATIN", "Mlym": "MALAYALAM", "Mtei": "MEETEI MAYEK",
-    "Olck": "OL CHIKI", "Orya": "ORIYA", "Taml": "TAMIL", "Telu": "TELUGU",
-}  # fmt: skip
 
 
 class Warm(NamedTuple):
@@ -93,13 +86,13 @@ def _make(options: Model, private_rank: int, scripts: str, seed: int, sharded: b
 
 
 def _config(options: Model, private_rank: int, tokenizer: Any, scripts: str) -> LoraConfig:
-    rows = token_rows(tokenizer, scripts) if options.rows == "scripts" else []
+    trained = token_rows(tokenizer, scripts) if options.rows == "scripts" else []
     rank = options.rank + private_rank
     return LoraConfig(
         r=rank,
         lora_alpha=options.alpha * rank / options.rank,
         target_modules=_targets(options.targets),
-        trainable_token_indices=rows or None,
+        trainable_token_indices=trained or None,
         task_type="CAUSAL_LM",
     )
 
@@ -171,22 +164,11 @@ def token_rows(tokenizer: Any, scripts: str) -> list[int]:
 
     The list depends on the tokenizer and on public names of scripts alone, never on anyone's text.
     """
-    names = tuple(SCRIPT_NAMES[s] for s in scripts.split(",") if s in SCRIPT_NAMES)
+    names = rows.names(scripts)
     marks = set(tokenizer.all_special_ids)
     return [
         token
         for token in range(len(tokenizer))
         if token not in marks
-        and _wanted(tokenizer.convert_ids_to_tokens(token), tokenizer, token, names)
+        and rows.wanted(tokenizer.convert_ids_to_tokens(token), tokenizer.decode([token]), names)
     ]
-
-
-def _wanted(symbol: str, tokenizer: Any, token: int, names: tuple[str, ...]) -> bool:
-    if len(symbol) == 1 or (symbol.startswith("<0x") and symbol.endswith(">")):
-        return True
-    letters = [
-        c for c in tokenizer.decode([token]) if c.isalpha() or unicodedata.category(c)[0] == "M"
-    ]
-    return bool(names and letters) and all(
-        unicodedata.name(c, "").startswith(names) for c in letters
-    )

@@ -24,8 +24,13 @@ LISTS = ("additional_special_tokens", "extra_special_tokens")
 
 def count(folder: Path, scripts: str) -> int:
     """Return how many token rows are trained for these scripts (ISO 15924, commas between); raises ``ConfigError``."""
-    names = tuple(SCRIPT_NAMES[s] for s in scripts.split(",") if s in SCRIPT_NAMES)
-    return sum(wanted(symbol, text, names) for symbol, text in _vocabulary(folder))
+    known = names(scripts)
+    return sum(wanted(symbol, text, known) for symbol, text in _vocabulary(folder))
+
+
+def names(scripts: str) -> tuple[str, ...]:
+    """Return what Unicode calls these scripts (ISO 15924, commas between), as its names of letters begin."""
+    return tuple(SCRIPT_NAMES[s] for s in scripts.split(",") if s in SCRIPT_NAMES)
 
 
 def wanted(symbol: str, text: str, names: tuple[str, ...]) -> bool:

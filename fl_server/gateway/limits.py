@@ -142,7 +142,7 @@ def leave(link: Link, answer: int) -> None:
 
 def length(request: web.BaseRequest, cap: int) -> int:
     """Return the bytes that a body will have; raises ``Refused`` where that is not said or above the cap."""
-    if "Transfer-Encoding" in request.headers or "Content-Encoding" in request.headers:
+    if "Content-Encoding" in request.headers:
         raise Refused(411)
     said = request.content_length
     if said is None and request.method == "POST":

@@ -156,10 +156,6 @@ def test_token_rows_are_counted_as_the_model_chooses_them(scripts):
     assert rows.count(TINY, scripts) == len(chosen)
 
 
-def test_script_names_are_those_of_the_model():
-    assert rows.SCRIPT_NAMES == model.SCRIPT_NAMES
-
-
 WORDS = [
     "<unk>",
     "<s>",

@@ -201,7 +201,7 @@ def test_speed_is_that_of_the_last_round_on_the_same_base(at, tmp_path):
         made = from_flat({"name": name, "model.base": base})
         queue.add(at, made, ("clinic-as",))
         (at / "runs" / name).mkdir(parents=True)
-        ranks = {"tokens_per_s": {"0": speed, "1": speed}}
+        ranks = {"tokens_s": {"0": speed, "1": speed}}
         record.append(
             at / "runs" / name, {"round": order, "silos": {"clinic-as": {"ranks": ranks}}}
         )

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 
-import aiohttp
 import pytest
 
 from fl_client import fleet
@@ -363,12 +361,15 @@ def test_a_message_on_its_way_when_the_gateway_ends_is_kept(house):
             h.superlink.ask(await silo.activate(), "work")
             h.superlink.hold = asyncio.Event()
             asked = h.superlink.arrived
-            pulling = asyncio.create_task(silo.call(fleet.PULL_MESSAGES))
+            # A connection that is still there when the gateway ends: what waits on it is cancelled.
+            _, writer = await asyncio.open_connection("127.0.0.1", h.port, ssl=silo.context)
+            body = fleet.asking(fleet.PULL_MESSAGES, node={"node_id": silo.node})
+            head = f"POST {fleet.PULL_MESSAGES} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
+            writer.write(head.encode() + body)
             while h.superlink.arrived == asked:
                 await asyncio.sleep(0.01)
             asyncio.get_running_loop().call_later(2.0, h.superlink.hold.set)
-        with contextlib.suppress(aiohttp.ClientError):
-            await pulling
+        writer.close()
         return h.superlink
 
     async def second(superlink):

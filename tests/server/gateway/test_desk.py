@@ -245,6 +245,19 @@ def test_a_silo_measures_its_line_and_its_clock(house):
     assert abs(json.loads(clock)["time"] - time.time()) < 60
 
 
+def test_when_a_silo_was_last_heard_outlives_the_gateway(house):
+    async def first():
+        async with house() as h:
+            await h.silo("one").get("/v1/silo/time")
+
+    async def second():
+        async with house() as h, inside(h) as client:
+            return (await status(client))["one"]["last_contact_s_ago"]
+
+    asyncio.run(first())
+    assert asyncio.run(second()) < 60
+
+
 def test_a_silo_that_left_or_is_silent_counts_as_not_connected(house, monkeypatch):
     async def run():
         async with house() as h, inside(h) as client:

@@ -308,7 +308,36 @@ def test_a_silos_next_reply_takes_over_what_is_left_of_an_unfinished_one(house, 
     assert [each.answers for each in delivered.values()] == ["asked again"]
 
 
-def test_a_reply_of_a_run_that_ended_meanwhile_is_refused_and_dropped(house, reply, hub):
+def test_a_reply_of_a_run_that_ended_leaves_the_disk_though_its_silo_is_silent(house, reply, hub):
+    async def run():
+        async with house() as h:
+            silo = h.silo("one")
+            await silo.activate()
+            r = reply("a", *BIG)
+            session, names = await announced(silo, r)
+            await send(silo, r, session, names[:2])
+            h.superlink.runs.clear()
+            h.gate.relay.runs.clear()  # as after 10 s
+            await delivery.sweep(h.gate)
+            return spool.used(h.gate.spool, "one")
+
+    assert asyncio.run(run()) == 0
+    assert not files(hub)
+
+
+def test_only_the_last_delivered_replies_are_remembered(tmp_path, monkeypatch):
+    monkeypatch.setattr(spool, "TOMBS", 3)
+    own = spool.Spool(tmp_path, 1, {})
+    for n in range(6):
+        folder = tmp_path / "one" / f"{n:064}"
+        folder.mkdir(parents=True)
+        spool.finish(own, replies.Session(folder, "one", None, {}))
+        os.utime(folder.with_name(folder.name + spool.DONE), (n, n))
+    assert [spool.delivered(own, "one", f"{n:064}") for n in range(6)] == [False] * 3 + [True] * 3
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["asked before", "at the delivery"])
+def test_a_reply_of_a_run_that_ended_meanwhile_is_refused_and_dropped(house, reply, hub, known):
     async def run():
         async with house() as h:
             silo = h.silo("one")
@@ -317,6 +346,8 @@ def test_a_reply_of_a_run_that_ended_meanwhile_is_refused_and_dropped(house, rep
             session, names = await announced(silo, r)
             await send(silo, r, session, names[:-1])
             h.superlink.runs.clear()
+            if known:
+                h.gate.relay.runs.clear()  # as after 10 s
             return await silo.bring(session, r.objects[names[-1]])
 
     assert asyncio.run(run()) == 403

@@ -1,0 +1,117 @@
+"""What one rank does with what comes to its socket, without others; several real ones are in test_group."""
+
+from __future__ import annotations
+
+import struct
+import threading
+
+import pytest
+
+from fl_client import frames, rank, ranks, workers
+from fl_client.checkpoint import Left
+from fl_client.config import Study, from_flat
+from fl_client.messages import Fault, Order
+from fl_client.site import Place
+from fl_client.workers import Job, Result
+
+KINDS = ("count", "initial", "fit", "rail", "score")
+
+
+def job(**changes) -> Job:
+    study = from_flat({key.replace("__", "."): value for key, value in changes.items()})
+    return Job(study, Place(silo="/as/the/client/calls/it"), Order(), {})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("parallel", ["ddp()", "local_sgd()", "fsdp()", "no such thing("])
+def test_ranks_share_training_and_all_that_needs_a_sharded_base(kind, parallel, monkeypatch):
+    asked = job(train__parallel=parallel)
+    assert not rank.together(kind, asked)
+    monkeypatch.setattr(ranks, "world", lambda: 2)
+    shared = {"fit", "rail"} | ({"initial", "score"} if parallel == "fsdp()" else set())
+    assert rank.together(kind, asked) == (kind in shared)
+
+
+class Ended(Exception):
+    """The process ended."""
+
+
+@pytest.fixture
+def serving(tmp_path, monkeypatch):
+    """Return a function that serves jobs by a given work in a thread, and what its process ended with."""
+    ended, done = [], []
+
+    def start(work):
+        def end(code):
+            raise Ended(code)
+
+        monkeypatch.setattr(rank, "_exit", end)
+        monkeypatch.setattr(workers, "here", lambda kind, asked: done.append(asked) or work(asked))
+
+        def run():
+            try:
+                rank.serve(tmp_path)
+            except (Ended, Left) as error:
+                ended.append(error)
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        return thread
+
+    yield start, tmp_path, ended, done
+    frames.socket(tmp_path).unlink()
+    frames.socket(tmp_path).parent.rmdir()
+
+
+def broken(asked):
+    raise KeyError("a bug")
+
+
+def test_jobs_are_done_in_the_folder_that_this_rank_was_started_for(serving):
+    start, folder, ended, done = serving
+    thread = start(
+        lambda asked: (
+            Result({}, {"seed": asked.study.seed}, {}) if asked.study.seed else broken(asked)
+        )
+    )
+    path = frames.socket(folder)
+    for seed in (1, 2):
+        assert frames.call(path, "count", job(seed=seed)).metrics == {"seed": seed}
+    assert all(asked.place.silo == str(folder) for asked in done)
+    with pytest.raises(Fault) as caught:
+        frames.call(path, "fit", job(seed=0))
+    thread.join(timeout=10)
+    assert caught.value.code == "internal"
+    assert [error.args for error in ended] == [(1,)]  # after a bug it starts anew
+
+
+def test_what_is_no_job_is_passed_over(serving):
+    start, folder, ended, _ = serving
+    thread = start(lambda asked: Result({}, {}, {}) if asked.study == Study() else broken(asked))
+    path = frames.socket(folder)
+    for content in (b"", b"junk", struct.pack(">Q", 2**60), struct.pack(">Q", 3) + b"abc"):
+        with frames._connected(path, 10) as connection:
+            connection.sendall(content)
+    while not frames.alive(path):
+        pass
+    assert frames.call(path, "count", job()) == Result({}, {}, {})
+    with pytest.raises(Fault):
+        frames.call(path, "fit", job(seed=0))
+    thread.join(timeout=10)
+    assert len(ended) == 1
+
+
+def test_a_rank_that_left_answers_nothing(serving):
+    start, folder, ended, _ = serving
+
+    def left(asked):
+        raise Left("asked to leave")
+
+    thread = start(left)
+    with frames._connected(frames.socket(folder), 10) as connection:
+        frames.send(connection, frames.of_job("fit", job()))
+        with pytest.raises(ConnectionError):
+            frames.receive(connection)
+    thread.join(timeout=10)
+    assert [type(error) for error in ended] == [Left]
+    rank._training.clear()
