@@ -1,5 +1,6 @@
 """What runs where the data is: a silo's training, its memory, and the only way out."""
 
+import logging
 import os
 
 # Nothing that a silo imports may report home: no telemetry, no look-up of newer versions, no download counts.
@@ -10,3 +11,6 @@ for name, value in {
     "HF_UPDATE_DOWNLOAD_COUNTS": "0",
 }.items():
     os.environ.setdefault(name, value)
+
+# PEFT imports it wherever it is installed, and it warns of kernels that only some processors need.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

@@ -123,7 +123,6 @@ def _answer(connection: socket.socket, answer: bytes) -> None:
 
 def _warm_up() -> None:
     """Import all that a job needs, without bars and notices."""
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     importlib.import_module("fl_client.work")
     for library in ("transformers.utils.logging", "datasets.utils.logging"):

@@ -68,6 +68,7 @@ def _report(run: Run, scored: dict[str, Table], released: dict[str, tuple[int, A
         "released_round": {folder: number for folder, (number, _) in released.items()},
         "adapters": sorted(released),
         "bytes": {"down": _sum(recorded, "down"), "up": _sum(recorded, "up"), "dense_up": dense},
+        "effort": effort(recorded),
         "wall_s": round(sum(line["seconds"] for line in recorded), 1),
         "adapter_sha256": algebra.sha256(everything),
     }
@@ -131,6 +132,24 @@ def curves(recorded: list[record.Line]) -> dict[str, list[list[float]]]:
         for lang, (total, size) in sorted(bits.items()):
             found.setdefault(lang, []).append([line["round"], round(total / size, 6)])
     return found
+
+
+def effort(recorded: list[record.Line]) -> dict[str, dict[str, dict[str, float]]]:
+    """Return what each silo's worker group measured of itself, by name and rank: the mean over its rounds."""
+    held: dict[str, dict[str, dict[str, list[float]]]] = {}
+    for line in recorded:
+        for silo, note in line["silos"].items():
+            for name, ranks in note.get("ranks", {}).items():
+                for rank, value in ranks.items():
+                    rows = held.setdefault(silo, {}).setdefault(name, {})
+                    rows.setdefault(rank, []).append(value)
+    return {
+        silo: {
+            name: {rank: round(sum(row) / len(row), 4) for rank, row in sorted(ranks.items())}
+            for name, ranks in sorted(own.items())
+        }
+        for silo, own in sorted(held.items())
+    }
 
 
 def _sum(recorded: list[record.Line], way: str, names: list[str] | None = None) -> int:

@@ -136,7 +136,10 @@ def enter(door: Door, request: web.BaseRequest, silo: str) -> Link:
 
 
 def leave(link: Link, answer: int) -> None:
-    """Give a connection the time to take an answer of so many bytes, and to ask again."""
+    """Give a connection the time to take an answer of so many bytes, and to ask again.
+
+    Over TLS an answer counts as written long before it has left: only this keeps a slow line from being cut.
+    """
     link.until = asyncio.get_running_loop().time() + GRACE_S + IDLE_S + answer / RATE
 
 

@@ -129,7 +129,6 @@ def _server(gate: Gate, door: Callable[[], Door]) -> web.Server:
         access_log=None,
         logger=HTTP,
         auto_decompress=False,
-        keepalive_timeout=limits.IDLE_S,
         lingering_time=0,
         read_bufsize=1 << 20,
     )

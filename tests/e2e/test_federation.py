@@ -27,6 +27,7 @@ def test_a_federation_ends_where_the_same_study_on_one_machine_does(
     real.run()
     report = real.finished()
     assert report["rounds_completed"] == 3
+    assert set(report["effort"]["as-1"]["efficiency"]) == {str(n) for n in range(processes)}
     if not tolerance:
         assert report["adapter_sha256"] == local["adapter_sha256"]
     for lang, row in local["languages"].items():

@@ -374,3 +374,13 @@ def _pixels(picture):
             packed += data[at + 8 : at + 8 + length]
         at += 12 + length
     return struct.unpack(">I", data[16:20])[0], zlib.decompress(packed)
+
+
+def test_the_page_shows_how_each_process_of_a_real_silo_worked(finished):
+    _, made = finished
+    assert "Efficiency" not in pages.html(made)
+    speed = {"efficiency": {"0": 0.91, "1": 0.87}, "tokens_s": {"0": 1234.4, "1": 1180.0}}
+    gpu = {"efficiency": {"0": 1.0}, "tokens_s": {"0": 5.0}, "gpu_utilisation": {"0": 83.2}}
+    page = pages.html(made | {"effort": {"as-1": speed, "ne-1": gpu}})
+    for shown in ("0.91", "0.87", "1,234", "1,180", "83 %"):
+        assert f"<td>{shown}</td>" in page

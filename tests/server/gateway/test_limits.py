@@ -205,6 +205,28 @@ async def _until(reader, text):
     return False
 
 
+async def asked_for_much(h):
+    """Return a connection, with little room for what comes in, on which an object of 6 MB was asked for."""
+    silo = h.silo("one")
+    h.superlink.ask(await silo.activate(), "work")
+    given = await silo.call(fleet.PULL_MESSAGES)
+    name = given.messages_list[0].metadata.message_id
+    h.superlink.objects[name] = bytes(6_000_000)
+    await silo.client.close()
+    body = fleet.asking(fleet.PULL_OBJECT, node={"node_id": silo.node}, run_id=7, object_id=name)
+    small = socket.socket()
+    small.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    small.connect(("127.0.0.1", h.port))
+    reader, writer = await asyncio.open_connection(
+        sock=small, ssl=of(silo), server_hostname="127.0.0.1"
+    )
+    reader._transport.pause_reading()
+    writer.write(head(fleet.PULL_OBJECT, f"content-length: {len(body)}") + body)
+    while "pull_object" not in h.superlink.calls:
+        await asyncio.sleep(0.01)
+    return reader, writer
+
+
 def test_who_does_not_take_an_answer_is_cut_off(house, monkeypatch):
     monkeypatch.setattr(limits, "GRACE_S", 0.0)
     monkeypatch.setattr(limits, "IDLE_S", 0.2)
@@ -212,25 +234,7 @@ def test_who_does_not_take_an_answer_is_cut_off(house, monkeypatch):
 
     async def run():
         async with house() as h:
-            silo = h.silo("one")
-            h.superlink.ask(await silo.activate(), "work")
-            given = await silo.call(fleet.PULL_MESSAGES)
-            name = given.messages_list[0].metadata.message_id
-            h.superlink.objects[name] = bytes(6_000_000)
-            await silo.client.close()
-            body = fleet.asking(
-                fleet.PULL_OBJECT, node={"node_id": silo.node}, run_id=7, object_id=name
-            )
-            small = socket.socket()
-            small.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            small.connect(("127.0.0.1", h.port))
-            reader, writer = await asyncio.open_connection(
-                sock=small, ssl=of(silo), server_hostname="127.0.0.1"
-            )
-            reader._transport.pause_reading()  # and does not read a byte of it
-            writer.write(head(fleet.PULL_OBJECT, f"content-length: {len(body)}") + body)
-            while "pull_object" not in h.superlink.calls:
-                await asyncio.sleep(0.01)
+            _, writer = await asked_for_much(h)
             for _ in range(100):
                 await asyncio.sleep(0.1)
                 if not h.links():
@@ -239,6 +243,25 @@ def test_who_does_not_take_an_answer_is_cut_off(house, monkeypatch):
             return h.links()
 
     assert asyncio.run(run()) == []
+
+
+def test_who_takes_an_answer_slowly_but_steadily_gets_all_of_it(house, monkeypatch):
+    monkeypatch.setattr(limits, "IDLE_S", 0.2)
+    monkeypatch.setattr(limits, "GRACE_S", 0.2)
+    monkeypatch.setattr(limits, "RATE", 5e5)  # 12 s for 6 MB
+
+    async def run():
+        async with house() as h:
+            reader, writer = await asked_for_much(h)
+            await asyncio.sleep(2.5)
+            reader._transport.resume_reading()
+            headers = await reader.readuntil(b"\r\n\r\n")
+            size = int(headers.lower().split(b"content-length: ")[1].split()[0])
+            content = await asyncio.wait_for(reader.readexactly(size), 10)
+            writer.close()
+            return len(content)
+
+    assert asyncio.run(run()) > 6_000_000
 
 
 def test_tls_before_1_3_and_a_certificate_for_a_server_are_refused(house, hub, silent):
