@@ -1,24 +1,32 @@
 """The figures of a deployed federation: real SuperLink, SuperNodes, gateways and worker groups on this machine.
 
-``python -m benchmarks.deployed NAME`` with one of: floor.
+``python -m benchmarks.deployed NAME`` with one of: floor, cost, restart, cut-200, cut-600, hub-killed.
 """
 
 from __future__ import annotations
 
 import re
+import resource
+import signal
 import statistics
+import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
+import psutil
 import typer
 
 from benchmarks.federation import Federation, free_address
-from benchmarks.figures import Figure, at_most, report, write
+from benchmarks.figures import Figure, at_most, report, true, write
+from benchmarks.line import Line
 from fl_client.config import Study, from_flat
+from fl_server import progress, record
 
 TOPIC = "deployed"
 # As little work as a study can ask for: what is left is the way of the messages.
@@ -28,6 +36,11 @@ NOTHING = {
     "evaluate.every": 1000, "evaluate.characters": 100, "simulation.languages": "as,ne",
     "simulation.silos": 2, "simulation.characters": 2000, "schedule": "sync()",
 }  # fmt: skip
+# What a ClientApp in a process of its own does for each message before it can begin to train.
+ALONE = """
+from fl_client import bases, work
+bases.model("builtin:tiny"), bases.tokenizer("builtin:tiny")
+"""
 COMMITTED = re.compile(r"^(\S+ \S+) INFO round (\d+) is committed$", re.MULTILINE)
 
 app = typer.Typer()
@@ -36,21 +49,30 @@ app = typer.Typer()
 @app.command()
 def main(name: Annotated[str, typer.Argument(help="Which figures to measure.")]) -> None:
     """Measure one group of figures and write it to benchmarks/results/deployed.json."""
-    groups = {"floor": floor}
+    groups = {
+        "floor": floor,
+        "cost": cost,
+        "restart": restart,
+        "cut-200": lambda: cut(200),
+        "cut-600": lambda: cut(600),
+        "hub-killed": hub_killed,
+    }
     if name not in groups:
         raise typer.BadParameter(f"{name!r} is not one of {', '.join(groups)}")
     write(TOPIC, groups[name](), f"python -m benchmarks.deployed {name}")
 
 
 @contextmanager
-def running(study: Study) -> Iterator[Federation]:
+def running(
+    study: Study, address: str = "", listen: str = "", **settings: str
+) -> Iterator[Federation]:
     """Give a federation in which all silos of a study run."""
     with tempfile.TemporaryDirectory(prefix="bhasha-") as folder:
-        made = Federation(Path(folder), study, free_address())
+        made = Federation(Path(folder), study, address or free_address())
         try:
-            made.begin()
+            made.begin(listen)
             for name in made.silos:
-                made.join(name, threads="1")
+                made.join(name, threads="1", **settings)
             yield made
         finally:
             made.end()
@@ -76,6 +98,120 @@ def floor() -> list[Figure]:
         report(f"{label}: fastest", min(seconds), "s"),
         report(f"{label}: slowest", max(seconds), "s"),
     ]
+
+
+def cost() -> list[Figure]:
+    """Measure the CPU seconds of a message in a silo, beside a process that loads Torch and the base for each."""
+    with running(from_flat(NOTHING | {"rounds": 14})) as made:
+        folder = str(made.silos["as-1"].folder / "silo")
+        made.run()
+        made.until(lambda: made.standing()["round"] >= 3, "three rounds")
+        first, before = made.standing()["round"], spent(folder)
+        made.until(lambda: made.standing()["round"] >= 12, "twelve rounds")
+        last, after = made.standing()["round"], spent(folder)
+    ours = (after - before) / (last - first)
+    began = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-c", ALONE], check=True, capture_output=True)
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    theirs = ended.ru_utime + ended.ru_stime - began.ru_utime - began.ru_stime
+    return [
+        report("fixed cost of a message in a silo: gateway, SuperNode, task", ours, "CPU s"),
+        report("a process that imports Torch and PEFT and loads the base", theirs, "CPU s"),
+        at_most("fixed cost of a message: of such a process", ours / theirs, "times", 0.2),
+    ]
+
+
+def spent(folder: str) -> float:
+    """Return the CPU seconds that a silo's programs have used, without its workers; tasks count with their parent."""
+    total = 0.0
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            words = " ".join(process.cmdline())
+            if folder in words and "fl_client.rank" not in words and "fl_client.group" not in words:
+                times = process.cpu_times()
+                total += times.user + times.system + times.children_user + times.children_system
+    return total
+
+
+def restart() -> list[Figure]:
+    """Kill a silo and all its programs in mid-round, start it again, and time until it trains on."""
+    long = {"train.steps": 3000, "rounds": 1, "simulation.languages": "as", "simulation.silos": 1}
+    with running(from_flat(NOTHING | long), checkpoint_s="5.0") as made:
+        place = made.silos["as-1"]
+        workers = place.folder / "silo" / "logs" / "workers.log"
+        made.run()
+        steps = place.folder / "silo" / "studies"
+        made.until(lambda: list(steps.glob("*/steps/round.safetensors")), "a step checkpoint")
+        place.started[0].send_signal(signal.SIGKILL)
+        place.started[0].wait()
+        began = time.monotonic()
+        place.start("fl-client start")
+        made.until(lambda: "training goes on after step" in workers.read_text(), "training", 300)
+        seconds = time.monotonic() - began
+        made.finished()
+    return [at_most("a silo killed in mid-round: seconds until it trains on", seconds, "s", 90)]
+
+
+def cut(seconds: float) -> list[Figure]:
+    """Cut the line in the middle of an upload, kill the silo gateway meanwhile, and count what is sent again."""
+
+    def fault(made: Federation, line: Line) -> None:
+        line.cut()
+        time.sleep(seconds / 2)
+        kill("fl_client.gateway", str(made.silos["as-1"].folder))
+        time.sleep(seconds / 2)
+        line.heal()
+
+    return _upload(f"line cut for {seconds:g} s in an upload, silo gateway killed", fault)
+
+
+def hub_killed() -> list[Figure]:
+    """Kill the hub gateway in the middle of an upload, and count what is sent again."""
+    return _upload(
+        "hub gateway killed in an upload",
+        lambda made, line: kill("fl_server.gateway", str(made.hub.folder)),
+    )
+
+
+def _upload(label: str, fault: Callable[[Federation, Line], None]) -> list[Figure]:
+    port = int(free_address().rpartition(":")[2])
+    line = Line(port, 4e6)
+    large = {"model.rank": 400, "model.targets": "all-linear", "codec": "float32()", "rounds": 1}
+    study = from_flat(NOTHING | large | {"simulation.languages": "as", "simulation.silos": 1})
+    with running(study, f"127.0.0.1:{line.port}", f"127.0.0.1:{port}") as made:
+        made.run()
+        queue = made.hub.folder / "hub" / "queue" / study.name
+        made.until(lambda: progress.read(queue).get("asked_for") == "train", "training")
+        before = line.up
+        made.until(lambda: line.up - before > 15e6, "15 MB of the update")
+        fault(made, line)
+        healed = time.monotonic()
+        rounds = made.hub.folder / "hub" / "runs" / study.name
+        made.until(lambda: len(record.lines(rounds)) > 1, "the round", 300)
+        sent, took = line.up - before, time.monotonic() - healed
+        size = record.lines(rounds)[1]["silos"]["as-1"]["up"]
+        made.finished()
+    line.close()
+    return [
+        true(f"{label}: the round finishes", True),
+        report(f"{label}: seconds to the round's end after healing", took, "s"),
+        report(f"{label}: size of the update", size / 1e6, "MB"),
+        at_most(f"{label}: sent again", 100 * (sent / size - 1), "%", 5),
+    ]
+
+
+def kill(program: str, folder: str) -> None:
+    """End one program of a hub or silo as a power cut would; raises ``RuntimeError`` if it does not run."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            words = process.cmdline()
+            if program in words and any(folder in word for word in words):
+                found.append(process)
+    if not found:
+        raise RuntimeError(f"no {program} runs in {folder}")
+    for process in found:
+        process.kill()
 
 
 if __name__ == "__main__":

@@ -96,9 +96,11 @@ class Federation:
             (text / "rows.jsonl").write_text(lines, "utf-8")
         (self.hub.folder / "study.toml").write_text(config.toml(study))
 
-    def begin(self) -> None:
-        """Make the hub and start it."""
+    def begin(self, listen: str = "") -> None:
+        """Make the hub and start it, behind its public address where it listens elsewhere."""
         self.hub.type(f"fl-server init hub --name demo --address {self.address}")
+        if listen:
+            edit(self.hub.folder / "hub" / "hub.toml", listen=f'"{listen}"')
         self.hub.start("fl-server start")
         self.until(lambda: self.status()["hub"]["pid"], "the hub to run")
 
@@ -110,16 +112,8 @@ class Federation:
         base = self.study.model.base
         self.silos[name].type(f"fl-client join kit.zip --data text --base {base}")
         self.hub.type(f"fl-server approve {name} --yes")
-        self.configure(name, **settings)
+        edit(self.silos[name].folder / "silo" / "silo.toml", **settings)
         self.silos[name].start("fl-client start")
-
-    def configure(self, name: str, **settings: str) -> None:
-        """Change lines of a silo's settings, as its people would in an editor."""
-        path = self.silos[name].folder / "silo" / "silo.toml"
-        lines = path.read_text().splitlines()
-        for key, value in settings.items():
-            lines = [f"{key} = {value}" if line.startswith(f"{key} =") else line for line in lines]
-        path.write_text("\n".join(lines) + "\n")
 
     def status(self) -> dict[str, Any]:
         """Return what ``fl-server status`` says."""
@@ -174,3 +168,11 @@ def free_address() -> str:
     with closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         return f"127.0.0.1:{probe.getsockname()[1]}"
+
+
+def edit(path: Path, **settings: str) -> None:
+    """Change lines of a settings file, as people would in an editor."""
+    lines = path.read_text().splitlines()
+    for key, value in settings.items():
+        lines = [f"{key} = {value}" if line.startswith(f"{key} =") else line for line in lines]
+    path.write_text("\n".join(lines) + "\n")

@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -36,13 +37,8 @@ Dir = Annotated[Path, typer.Option("--dir", help="The silo's folder, made by joi
 Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 BIN = Path(sys.executable).parent
 ASK_S = 5.0  # between two questions whether the coordinator has approved
-SLOW = (
-    1_000_000  # bytes a second; below it replies travel in small pieces, of which a cut loses few
-)
-SMALL = {
-    "FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE": "131072",
-    "FLWR_PRIVATE_MAX_CONCURRENT_OBJ_PUSHES": "1",
-}
+SLOW = 1_000_000  # bytes a second; below it one piece travels at a time
+LEAST, USUAL, MOST = 128 << 10, 1 << 20, 5 << 20  # bytes of a piece; the last is Flower's own
 FLOWER = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
@@ -92,11 +88,19 @@ def greet(folder: Path, settings: Settings) -> None:
         children.say(str(error))
 
 
+def pieces(uplink: int) -> dict[str, str]:
+    """Return in which pieces Flower sends replies over an uplink of so many bytes a second (0: unknown).
+
+    A cut loses the pieces on the way, so each takes about a quarter of a second.
+    """
+    size = min(max(uplink // 4, LEAST), MOST) if uplink else USUAL
+    found = {"FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE": str(size)}
+    return found | ({"FLWR_PRIVATE_MAX_CONCURRENT_OBJ_PUSHES": "1"} if 0 < uplink < SLOW else {})
+
+
 def family(folder: Path, settings: Settings, port: int) -> list[Child]:
     """Return the programs of a silo, in the order in which they start."""
-    slow = 0 < settings.uplink_bytes_s < SLOW
-    environment = FLOWER | (SMALL if slow else {})
-    environment |= {"FLWR_HOME": str(forks.home(folder))}
+    environment = FLOWER | pieces(settings.uplink_bytes_s) | {"FLWR_HOME": str(forks.home(folder))}
     # The programs that Flower starts by name, and no others.
     only_ours = environment | {"PATH": str(forks.programs(folder))}
     python = [sys.executable, "-P", "-m"]  # nothing beside the silo's folder can shadow a package
@@ -112,7 +116,7 @@ def family(folder: Path, settings: Settings, port: int) -> list[Child]:
             "workers",
             [*python, "fl_client.group", str(folder)],
             environment,
-            frames.socket(folder).exists,
+            partial(frames.alive, frames.socket(folder)),
         ),
         Child(
             "forks",

@@ -124,6 +124,7 @@ def test_who_sends_a_body_too_slowly_is_cut_off_and_who_is_just_slow_is_not(hous
 
 
 def test_who_does_not_send_a_request_is_cut_off(house, monkeypatch):
+    monkeypatch.setattr(limits, "HANDSHAKE_S", 0.5)
     monkeypatch.setattr(limits, "IDLE_S", 0.3)
 
     async def run():
