@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 
-from fl_client import certificates, silo, volume
+from fl_client import audit, certificates, silo, volume
 from fl_client.config import ConfigError
 from fl_client.silo import Folder
 
@@ -119,7 +119,13 @@ def _open(address: str, at: Folder, known: bool) -> httpx.Client:
         base_url=f"https://{address}",
         timeout=httpx.Timeout(ANSWER_S, connect=CONNECT_S),
         trust_env=False,  # no proxy: the hub must see this very connection's certificate
+        event_hooks={"request": [lambda request: _note(at.path, request)]},
     )
+
+
+def _note(folder: Path, request: httpx.Request) -> None:
+    """Write what leaves into the silo's record, before it does."""
+    audit.append(folder, audit.entry(request.url.path, request.content))
 
 
 def _turned_down(address: str, at: Folder) -> bool:

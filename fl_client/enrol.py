@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from fl_client import certificates, join, kit, plain
+from fl_client import audit, certificates, join, kit, plain
 from fl_client.address import split
 from fl_client.config import ConfigError
 from fl_client.kit import REFUSALS, Kit
@@ -113,6 +113,7 @@ def _call(
     host, port = split(known.address)
     context = certificates.client_context(Folder(folder).root, None, None)
     line = http.client.HTTPSConnection(host, port, timeout=TIMEOUT_S, context=context)
+    audit.append(folder, audit.entry(path, body or b""))
     try:
         line.request(method, path, body, {"bhasha-token": known.token})
         answer = line.getresponse()

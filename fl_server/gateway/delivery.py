@@ -6,6 +6,8 @@ import asyncio
 import logging
 
 from fl_client import fleet
+from fl_client.config import ConfigError
+from fl_server import roster
 from fl_server.gateway import relay, replies, seen, spool
 from fl_server.gateway.gate import Gate
 from fl_server.gateway.replies import Push, Session
@@ -30,11 +32,12 @@ async def deliver(gate: Gate, session: Session) -> int:
 
 async def _deliver(gate: Gate, session: Session) -> int:
     synced = asyncio.get_running_loop().run_in_executor(None, replies.sync, session)
-    status = await _hand_over(gate, session)
     try:
+        status = await _hand_over(gate, session)
         await synced
     except OSError as error:
-        LOG.error("the spool cannot be brought to disk: %s", error.strerror)
+        LOG.error("%s: a reply cannot be delivered: %s", session.silo, error)
+        return LATER
     if status == DONE:
         spool.finish(gate.spool, session)
         gate.answered.append((gate.ready.count + 1, session.reply.answers))
@@ -92,16 +95,25 @@ async def _objects(gate: Gate, session: Session, push: Push) -> bool:
 
 
 async def sweep(gate: Gate) -> None:
-    """Deliver what is whole, drop what expired and what belongs to runs that are over."""
+    """Deliver what is whole; drop what expired, and what is of an ejected silo or of a run that is over."""
     for session in spool.expired(gate.spool, gate.settings.spool_hours):
         LOG.warning("%s: a reply that stopped coming in is dropped", session.silo)
         await drop(gate, session)
     for session in spool.waiting(gate.spool):
         node = seen.of(gate.seen, session.silo).node
-        if not session.missing:
+        if _ejected(gate, session.silo):
+            await drop(gate, session)
+        elif not session.missing:
             await deliver(gate, session)
         elif not await relay.goes_on(gate.relay, session.silo, node, session.reply.run):
             await drop(gate, session)
+
+
+def _ejected(gate: Gate, silo: str) -> bool:
+    try:
+        return roster.one(gate.folder, silo).state == "ejected"
+    except ConfigError:  # a damaged entry lets nobody in, but what came before may stay
+        return False
 
 
 async def drop(gate: Gate, session: Session) -> None:

@@ -31,10 +31,10 @@ class Refused(Exception):
 
 
 class Link:
-    """One connection: from where, since when, whose once it is known, and until when it may go on like this."""
+    """One connection: from where, whose once it is known, and until when it may go on like this."""
 
     def __init__(self, address: str, now: float) -> None:
-        self.address, self.since, self.until = address, now, now + HANDSHAKE_S + IDLE_S
+        self.address, self.until = address, now + HANDSHAKE_S + IDLE_S
         self.silo = ""
         self.opening: asyncio.Task[None] | None = None
         self.protocol: asyncio.Protocol | None = None

@@ -54,6 +54,8 @@ def read(folder: Path) -> Session:
     """Return a reply that is on disk, less what a power cut damaged; raises ``OSError``, ``ValueError``."""
     body = (folder / REQUEST).read_bytes()
     reply = fleet.reply(fleet.request(fleet.PUSH_MESSAGES, body))
+    if name(folder.parent.name, reply) != folder.name:
+        raise ValueError("not the announcement of this reply")
     held = {}
     for path in folder.iterdir():
         content = path.read_bytes()

@@ -104,7 +104,7 @@ async def open_(gate: Gate) -> AsyncIterator[tuple[Door, int]]:
     door = Door(_server(gate, lambda: door), _context(gate), gate.settings.max_connections, [])
     loop = asyncio.get_running_loop()
     chores = [
-        loop.create_task(limits.admit(door, listener)),
+        loop.create_task(_every(TICK_S, lambda: limits.admit(door, listener))),
         loop.create_task(_every(TICK_S, lambda: _tick(door))),
         loop.create_task(_every(SWEEP_S, lambda: delivery.sweep(gate))),
     ]
@@ -160,6 +160,6 @@ async def _every(seconds: float, chore: Callable[[], Awaitable[None]]) -> None:
     while True:
         try:
             await chore()
-        except Exception:  # one bad reply must not end the sweeping of all
+        except Exception:  # whatever it is, the hub stays open
             LOG.exception("a chore failed")
         await asyncio.sleep(seconds)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import pytest
 from typer.testing import CliRunner
 
-from fl_client import bases, certificates, enrol, join, kit, silo
+from fl_client import audit, bases, certificates, enrol, join, kit, silo
 from fl_client.config import ConfigError
 from fl_client.silo import Folder
 from fl_server import authority, hub, roster
@@ -146,8 +146,11 @@ def refused(result, *words):
 
 
 def contents(folder: Path) -> dict[str, bytes]:
+    """Return what a silo's folder holds, but for its record of what left: that grows with each message."""
     return {
-        p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()
+        p.relative_to(folder).as_posix(): p.read_bytes()
+        for p in folder.rglob("*")
+        if p.is_file() and p.name != audit.FILE
     }
 
 
@@ -162,6 +165,8 @@ def test_from_a_kit_to_a_certificate(town):
     client = certificates.client_context(at.root, at.certificate, at.key)
     assert client.verify_mode == ssl.CERT_REQUIRED
     assert enrol.collect(Path("silo")), "asking again is harmless"
+    left = [entry.kind for entry in audit.read(Path("silo"))]
+    assert left[0] == "/v1/silo/enrol" and set(left[1:]) == {"/v1/silo/certificate"}
 
 
 def test_a_new_silo_folder_has_all_that_it_needs_for_its_user_alone(town):

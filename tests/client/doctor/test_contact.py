@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import socket
 import ssl
@@ -10,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from fl_client import contact, ports, silo, volume
+from fl_client import audit, contact, ports, silo, volume
 from fl_client.contact import Excluded, Unproven, Unreachable
 from fl_client.volume import Volume
 from fl_server import authority, roster
@@ -30,6 +31,15 @@ def test_the_clocks_of_one_machine_agree(joined):
 def test_the_clock_says_by_how_much_this_machine_is_ahead(joined, monkeypatch):
     monkeypatch.setattr(contact, "_ask", lambda line: datetime.now(UTC).timestamp() - 3600)
     assert contact.clock(joined.path) == pytest.approx(3600, abs=5)
+
+
+def test_what_goes_to_the_hub_directly_is_in_the_silos_record_too(joined, at):
+    contact.hello(joined.path, {"cpus": 4})
+    contact.probe(joined.path, 1000)
+    left = list(audit.read(joined.path))
+    assert any(entry.kind == "/v1/silo/hello" and entry.bytes > 10 for entry in left)
+    (probe,) = (entry for entry in left if entry.kind == "/v1/silo/probe")
+    assert (probe.bytes, probe.sha256) == (1000, hashlib.sha256(bytes(1000)).hexdigest())
 
 
 def test_a_greeting_is_what_the_hub_then_knows(joined, at):

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from fl_client import fleet
+from fl_server import roster
 from fl_server.gateway import delivery, replies, spool
 
 BIG = [bytes([n]) * 300_000 for n in range(5)]
@@ -131,6 +132,80 @@ def test_a_reply_goes_on_after_the_gateway_was_restarted_and_damaged_objects_are
     found, delivered = asyncio.run(second(superlink))
     assert found == (session, [names[0], *names[4:]])
     assert delivered
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xff", None], ids=["empty", "rubbish", "another's"])
+def test_a_reply_whose_announcement_is_damaged_is_announced_anew(house, reply, hub, content):
+    r = reply("a", *BIG)
+
+    async def first():
+        async with house() as h:
+            silo = h.silo("one")
+            await silo.activate()
+            session, names = await announced(silo, r)
+            await send(silo, r, session, names[:4])
+            return h.superlink, session
+
+    async def second(superlink):
+        async with house(superlink) as h:
+            silo = h.silo("one")
+            await silo.activate()
+            found = await announced(silo, r)
+            return found[1], await send(silo, r, *found)
+
+    superlink, session = asyncio.run(first())
+    path = hub / "spool" / "one" / session / "request"
+    other = fleet.request(fleet.PUSH_MESSAGES, path.read_bytes())
+    other.messages_list[0].metadata.run_id = 8
+    path.write_bytes(other.SerializeToString() if content is None else content)
+    wanted, stored = asyncio.run(second(superlink))
+    assert set(wanted) == set(r.objects)
+    assert all(stored)
+
+
+def test_what_an_ejected_silo_left_is_not_delivered(house, reply, hub):
+    async def run():
+        async with house() as h:
+            silo = h.silo("one")
+            await silo.activate()
+            r = reply("a", b"x")
+            session, names = await announced(silo, r)
+            h.superlink.down = True
+            for name in names:
+                await silo.bring(session, r.objects[name])
+            h.superlink.down = False
+            roster.eject(hub, "one")
+            await delivery.sweep(h.gate)
+            return h.superlink.replies
+
+    assert asyncio.run(run()) == {}
+    assert not files(hub)
+
+
+def test_a_disk_that_cannot_be_read_is_asked_again_and_does_not_hold_up_others(
+    house, reply, monkeypatch
+):
+    async def run():
+        async with house() as h:
+            one, two = h.silo("one"), h.silo("two")
+            for silo, text in ((one, "a"), (two, "b")):
+                h.superlink.down = False
+                await silo.activate()
+                r = reply(text, b"x")
+                session, names = await announced(silo, r)
+                h.superlink.down = True
+                for name in names:
+                    await silo.bring(session, r.objects[name])
+            h.superlink.down = False
+            (first,) = h.gate.spool.sessions["one"].values()
+            (first.folder / "request").rename(first.folder / "away")
+            await delivery.sweep(h.gate)
+            found = [each.answers for each in h.superlink.replies.values()]
+            (first.folder / "away").rename(first.folder / "request")
+            await delivery.sweep(h.gate)
+            return found, [each.answers for each in h.superlink.replies.values()]
+
+    assert asyncio.run(run()) == (["b"], ["b", "a"])
 
 
 def test_an_object_is_kept_only_if_it_is_what_it_is_called_and_was_announced(house, reply):
