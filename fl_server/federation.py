@@ -46,14 +46,17 @@ class Gateway:
         """Say that there are messages to fetch."""
         self._http.post("/kick").raise_for_status()
 
-    def news(self, since: int, seconds: float) -> int:
-        """Return the count of what has come in as soon as it is above ``since``, or the same after so many seconds."""
+    def news(self, since: int, seconds: float) -> tuple[int, list[str]]:
+        """Return the count of what has come in, and the messages answered since it was ``since``.
+
+        As soon as there is more than that, or after so many seconds.
+        """
         try:
             answer = self._http.get("/ready", params={"since": since}, timeout=seconds)
         except httpx.ReadTimeout:
-            return since
-        count: int = answer.raise_for_status().json()["count"]
-        return count
+            return since, []
+        said = answer.raise_for_status().json()
+        return int(said["count"]), list(said["answered"])
 
 
 class Federation:
@@ -62,6 +65,8 @@ class Federation:
     def __init__(self, grid: Any, gateway: Gateway, run: int, names: list[str]) -> None:
         self._grid, self._gateway, self._run, self._names = grid, gateway, run, names
         self._count = 0
+        self._answered: set[str] = set()
+        self._blind = False  # the gateway started anew: what was answered before is not known
         self._starts: dict[int, int] = {}
 
     def get_node_ids(self) -> list[int]:
@@ -99,14 +104,18 @@ class Federation:
         return keys
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Any]:
-        """Return the replies that are there for these keys."""
-        replies: Iterable[Any] = self._grid.pull_messages(message_ids)
+        """Return the replies that are there for these keys. Only what is whole is asked for: else Flower waits."""
+        whole = [key for key in message_ids if self._blind or key in self._answered]
+        replies: Iterable[Any] = self._grid.pull_messages(whole) if whole else []
         return replies
 
     def wait(self, seconds: float) -> None:
         """Return when something has come in, at the latest after so many seconds."""
         try:
-            self._count = self._gateway.news(self._count, seconds)
+            count, answered = self._gateway.news(self._count, seconds)
+            self._blind = count < self._count
+            self._count = count
+            self._answered.update(answered)
         except httpx.HTTPError as error:
             LOG.warning("the hub gateway does not answer: %s", type(error).__name__)
             time.sleep(1)
