@@ -18,6 +18,7 @@ from fl_server.queue import Ticket
 
 LOG = logging.getLogger("bhasha_fl.hub")
 JOIN_S = 600.0  # how long a study waits for its silos to be there
+LOOK_S = 30.0  # between two looks for what the gateway does not announce
 PATIENCE_S = 30.0  # how long the gateway may take for anything
 
 
@@ -66,7 +67,10 @@ class Federation:
         self._grid, self._gateway, self._run, self._names = grid, gateway, run, names
         self._count = 0
         self._answered: set[str] = set()
-        self._blind = False  # the gateway started anew: what was answered before is not known
+        self._blind = (
+            False  # ask for all: the gateway started anew, or Flower may have errors to tell
+        )
+        self._looked = time.monotonic()
         self._starts: dict[int, int] = {}
 
     def get_node_ids(self) -> list[int]:
@@ -113,7 +117,9 @@ class Federation:
         """Return when something has come in, at the latest after so many seconds."""
         try:
             count, answered = self._gateway.news(self._count, seconds)
-            self._blind = count < self._count
+            now = time.monotonic()
+            self._blind = count < self._count or now - self._looked > LOOK_S
+            self._looked = now if self._blind else self._looked
             self._count = count
             self._answered.update(answered)
         except httpx.HTTPError as error:

@@ -175,7 +175,7 @@ def _evaluated(run: Run, state: State) -> dict[str, dict[str, Any]]:
         return {silo.name: {"down": 0} for silo in run.cohort.silos}
     contents = broadcast(run, state)
     notes: dict[str, Any] = {silo.name: {"down": messages.size(c)} for silo, c in contents}
-    for silo, reply in silos.ask(run.grid, "evaluate", contents):
+    for silo, reply in silos.ask(run.grid, "evaluate", contents, run.schedule.closes):
         if reply.code:
             LOG.warning("%s was not evaluated: %s", silo.name, messages.CODES[reply.code])
             continue

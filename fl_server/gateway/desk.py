@@ -28,7 +28,6 @@ SMALL, PROBE = 4 << 10, 1 << 20
 Count = Annotated[int, Field(ge=0, lt=1 << 50)]
 Number = Annotated[float, Field(ge=0, lt=1e15, allow_inf_nan=False)]
 Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,39}$")]
-Table = Annotated[dict[Word, Number], Field(max_length=64)]  # by rank or GPU
 
 
 def _known(code: str) -> str:
@@ -58,9 +57,6 @@ class Hello(Section):
     memory_bytes: Count = 0
     processes: Count = 0
     uplink_bytes_s: Number = 0
-    efficiency: Table = {}
-    tokens_per_s: Table = {}
-    gpu_use: Table = {}
 
 
 class Refusal(Section):

@@ -105,7 +105,6 @@ def test_a_greeting_is_shown_less_what_does_not_belong_there(house):
         "languages": {"as": {"rows": 10, "bytes": 2000}},
         "gpus": 2,
         "uplink_bytes_s": 1e6,
-        "efficiency": {"0": 0.95},
         "node_id": 5,
         "note": "some text from the silo",
     }
@@ -120,7 +119,7 @@ def test_a_greeting_is_shown_less_what_does_not_belong_there(house):
     node, row = asyncio.run(run())
     assert row["node_id"] == node
     assert "note" not in row
-    shown = ("version", "languages", "gpus", "uplink_bytes_s", "efficiency")
+    shown = ("version", "languages", "gpus", "uplink_bytes_s")
     assert {key: row[key] for key in shown} == {key: said[key] for key in shown}
     assert row["connected"]
     assert row["activations"] == 1
@@ -134,7 +133,7 @@ def test_a_greeting_is_shown_less_what_does_not_belong_there(house):
         ("hello", b'{"version": "a text with spaces"}'),
         ("hello", b'{"languages": {"as": {"rows": -1, "bytes": 0}}}'),
         ("hello", b'{"languages": {"as": {"rows": 1, "bytes": 0, "sample": "text"}}}'),
-        ("hello", b'{"efficiency": {"0": "NaN"}}'),
+        ("hello", b'{"uplink_bytes_s": "NaN"}'),
         ("hello", b'{"cpus": 1e400}'),
         ("refuse", b"{}"),
         ("refuse", b'{"run": -1, "code": "bundle_differs"}'),
