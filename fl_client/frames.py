@@ -53,12 +53,6 @@ def listen(path: Path) -> network.socket:
     return listener
 
 
-def alive(path: Path) -> bool:
-    """Return whether a worker group listens there now."""
-    with network.socket(network.AF_UNIX, network.SOCK_STREAM) as connection:
-        return connection.connect_ex(str(path)) == 0
-
-
 def call(path: Path, kind: Kind, job: Job, wait_s: float = 300.0) -> Result:
     """Return what the worker group makes of a job; training may take days.
 

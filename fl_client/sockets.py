@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
 import stat
 import tempfile
 from pathlib import Path
@@ -27,3 +28,9 @@ def path(folder: Path, name: str) -> Path:
     ):
         raise ConfigError(f"{place} is not this user's alone; remove it and try again")
     return place / f"{name}.sock"
+
+
+def alive(path: Path) -> bool:
+    """Return whether something listens on a Unix socket now; a file may be left of one that was killed."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        return connection.connect_ex(str(path)) == 0

@@ -27,6 +27,7 @@ from fl_client import (
     policy,
     ports,
     silo,
+    sockets,
 )
 from fl_client.children import Child
 from fl_client.config import ConfigError
@@ -116,13 +117,13 @@ def family(folder: Path, settings: Settings, port: int) -> list[Child]:
             "workers",
             [*python, "fl_client.group", str(folder)],
             environment,
-            partial(frames.alive, frames.socket(folder)),
+            partial(sockets.alive, frames.socket(folder)),
         ),
         Child(
             "forks",
             [*python, "fl_client.forks", str(folder)],
             environment | {"OPENBLAS_NUM_THREADS": "1"},  # a process with threads should not fork
-            forks.path(folder).exists,
+            partial(sockets.alive, forks.path(folder)),
         ),
         Child("supernode", supernode, only_ours),
     ]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fl_client import children, lock, ports
+from fl_client import children, lock, ports, sockets
 from fl_client.children import Child
 from fl_client.plain import errors
 from fl_server import hub as hubs
@@ -56,6 +57,6 @@ def family(folder: Path, port: int) -> list[Child]:
     runner = [*python, "fl_server.runner", str(folder), "--superlink", str(port)]
     return [
         Child("superlink", superlink, environment, ports.answers(port)),
-        Child("gateway", gateway, environment, hubs.socket(folder).exists),
+        Child("gateway", gateway, environment, partial(sockets.alive, hubs.socket(folder))),
         Child("runner", runner, environment, None),
     ]

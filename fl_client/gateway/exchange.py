@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from fl_client import fleet
 from fl_client.gateway import contents, link, runs
 from fl_client.gateway.egress import Meter
 from fl_client.gateway.link import Answer, Call, Link, Patience
 from fl_client.gateway.runs import Book, Refused
+from fl_client.signed import Signed
 
 # The SuperNode waits 30 s for an answer, 5 s for that to a heartbeat.
 PATIENT, SHORT = Patience(25.0, 28.0), Patience(3.0, 4.0)
@@ -56,29 +57,17 @@ async def _pull_messages(way: Way, path: str, body: bytes) -> Answer:
     return found
 
 
-async def _get_run(way: Way, path: str, body: bytes) -> Answer:
+async def _about_run(way: Way, path: str, body: bytes) -> Answer:
+    """Let the SuperNode have what the hub says of a run, or its bundle, only where it is what was signed."""
+    check, unreadable = CHECKS[path]
     run = fleet.request(path, body).run_id
     signed = await runs.study(way.book, way.line, run)
     found = await _send(way, path, body, signed.study.name)
     if found.status == 200:
         try:
-            code = runs.check_run(fleet.response(path, found.body), run, signed)
+            code = check(fleet.response(path, found.body), run, signed)
         except ValueError:
-            code = "configuration_differs"
-        if code:
-            raise Refused(run, code)
-    return found
-
-
-async def _get_fab(way: Way, path: str, body: bytes) -> Answer:
-    run = fleet.request(path, body).run_id
-    signed = await runs.study(way.book, way.line, run)
-    found = await _send(way, path, body, signed.study.name)
-    if found.status == 200:
-        try:
-            code = runs.check_bundle(fleet.response(path, found.body), signed)
-        except ValueError:
-            code = "bundle_differs"
+            code = unreadable
         if code:
             raise Refused(run, code)
     return found
@@ -130,10 +119,14 @@ async def _push_object(way: Way, path: str, body: bytes) -> Answer:
     return await _send(way, path, body, signed.study.name, round)
 
 
+CHECKS: dict[str, tuple[Callable[[Any, int, Signed], str], str]] = {
+    fleet.GET_RUN: (runs.check_run, "configuration_differs"),
+    fleet.GET_FAB: (lambda found, run, signed: runs.check_bundle(found, signed), "bundle_differs"),
+}
 CALLS: dict[str, Callable[[Way, str, bytes], Awaitable[Answer]]] = {
     fleet.PULL_MESSAGES: _pull_messages,
-    fleet.GET_RUN: _get_run,
-    fleet.GET_FAB: _get_fab,
+    fleet.GET_RUN: _about_run,
+    fleet.GET_FAB: _about_run,
     fleet.PUSH_MESSAGES: _push_messages,
     fleet.PUSH_OBJECT: _push_object,
 }

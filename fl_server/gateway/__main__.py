@@ -6,30 +6,25 @@ It prints ``ready PORT`` once it listens.
 from __future__ import annotations
 
 import argparse
-import asyncio
-import logging
-import signal
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
-from fl_client.config import ConfigError
+from fl_client import serving
 from fl_server import hub as hubs
 from fl_server.gateway import gate, local, server
 
 
-async def serve(folder: Path, superlink: int) -> None:
-    """Run the gateway of a hub's folder until SIGTERM or SIGINT; raises ``ConfigError``."""
-    end = asyncio.Event()
-    for each in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(each, end.set)
+@asynccontextmanager
+async def open_(folder: Path, superlink: int) -> AsyncIterator[int]:
+    """Listen for silos and for the hub's own programs, and give the public port; raises ``ConfigError``."""
     async with (
         gate.open_(folder, superlink) as own,
         server.open_(own) as (_, port),
         local.open_(own, hubs.socket(folder)),
     ):
-        sys.stdout.write(f"ready {port}\n")
-        sys.stdout.flush()
-        await end.wait()
+        yield port
 
 
 def main() -> int:
@@ -38,13 +33,7 @@ def main() -> int:
     parser.add_argument("hub", type=Path, help="the hub's folder")
     parser.add_argument("--superlink", type=int, default=0, help="Flower's port on loopback")
     given = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    try:
-        asyncio.run(serve(given.hub, given.superlink))
-    except ConfigError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    return 0
+    return serving.run(open_(given.hub, given.superlink))
 
 
 if __name__ == "__main__":

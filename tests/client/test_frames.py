@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fl_client import frames
+from fl_client import frames, sockets
 from fl_client.config import ConfigError, Study
 from fl_client.messages import CODES, Fault, Order
 from fl_client.site import Place
@@ -230,10 +230,10 @@ def test_only_this_user_can_open_the_socket(path):
 
 def test_a_socket_that_a_killed_group_left_is_taken_over(path):
     frames.listen(path).close()
-    assert not frames.alive(path)
+    assert not sockets.alive(path)
     with frames.listen(path):
-        assert frames.alive(path)
-    assert not frames.alive(path)
+        assert sockets.alive(path)
+    assert not sockets.alive(path)
 
 
 def test_an_array_travels_whole_however_it_is_cut_on_the_way(path):

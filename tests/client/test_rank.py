@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from fl_client import frames, rank, ranks, workers
+from fl_client import frames, rank, ranks, sockets, workers
 from fl_client.checkpoint import Left
 from fl_client.config import Study, from_flat
 from fl_client.messages import Fault, Order
@@ -92,7 +92,7 @@ def test_what_is_no_job_is_passed_over(serving):
     for content in (b"", b"junk", struct.pack(">Q", 2**60), struct.pack(">Q", 3) + b"abc"):
         with frames._connected(path, 10) as connection:
             connection.sendall(content)
-    while not frames.alive(path):
+    while not sockets.alive(path):
         pass
     assert frames.call(path, "count", job()) == Result({}, {}, {})
     with pytest.raises(Fault):
