@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -166,8 +167,12 @@ class Running:
             )
 
     def ranks(self) -> list[psutil.Process]:
-        found = psutil.Process(self.process.pid).children()
-        return sorted((p for p in found if "fl_client.rank" in p.cmdline()), key=lambda p: p.pid)
+        found = []
+        for process in psutil.Process(self.process.pid).children():
+            with contextlib.suppress(psutil.NoSuchProcess):  # one that just ended is no rank any more
+                if "fl_client.rank" in process.cmdline():
+                    found.append(process)
+        return sorted(found, key=lambda p: p.pid)
 
     def stop(self) -> None:
         """Ask the group to stop, and wait until nothing of it is left."""
