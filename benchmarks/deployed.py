@@ -22,7 +22,7 @@ from typing import Annotated
 import psutil
 import typer
 
-from benchmarks.federation import Federation, free_address
+from benchmarks.federation import Federation, edit, free_address
 from benchmarks.figures import Figure, at_most, report, true, write
 from benchmarks.line import Line
 from fl_client.config import Study, from_flat
@@ -179,6 +179,7 @@ def _upload(label: str, fault: Callable[[Federation, Line], None]) -> list[Figur
     large = {"model.rank": 400, "model.targets": "all-linear", "codec": "float32()", "rounds": 1}
     study = from_flat(NOTHING | large | {"simulation.languages": "as", "simulation.silos": 1})
     with running(study, f"127.0.0.1:{line.port}", f"127.0.0.1:{port}") as made:
+        edit(made.silos["as-1"].folder / "silo" / "policy.toml", max_rank="1024")
         made.run()
         queue = made.hub.folder / "hub" / "queue" / study.name
         made.until(lambda: progress.read(queue).get("asked_for") == "train", "training")
