@@ -169,7 +169,9 @@ class Running:
     def ranks(self) -> list[psutil.Process]:
         found = []
         for process in psutil.Process(self.process.pid).children():
-            with contextlib.suppress(psutil.NoSuchProcess):  # one that just ended is no rank any more
+            with contextlib.suppress(
+                psutil.NoSuchProcess
+            ):  # one that just ended is no rank any more
                 if "fl_client.rank" in process.cmdline():
                     found.append(process)
         return sorted(found, key=lambda p: p.pid)
