@@ -278,8 +278,9 @@ def test_every_part_refuses_an_option_that_no_part_has(kind):
 
 @quick
 @given(st.text(max_size=40), st.sampled_from(KINDS))
-def test_any_text_is_refused_as_a_spec_error_and_imports_nothing(text, kind):
-    if text.strip() not in spec.factories(kind):
+def test_any_text_that_names_no_part_is_refused_as_a_spec_error_and_imports_nothing(text, kind):
+    # hypothesis also draws the strings of our own sources, "float16()" among them
+    if text.partition("(")[0].strip() not in spec.factories(kind):
         refused(text, kind)
 
 
