@@ -24,17 +24,19 @@ def train(
     steps: int,
     places: tuple[tuple[str, ...], ...] = (),
     link: str = LOOPBACK,
+    model: dict[str, Any] | None = None,
     **options: Any,
 ) -> dict[str, Any]:
     """Return the losses, the speed and the seconds of ``count`` ranks that train so many steps.
 
     ``places`` are words put before each rank's command, such as ``ip netns exec NAME``; ``link`` is the network
-    interface over which they talk.
+    interface over which they talk; ``model`` and ``options`` are those tables of a study.
     """
     with tempfile.TemporaryDirectory() as folder:
         told = Path(folder) / "told.json"
         job = Path(folder) / "job.json"
-        job.write_text(json.dumps({"steps": steps, "options": options, "told": str(told)}))
+        asked = {"steps": steps, "model": model or {}, "options": options, "told": str(told)}
+        job.write_text(json.dumps(asked))
         environment = os.environ | {"WORLD_SIZE": str(count), "OMP_NUM_THREADS": "1", HEAD: "1"}
         environment |= {STORE: f"{folder}/store", "GLOO_SOCKET_IFNAME": link}
         running = []
@@ -64,7 +66,7 @@ def main(path: Path) -> None:
     own = site.simulated(Study())[0]
     options = Train(**job["options"])
     scripts = scope.scripts(e.lang for e in own.train)
-    made = model.warm(Model(), 0, scripts, 7, options.parallel)
+    made = model.warm(Model(**job["model"]), 0, scripts, 7, options.parallel)
     blocks = encode.pack(own.train, made.tokenize, made.end, options.length)
     for steps in (2, job["steps"]):
         model.write(made, {})

@@ -37,7 +37,7 @@ class Model(Section):
     alpha: float = Field(32, gt=0, allow_inf_nan=False)
     targets: str = Field("all-linear", min_length=1)
     rows: Literal["scripts", "none"] = "scripts"
-    quantization: Literal["none", "nf4"] = "none"
+    quantization: Literal["none", "bfloat16", "nf4"] = "none"
 
 
 class Train(Section):

@@ -86,8 +86,9 @@ def fits(wanted: Need, room: Room) -> bool:
 
 def _base(shape: Shape, study: Study, room: Room) -> float:
     linear = sum(out * within for out, within in shape.linear.values())
-    quantized = study.model.quantization == "nf4"
-    held = linear * (NF4 if quantized else 4) + (shape.parameters - linear) * 4
+    width = 2 if study.model.quantization == "bfloat16" else 4
+    held = linear * (NF4 if study.model.quantization == "nf4" else width)
+    held += (shape.parameters - linear) * width
     return held / room.processes if sharded(study) else held
 
 
@@ -112,7 +113,7 @@ def lower(shape: Shape, tensors: Layout, study: Study, room: Room) -> Changes | 
     changes: Changes = {}
     for key, value in _steps(study, room):
         changes[key] = value
-        if key == "model.quantization":  # four bits cannot be sharded
+        if value == "nf4":  # four bits cannot be sharded
             changes.pop("train.parallel", None)
         if fits(need(shape, tensors, changed(study, changes), room), room):
             for spare in list(changes):
@@ -133,7 +134,9 @@ def _steps(study: Study, room: Room) -> list[tuple[str, int | bool | str]]:
         found.append(("train.micro_batch", micro))
     if not study.train.checkpointing:
         found.append(("train.checkpointing", True))
-    whole = study.model.quantization == "none" and not sharded(study)
+    whole = study.model.quantization != "nf4" and not sharded(study)
+    if study.model.quantization == "none":
+        found.append(("model.quantization", "bfloat16"))
     if whole and room.processes > 1:
         found.append(("train.parallel", "fsdp()"))
     if whole:

@@ -47,10 +47,10 @@ def warm(
     Where ``parallel`` shards the base over several ranks, all of them call this together. Raises ``ConfigError``.
     """
     sharded = ranks.world() > 1 and bool(spec.build(parallel, "parallel").sharded)
-    if sharded and options.quantization != "none":
+    if sharded and options.quantization == "nf4":
         raise ConfigError(
             f"train.parallel={parallel!r} cannot shard a base of model.quantization="
-            f"{options.quantization!r}; choose 'ddp()', or quantization 'none'"
+            f"{options.quantization!r}; choose 'ddp()', or quantization 'bfloat16'"
         )
     return (_sharded if sharded else _whole)(options, private_rank, scripts, seed)
 

@@ -59,7 +59,8 @@ def device() -> torch.device:
 def model(base: str, quantization: str = "none", where: torch.device | None = None) -> Any:
     """Return the model on ``where`` (or ``device()``), its gradients off; raises ``ConfigError``.
 
-    Its weights are float32; those of its linear layers 4-bit NormalFloat where ``quantization`` is "nf4".
+    Its weights are float32, or bfloat16 where ``quantization`` says so; with "nf4" those of its linear layers are
+    4-bit NormalFloat. What is trained on it stays float32.
     """
     place = where or device()
     options: dict[str, Any] = {} if locate(base)[1] else {"use_safetensors": True}
@@ -69,7 +70,8 @@ def model(base: str, quantization: str = "none", where: torch.device | None = No
         options["attn_implementation"] = "eager"
     if quantization == "nf4":
         return _four_bits(base, place, options)
-    loaded = _load(AutoModelForCausalLM, base, dtype=torch.float32, **options)
+    width = torch.bfloat16 if quantization == "bfloat16" else torch.float32
+    loaded = _load(AutoModelForCausalLM, base, dtype=width, **options)
     return loaded.requires_grad_(False).to(place)
 
 

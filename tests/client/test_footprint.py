@@ -126,6 +126,10 @@ def test_quantization_takes_the_linear_layers_to_about_an_eighth():
     assert plain - four == pytest.approx(linear * (4 - 0.516), rel=1e-3)
 
 
+def test_sixteen_bits_take_half_of_the_base():
+    assert need(model__quantization="bfloat16").base == need().base // 2
+
+
 def test_fully_sharded_processes_hold_a_share_of_the_base_each():
     two = Room(10**13, 2, True)
     assert need(two, train__parallel="fsdp()").base == need(two).base // 2
@@ -192,15 +196,18 @@ def test_what_is_lowered_is_enough_and_nothing_of_it_can_be_spared(share):
         assert not enough(dict(fewer))
 
 
-def test_a_base_that_is_too_large_is_quantized_or_sharded():
-    sizes = (4096, 11008, 32, 32, 32, 32000)
-    shape, made = llama(sizes, 0)
+@pytest.mark.parametrize(
+    ("gigabytes", "gpus", "changes"),
+    [
+        (22, 2, {"model.quantization": "bfloat16"}),
+        (12, 2, {"model.quantization": "bfloat16", "train.parallel": "fsdp()"}),
+        (10, 1, {"model.quantization": "nf4"}),
+    ],
+)
+def test_a_base_that_is_too_large_is_held_in_fewer_bits_or_sharded(gigabytes, gpus, changes):
+    shape, made = llama((4096, 11008, 32, 32, 32, 32000), 0)
     options = study(train__micro_batch=1, train__checkpointing=True)
-    room = Room(10 * 10**9, 1, True)
-    assert footprint.lower(shape, made, options, room) == {"model.quantization": "nf4"}
-    assert footprint.lower(shape, made, options, Room(22 * 10**9, 2, True)) == {
-        "train.parallel": "fsdp()"
-    }
+    assert footprint.lower(shape, made, options, Room(gigabytes * 10**9, gpus, True)) == changes
 
 
 def test_four_bits_and_sharding_are_never_proposed_together():
@@ -209,7 +216,7 @@ def test_four_bits_and_sharding_are_never_proposed_together():
     options = study(train__micro_batch=1, train__checkpointing=True, train__length=2048)
     found = footprint.lower(shape, made, options, room)
     assert found is not None
-    assert not {"train.parallel", "model.quantization"} <= found.keys()
+    assert "train.parallel" not in found or found.get("model.quantization") != "nf4"
     four = footprint.changed(options, {"model.quantization": "nf4"})
     assert "train.parallel" not in (
         footprint.lower(shape, made, four, Room(2 * 10**9, 4, True)) or {}

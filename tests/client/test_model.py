@@ -271,6 +271,22 @@ def test_the_hash_of_a_base_is_that_of_its_files_wherever_they_lie(tmp_path):
     assert bases.sha256(str(tmp_path)) != bases.sha256("builtin:tiny")
 
 
+def test_an_adapter_on_a_16_bit_base_is_float32_and_learns_as_on_the_whole_one(made, blocks):
+    options = Train(batch_size=4, length=32, dtype="bfloat16")
+    half = model.warm(Model(rank=2, quantization="bfloat16"), 0, SCRIPTS, 7)
+    base = half.model.get_base_model()
+    assert {p.dtype for p in base.parameters() if not p.requires_grad} == {torch.bfloat16}
+    assert {p.dtype for p in half.parameters.values()} == {torch.float32}
+    assert algebra.sha256(half.start) == algebra.sha256(made.start)
+    losses = []
+    for one in (made, half):
+        model.write(one, {})
+        plan = train.Plan(0, 4, 20, 0.01, "k")
+        losses.append(train.fit(one, blocks, options, plan, optimizer.start(one, {})).losses)
+    np.testing.assert_allclose(*losses, rtol=0.02)
+    assert losses[0] != losses[1]
+
+
 @pytest.fixture(scope="module")
 def four_bits():
     """Return the tiny base with 4-bit layers and an adapter of rank 2."""
@@ -351,5 +367,5 @@ def test_memory_that_runs_out_over_4_bits_is_no_fault_of_the_settings(monkeypatc
 
 def test_a_4_bit_base_is_not_sharded(monkeypatch):
     monkeypatch.setattr(model.ranks, "world", lambda: 2)
-    with pytest.raises(ConfigError, match="choose 'ddp\\(\\)', or quantization 'none'"):
+    with pytest.raises(ConfigError, match="choose 'ddp\\(\\)', or quantization 'bfloat16'"):
         model.warm(Model(rank=2, quantization="nf4"), 0, "", 7, "fsdp()")
