@@ -44,9 +44,12 @@ def train(
             before = places[rank] if places else ()
             command = [*before, sys.executable, "-m", "benchmarks.team", str(job)]
             own = environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-            running.append(subprocess.Popen(command, cwd=ROOT, env=own, stderr=subprocess.DEVNULL))
+            log = (Path(folder) / f"{rank}.log").open("wb")
+            with log:
+                running.append(subprocess.Popen(command, cwd=ROOT, env=own, stderr=log))
         if any([process.wait() for process in running]):
-            raise SystemExit(f"a rank of {count} failed with {options}")
+            said = (Path(folder) / "0.log").read_text(errors="replace")[-2000:]
+            raise SystemExit(f"a rank of {count} failed with {options}:\n{said}")
         found: dict[str, Any] = json.loads(told.read_text())
     return found
 
