@@ -48,7 +48,7 @@ def card(message: Message, context: Context) -> Message:
 def initial(message: Message, context: Context) -> Message:
     """Make the seeded adapter that everyone starts from."""
     result = workers.run("initial", job(message, context))
-    return messages.answer(message, result.metrics, result.facts, result.arrays)
+    return messages.answer(message, result.metrics, result.facts, result.arrays, result.parcel)
 
 
 @app.train("alone")
@@ -65,7 +65,7 @@ def train(message: Message, context: Context) -> Message:
     """Train one round and send the encoded update. What must be remembered is on disk before the reply leaves."""
     result = workers.run("fit", job(message, context))
     facts = {name: result.facts[name] for name in ("silo", "round")}
-    return messages.answer(message, result.metrics, facts, result.arrays)
+    return messages.answer(message, result.metrics, facts, result.arrays, result.parcel)
 
 
 @app.evaluate()
@@ -84,4 +84,4 @@ def job(message: Message, context: Context) -> Job:
         place = Place(silo=str(context.node_config["silo"]))
     else:
         place = Place(home=study.home, number=int(context.node_config["partition-id"]))
-    return Job(study, place, order, received)
+    return Job(study, place, order, received, messages.parcel_of(message.content))

@@ -33,6 +33,12 @@ def entry(kind: str, body: bytes, study: str = "", round: str = "") -> Entry:
     return Entry(now, study, round, kind, len(body), hashlib.sha256(body).hexdigest())
 
 
+def parcel(kind: str, size: int, sha256: str, study: str = "", round: str = "") -> Entry:
+    """Return the entry of a part of a parcel that leaves now: the bytes of the part, the hash of the whole."""
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    return Entry(now, study, round, kind, size, sha256)
+
+
 def append(folder: Path, entry: Entry) -> None:
     """Add a line to a silo's record; raises ``OSError`` where it cannot be written whole."""
     line = (json.dumps(entry._asdict()) + "\n").encode()

@@ -18,9 +18,10 @@ from typing import Any, get_args
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from fl_client import sockets
+from fl_client import parcels, sockets
 from fl_client.config import ConfigError, flat, from_flat
 from fl_client.messages import CODES, Fault, Order
+from fl_client.parcels import Parcel
 from fl_client.site import Place
 from fl_client.workers import Job, Kind, Result
 from strategies.adapter import Adapter
@@ -140,7 +141,7 @@ def read(content: bytes) -> tuple[dict[str, Any], Adapter]:
 
 def of_job(kind: Kind, job: Job) -> bytes:
     """Return a job as the content of a frame."""
-    header = {"kind": kind, "study": flat(job.study)}
+    header = {"kind": kind, "study": flat(job.study), "parcel": job.parcel}
     return write(
         header | {"place": job.place._asdict(), "order": job.order._asdict()}, job.received
     )
@@ -151,18 +152,24 @@ def job(content: bytes) -> tuple[Kind, Job]:
     header, received = read(content)
     try:
         kind, order, place = header["kind"], Order(**header["order"]), Place(**header["place"])
-        study = from_flat(header["study"])
+        study, parcel = from_flat(header["study"]), _parcel(header)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"a frame that holds no job: {error}") from error
     pairs = [*zip(order, Order(), strict=True), *zip(place, Place(), strict=True)]
     if kind not in get_args(Kind) or any(type(given) is not type(kept) for given, kept in pairs):
         raise ValueError("a frame that holds no job")
-    return kind, Job(study, place, order, received)
+    return kind, Job(study, place, order, received, parcel)
+
+
+def _parcel(header: dict[str, Any]) -> Parcel | None:
+    named = header.get("parcel")
+    return None if named is None else parcels.parse(str(Parcel(*named)))
 
 
 def of_result(found: Result) -> bytes:
     """Return a result as the content of a frame."""
-    return write({"metrics": found.metrics, "facts": found.facts}, found.arrays)
+    header = {"metrics": found.metrics, "facts": found.facts, "parcel": found.parcel}
+    return write(header, found.arrays)
 
 
 def of_error(error: Fault | ConfigError) -> bytes:
@@ -184,4 +191,6 @@ def result(content: bytes) -> Result:
     if "fault" in header:
         code = str(header["fault"])
         raise Fault(code if code in CODES else "internal", str(header.get("said", "")))
-    return Result(arrays, dict(header.get("metrics", {})), dict(header.get("facts", {})))
+    return Result(
+        arrays, dict(header.get("metrics", {})), dict(header.get("facts", {})), _parcel(header)
+    )

@@ -1,7 +1,8 @@
 """All that travels between hub and silo, and the codes of what can go wrong.
 
-Arrays travel as one safetensors blob, whose header is checked against what the study expects before anything is
-used; everything else is numbers and short names. Nothing that arrives is unpickled or imported.
+Arrays travel as one safetensors blob, in the message or as a parcel beside it, whose header is checked against what
+the study expects before anything is used; everything else is numbers and short names. Nothing that arrives is
+unpickled or imported.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from fl_client import parcels
+from fl_client.parcels import Parcel
 from fl_client.policy import REFUSALS
 from strategies.adapter import Adapter
 
@@ -25,14 +28,6 @@ CODES = REFUSALS | {
     "malformed": "the message could not be read",
     "internal": "the silo failed; its own log says why",
 }
-EFFORT = (
-    "efficiency",
-    "tokens_s",
-    "compute_s",
-    "communication_s",
-    "gpu_memory_bytes",
-    "gpu_utilisation",
-)
 BLOB = "safetensors"
 Content = RecordDict  # what a message holds
 
@@ -68,6 +63,7 @@ class Reply(NamedTuple):
     facts: dict[str, Any]
     code: str
     bytes: int
+    parcel: Parcel | None = None  # what holds the arrays, where they travel beside the message
 
 
 def pack(arrays: Adapter) -> ArrayRecord:
@@ -87,10 +83,12 @@ def unpack(record: ArrayRecord) -> tuple[Adapter, int]:
         raise Fault("malformed", type(error).__name__) from error
 
 
-def order(asked: Order, arrays: Adapter | None = None) -> Content:
-    """Return the content of a message to a silo."""
+def order(asked: Order, arrays: Adapter | None = None, parcel: Parcel | None = None) -> Content:
+    """Return the content of a message to a silo; where there is a ``parcel``, it holds the arrays."""
     content = RecordDict({"order": ConfigRecord(asked._asdict())})
-    if arrays:
+    if parcel:
+        content["parcel"] = ConfigRecord({"parcel": str(parcel)})
+    elif arrays:
         content["adapter"] = pack(arrays)
     return content
 
@@ -108,7 +106,20 @@ def round_of(content: Content, kind: str) -> int:
 
 def size(content: Content) -> int:
     """Return the bytes that the arrays of a message take."""
+    beside = parcel_of(content)
+    if beside:
+        return beside.bytes
     return sum(len(a.data) for record in content.array_records.values() for a in record.values())
+
+
+def parcel_of(content: Content) -> Parcel | None:
+    """Return the parcel that a message names; raises ``Fault`` where the name cannot be read."""
+    try:
+        return parcels.parse(str(content.config_records["parcel"]["parcel"]))
+    except KeyError:
+        return None
+    except ValueError as error:
+        raise Fault("malformed", str(error)) from error
 
 
 def read_order(message: Message) -> tuple[Order, Adapter]:
@@ -130,15 +141,18 @@ def answer(
     metrics: dict[str, float],
     facts: dict[str, Any],
     arrays: Adapter | None = None,
+    parcel: Parcel | None = None,
 ) -> Message:
-    """Return a silo's reply; ``facts`` travel as JSON."""
+    """Return a silo's reply; ``facts`` travel as JSON, arrays as a ``parcel`` where there is one."""
     content = RecordDict(
         {
             "metrics": MetricRecord({name: float(value) for name, value in metrics.items()}),
             "facts": ConfigRecord({"json": json.dumps(facts, sort_keys=True)}),
         }
     )
-    if arrays is not None:
+    if parcel:
+        content["parcel"] = ConfigRecord({"parcel": str(parcel)})
+    elif arrays is not None:
         content["update"] = pack(arrays)
     return Message(content, reply_to=message)
 
@@ -163,27 +177,7 @@ def read_reply(message: Message) -> Reply:
         arrays, size = unpack(held) if held is not None else ({}, 0)
         if not isinstance(facts, dict):
             raise Fault("malformed", "facts are no table")
-        return Reply(arrays, metrics, facts, "", size)
+        parcel = parcel_of(records)
+        return Reply(arrays, metrics, facts, "", parcel.bytes if parcel else size, parcel)
     except (Fault, KeyError, TypeError, ValueError, RecursionError):
         return Reply({}, {}, {}, "malformed", 0)
-
-
-def by_rank(metrics: dict[str, float]) -> dict[str, dict[str, float]]:
-    """Return what a worker group measured of itself, by name and rank: ``{"efficiency": {"0": 0.93}}``."""
-    table: dict[str, dict[str, float]] = {}
-    for key, value in metrics.items():
-        name, _, rank = key.partition("/")
-        if name in EFFORT and rank.isdecimal():
-            table.setdefault(name, {})[rank] = value
-    return table
-
-
-def by_language(metrics: dict[str, float], what: str) -> dict[str, dict[str, float]]:
-    """Return the numbers named ``WHAT/LANG/NAME`` as a table by language."""
-    table: dict[str, dict[str, float]] = {}
-    for key, value in metrics.items():
-        kind, _, rest = key.partition("/")
-        if kind == what:
-            lang, _, name = rest.rpartition("/")
-            table.setdefault(lang, {})[name] = value
-    return table

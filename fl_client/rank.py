@@ -19,10 +19,11 @@ import warnings
 from pathlib import Path
 from typing import NoReturn
 
-from fl_client import frames, ranks, spec, verdict, workers
+from fl_client import frames, parcels, ranks, spec, verdict, workers
 from fl_client.checkpoint import Left
 from fl_client.config import ConfigError
-from fl_client.workers import Job, Kind
+from fl_client.messages import Fault
+from fl_client.workers import Job, Kind, Result
 
 LOG = logging.getLogger("bhasha_fl.group")
 LEFT = 128 + signal.SIGTERM  # the exit code of a rank that was asked to leave
@@ -69,14 +70,35 @@ def serve(folder: Path) -> NoReturn:
                         "no job came: %s", error
                     )  # or someone looked whether the group is there
                     continue
+                try:
+                    job = _received(folder, job)
+                except ValueError as error:
+                    _answer(connection, frames.of_error(Fault("malformed", str(error))))
+                    continue
                 if together(kind, job):
                     number += 1
-                    ranks.spread(content)
+                    ranks.spread(frames.of_job(kind, job))
                 answer, goes_on = _work(folder, kind, job, number)
                 _answer(connection, answer)
                 if not goes_on:
                     _exit(1)  # with the listener, so that nobody finds it still there
             _training.clear()
+
+
+def _received(folder: Path, job: Job) -> Job:
+    """Return a job with the arrays of its parcel; raises ``ValueError`` where that is gone or damaged."""
+    if job.parcel is None:
+        return job
+    return job._replace(received=parcels.read(folder / parcels.INBOX, job.parcel), parcel=None)
+
+
+def _posted(folder: Path, found: Result) -> Result:
+    """Return a result whose arrays, where they are large, lie in the outbox, durable."""
+    if not ranks.first() or not parcels.large(found.arrays):
+        return found
+    parcel = parcels.keep(folder / parcels.OUTBOX, found.arrays)
+    parcels.prune(folder / parcels.OUTBOX)
+    return found._replace(arrays={}, parcel=parcel)
 
 
 def follow(folder: Path) -> NoReturn:
@@ -106,7 +128,7 @@ def _work(folder: Path, kind: Kind, job: Job, number: int) -> tuple[bytes, bool]
     job = job._replace(place=job.place._replace(silo=str(folder)))
     if kind in {"fit", "rail"}:
         _training.set()
-    end = verdict.attempt(lambda: workers.here(kind, job))
+    end = verdict.attempt(lambda: _posted(folder, workers.here(kind, job)))
     if together(kind, job):
         return verdict.settle(number, end)
     return end.answer, end.state != verdict.BROKEN

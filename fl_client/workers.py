@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 from fl_client.config import Study
 from fl_client.messages import Fault, Order
+from fl_client.parcels import Parcel
 from fl_client.site import Place
 from strategies.adapter import Adapter
 
@@ -20,6 +21,7 @@ class Job(NamedTuple):
     place: Place
     order: Order
     received: Adapter
+    parcel: Parcel | None = None  # of a real silo's inbox: it holds what was received
 
 
 class Result(NamedTuple):
@@ -28,6 +30,7 @@ class Result(NamedTuple):
     arrays: Adapter
     metrics: dict[str, float]
     facts: dict[str, Any]
+    parcel: Parcel | None = None  # of a real silo's outbox: it holds the arrays
 
 
 def run(kind: Kind, job: Job) -> Result:

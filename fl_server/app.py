@@ -10,7 +10,9 @@ from flwr.serverapp import Grid, ServerApp
 
 from fl_client import config as studies
 from fl_client.config import Study
-from fl_server import config, federation, queue, record, release, rounds, silos
+from fl_server import config, federation, queue, record, release, rounds
+from fl_server.grid import Grid as Way
+from fl_server.grid import Polled
 
 HUB = "BHASHA_HUB"  # set by ``fl-server start``: the folder of the hub that this app runs in
 app = ServerApp()
@@ -21,7 +23,7 @@ def main(grid: Grid, context: Context) -> None:
     """Run the study in the run configuration, from the newest committed round of its folder."""
     study = studies.from_flat(context.run_config)
     if HUB not in os.environ:
-        _run(federation.Polled(grid), study, Path(study.home or f"runs/{study.name}").absolute())
+        _run(Polled(grid), study, Path(study.home or f"runs/{study.name}").absolute())
         return
     hub = Path(os.environ[HUB])
     with queue.claimed(hub, study.name):
@@ -29,7 +31,7 @@ def main(grid: Grid, context: Context) -> None:
         _run(way, study, hub / "runs" / study.name)
 
 
-def _run(grid: silos.Grid, study: Study, folder: Path) -> None:
+def _run(grid: Way, study: Study, folder: Path) -> None:
     parts, schedule = config.build(study)
     record.claim(folder, study, resume=(folder / "provenance.json").exists())
     joined = rounds.join(grid, study, parts, schedule, folder)

@@ -12,9 +12,12 @@ from typing import Any
 import httpx
 
 from fl_client.config import ConfigError
+from fl_client.parcels import Parcel
 from fl_server import hub as hubs
 from fl_server import queue
+from fl_server.freight import Freight
 from fl_server.queue import Ticket
+from strategies.adapter import Adapter
 
 LOG = logging.getLogger("bhasha_fl.hub")
 JOIN_S = 600.0  # how long a study waits for its silos to be there
@@ -63,8 +66,11 @@ class Gateway:
 class Federation:
     """What the rounds ask through: Flower's grid, whose nodes are the silos of one study."""
 
-    def __init__(self, grid: Any, gateway: Gateway, run: int, names: list[str]) -> None:
+    def __init__(
+        self, grid: Any, gateway: Gateway, run: int, names: list[str], freight: Freight
+    ) -> None:
         self._grid, self._gateway, self._run, self._names = grid, gateway, run, names
+        self.lay_out, self.settle, self._freight = freight.lay_out, freight.settle, freight
         self._count = 0
         self._answered: set[str] = set()
         self._blind = (
@@ -140,6 +146,14 @@ class Federation:
         now = self._activations()
         return {node for node, before in self._starts.items() if now.get(node, before) > before}
 
+    def collect(self, node: int, parcel: Parcel) -> Adapter:
+        """Return the arrays of a parcel that a silo brought; raises ``ValueError``."""
+        known = self._gateway.status()
+        silos = {int(row["node_id"]): name for name, row in known.items() if row.get("node_id")}
+        if silos.get(node) not in self._names:
+            raise ValueError(f"node {node} is no silo of this study")
+        return self._freight.collect(silos[node], parcel)
+
     def _activations(self) -> dict[int, int]:
         known = self._gateway.status()
         return {
@@ -149,34 +163,8 @@ class Federation:
         }
 
 
-class Polled:
-    """Any other grid of Flower's, asked every so often."""
-
-    def __init__(self, grid: Any, every_s: float = 0.05) -> None:
-        self._grid, self._every_s = grid, every_s
-        self.get_node_ids = grid.get_node_ids
-        self.push_messages = grid.push_messages
-        self.pull_messages = grid.pull_messages
-
-    def wait(self, seconds: float) -> None:
-        """Wait until it is time to ask again."""
-        time.sleep(min(seconds, self._every_s))
-
-    def refused(self) -> dict[int, str]:
-        """Return nothing: no gateway stands between."""
-        return {}
-
-    def restarted(self) -> set[int]:
-        """Return nothing: whether a silo started anew is not known."""
-        return set()
-
-    def names(self) -> dict[int, str]:
-        """Return nothing: silos are who they say they are."""
-        return {}
-
-
 def join(grid: Any, hub: Path, run: int, ticket: Ticket) -> Federation:
     """Return the way to the silos of a hub's study, after its signed form was laid out for them."""
     gateway = Gateway(hub)
     gateway.register(run, (queue.folder(hub, ticket.name) / "signed.json").read_bytes())
-    return Federation(grid, gateway, run, list(ticket.silos))
+    return Federation(grid, gateway, run, list(ticket.silos), Freight(hub))

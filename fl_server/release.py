@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from fl_client import export, messages
+from fl_client import export, messages, metrics
 from fl_client.memory import write_whole
 from fl_server import cohort as cohorts
 from fl_server import journal, record, report, rounds, silos
@@ -26,8 +26,7 @@ def release(run: Run, state: journal.State) -> Table:
                 f"{silo.name} could not be scored: {messages.CODES[reply.code]}"
             )
         own = {
-            what: messages.by_language(reply.metrics, what)
-            for what in ("base", "alone", "together")
+            what: metrics.by_language(reply.metrics, what) for what in ("base", "alone", "together")
         }
         scored[silo.name] = own | {key: reply.facts[key] for key in ("served", "alone_lr")}
     released = adapters(run, state)

@@ -7,14 +7,15 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fl_client import messages
+from fl_client import messages, metrics
 from fl_client.config import ConfigError, Study
 from fl_client.messages import Content, Order
 from fl_server import cohort as cohorts
 from fl_server import journal, merge, record, silos
 from fl_server.cohort import Cohort
+from fl_server.grid import Grid
 from fl_server.journal import State
-from fl_server.silos import Grid, Refused, Silo
+from fl_server.silos import Refused, Silo
 from strategies import adapter as algebra
 from strategies import combine, scope
 from strategies.adapter import Adapter, Layout
@@ -107,7 +108,7 @@ def one(run: Run, state: State) -> State:
             continue
         groups = run.cohort.groups[silo.name]
         merged = merge.add(merged, run.parts, groups, silo.name, run.weights[silo.name], update)
-        ranks = messages.by_rank(reply.metrics)
+        ranks = metrics.by_rank(reply.metrics)
         notes[silo.name] = {"loss": reply.metrics.get("loss"), "up": reply.bytes, "ranks": ranks}
     counted = [name for name, note in notes.items() if "refused" not in note]
     if not run.schedule.enough(len(contents), len(counted)):
@@ -151,7 +152,9 @@ def broadcast(run: Run, state: State, final: bool = False) -> list[tuple[Silo, C
         order = run.base._replace(after=released.round, best=best, final=final)
         for silo in run.cohort.silos:
             if silo.name in members:
-                contents.append((silo, messages.order(order, _travels(run, released, silo.name))))
+                arrays = _travels(run, released, silo.name)
+                parcel = run.grid.lay_out(arrays)
+                contents.append((silo, messages.order(order, arrays, parcel)))
     return contents
 
 
@@ -179,7 +182,7 @@ def _evaluated(run: Run, state: State) -> dict[str, dict[str, Any]]:
         if reply.code:
             LOG.warning("%s was not evaluated: %s", silo.name, messages.CODES[reply.code])
             continue
-        notes[silo.name]["valid"] = messages.by_language(reply.metrics, "valid")
+        notes[silo.name]["valid"] = metrics.by_language(reply.metrics, "valid")
     return notes
 
 
@@ -196,4 +199,5 @@ def _commit(run: Run, state: State, line: record.Line) -> None:
     recorded = record.lines(run.folder)
     best = {record.best(recorded, members) for members in cohorts.components(run.cohort)}
     journal.commit(run.folder / "journal", state, best)
+    run.grid.settle()
     LOG.info("round %d is committed", state.round, extra={"event": {"kind": "round", "line": line}})

@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from fl_client import messages
 from fl_client.config import ConfigError
 from fl_client.messages import Content, Order, Reply
+from fl_server.grid import Grid
 from strategies.adapter import Adapter, Layout, size, unflatten
 from strategies.codecs.codec import Chain
 from strategies.weights.weight import Counts, Weight, total
@@ -22,31 +23,6 @@ WAIT_S = 2.0  # the longest wait for news before deadlines are looked at again
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 CARD_S = 600.0
 MOST = 2.0**14  # what the accumulator takes
-
-
-class Grid(Protocol):
-    """What the rounds need of the way to the silos; ``federation.py`` makes it of Flower's ``Grid``."""
-
-    def get_node_ids(self) -> Iterable[int]:
-        """Return the nodes that are there."""
-
-    def push_messages(self, messages: Iterable[Any]) -> Iterable[str]:
-        """Send messages; return a key for each, empty where it could not be sent."""
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Any]:
-        """Return the replies that are there for these keys."""
-
-    def wait(self, seconds: float) -> None:
-        """Return when there may be news, at the latest after so many seconds."""
-
-    def names(self) -> dict[int, str]:
-        """Return the names under which nodes are on the roster; empty where there is none."""
-
-    def refused(self) -> dict[int, str]:
-        """Return the codes of nodes whose own gateway refuses this study."""
-
-    def restarted(self) -> set[int]:
-        """Return the nodes that started anew since they were last asked."""
 
 
 class Silo(NamedTuple):
@@ -150,12 +126,22 @@ def _arrived(grid: Grid, waiting: dict[str, int]) -> Iterator[tuple[int, Reply]]
         for message in grid.pull_messages([key]):
             node = waiting.pop(key, None)
             if node is not None:
-                yield node, messages.read_reply(message)
+                yield node, _with_arrays(grid, node, messages.read_reply(message))
     refused = grid.refused()
     for key, node in list(waiting.items()):
         if node in refused:
             del waiting[key]
             yield node, Reply({}, {}, {}, refused[node], 0)
+
+
+def _with_arrays(grid: Grid, node: int, reply: Reply) -> Reply:
+    if reply.parcel is None:
+        return reply
+    try:
+        return reply._replace(arrays=grid.collect(node, reply.parcel))
+    except ValueError as error:
+        LOG.error("an update cannot be read: %s", error)
+        return Reply({}, {}, {}, "malformed", 0)
 
 
 def _all_within(seconds: float) -> Closes:

@@ -15,13 +15,14 @@ from flwr.proto.message_pb2 import Message, ObjectTree
 from flwr.proto.recorddict_pb2 import ConfigRecord, MetricRecord
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-from fl_client import policy
+from fl_client import parcels, policy
 from fl_client.messages import CODES
+from fl_client.parcels import Parcel
 from fl_client.policy import Egress
 
 HEAD, LONGEST = 1 << 20, 40  # a head names children at 65 bytes each, after the name of the kind
 TENSORS = {"ArrayRecord", "Array", "ArrayChunk"}
-RECORDS = {"metrics", "facts", "update", "fault"}  # as ``messages`` names them
+RECORDS = {"metrics", "facts", "update", "parcel", "fault"}  # as ``messages`` names them
 FACTS = 1 << 16  # bytes of all facts in a reply
 
 
@@ -45,12 +46,27 @@ def fits(content: bytes, egress: Egress) -> bool:
         raise ValueError(f"no {kind}") from error
 
 
+def parcel(content: bytes) -> Parcel | None:
+    """Return the parcel that an object names, None where it names none; raises ``ValueError`` on what is no object."""
+    kind, at = _split(content)
+    if kind != "ConfigRecord":
+        return None
+    try:
+        items = {
+            item.key: item.value.string for item in ConfigRecord.FromString(content[at:]).items
+        }
+    except (DecodeError, RecursionError) as error:
+        raise ValueError(f"no {kind}") from error
+    return parcels.parse(items["parcel"]) if set(items) == {"parcel"} else None
+
+
 def _facts_fit(body: bytes, egress: Egress) -> bool:
     for item in ConfigRecord.FromString(body).items:
         text = item.value.string
         if item.value.WhichOneof("value") != "string" or len(text) > FACTS:
             return False
-        if item.key == "code" and text in CODES:
+        named = item.key == "parcel" and parcels.NAME.fullmatch(text)
+        if named or (item.key == "code" and text in CODES):
             continue
         facts = json.loads(text) if item.key == "json" else None
         if not isinstance(facts, dict) or not all(policy.matches(n, egress.facts) for n in facts):

@@ -7,10 +7,13 @@ from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
 from fl_client import fleet
-from fl_client.gateway import contents, link, runs
+from fl_client import parcels as files
+from fl_client.gateway import contents, link, parcels, runs
 from fl_client.gateway.egress import Meter
 from fl_client.gateway.link import Answer, Call, Link, Patience
+from fl_client.gateway.parcels import Trips
 from fl_client.gateway.runs import Book, Refused
+from fl_client.gateway.trip import Trip
 from fl_client.signed import Signed
 
 # The SuperNode waits 30 s for an answer, 5 s for that to a heartbeat.
@@ -24,6 +27,7 @@ class Way(NamedTuple):
     book: Book
     line: Link
     meter: Meter
+    trips: Trips
 
 
 async def answer(way: Way, path: str, body: bytes) -> Answer:
@@ -104,9 +108,9 @@ async def _push_object(way: Way, path: str, body: bytes) -> Answer:
     most = runs.rules(way.book).egress
     try:
         content = contents.quiet(piece.content)
-        fits = contents.fits(content, most)
+        fits, parcel = contents.fits(content, most), contents.parcel(content)
     except ValueError:
-        fits = False
+        fits, parcel = False, None
     if not fits:
         raise Refused(piece.run, "content_not_allowed")
     if content != piece.content:
@@ -116,7 +120,30 @@ async def _push_object(way: Way, path: str, body: bytes) -> Answer:
     if not way.meter.fits(piece.session, piece.run, asked.object_id, len(content), most):
         raise Refused(piece.run, "egress_too_large")
     round = way.meter.round_of(piece.session)
+    if parcel:
+        if not way.meter.fits(piece.session, piece.run, parcel.sha256, parcel.bytes, most):
+            raise Refused(piece.run, "egress_too_large")
+        folder = way.book.folder / files.OUTBOX
+        trip = Trip(piece.run, parcel, signed.study.name, round, folder)
+        await parcels.bring(way.trips, way.line, trip)
     return await _send(way, path, body, signed.study.name, round)
+
+
+async def _pull_object(way: Way, path: str, body: bytes) -> Answer:
+    """Let the SuperNode have an object once the parcel that it names, if it names one, is in the inbox."""
+    study = _study(way, path, body)
+    found = await _send(way, path, body, study)
+    if found.status != 200 or len(found.body) > fleet.SMALL:
+        return found
+    try:
+        run = fleet.request(path, body).run_id
+        parcel = contents.parcel(fleet.response(path, found.body).object_content)
+    except ValueError:  # a hub that is still writing it, or one that talks nonsense: the SuperNode tells
+        return found
+    if parcel:
+        trip = Trip(run, parcel, study, "", way.book.folder / files.INBOX)
+        await parcels.fetch(way.trips, way.line, trip)
+    return found
 
 
 CHECKS: dict[str, tuple[Callable[[Any, int, Signed], str], str]] = {
@@ -127,6 +154,7 @@ CALLS: dict[str, Callable[[Way, str, bytes], Awaitable[Answer]]] = {
     fleet.PULL_MESSAGES: _pull_messages,
     fleet.GET_RUN: _about_run,
     fleet.GET_FAB: _about_run,
+    fleet.PULL_OBJECT: _pull_object,
     fleet.PUSH_MESSAGES: _push_messages,
     fleet.PUSH_OBJECT: _push_object,
 }

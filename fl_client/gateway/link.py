@@ -12,6 +12,7 @@ import io
 import logging
 import socket
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -93,7 +94,7 @@ async def open_(
 
 def _recording(folder: Path, count: Callable[[int], None]) -> Any:
     async def record(session: Any, context: Any, sent: Any) -> None:
-        made: Entry = audit.entry(*context.trace_request_ctx)
+        made: Entry = context.trace_request_ctx()
         try:
             audit.append(folder, made)
         except OSError as error:
@@ -137,7 +138,9 @@ async def _once(link: Link, call: Call) -> Answer:
         data=_data(call.body),
         headers={"content-type": fleet.MEDIA, "accept": fleet.MEDIA},
         allow_redirects=False,
-        trace_request_ctx=(call.path.partition("?")[0], call.body, call.study, call.round),
+        trace_request_ctx=partial(
+            audit.entry, call.path.partition("?")[0], call.body, call.study, call.round
+        ),
     ) as back:
         parts, size = [], 0
         while part := await back.content.readany():

@@ -17,7 +17,7 @@ from aiohttp import web
 
 from fl_client import fleet
 from fl_client.config import ConfigError
-from fl_client.gateway import exchange, link, runs
+from fl_client.gateway import exchange, link, parcels, runs
 from fl_client.gateway.egress import Meter
 from fl_client.gateway.exchange import Way
 from fl_client.gateway.link import Answer, Call
@@ -35,7 +35,7 @@ async def open_(folder: Path, port: int) -> AsyncIterator[int]:
     """Listen as long as the context is open, and give the port; raises ``ConfigError``."""
     book, meter = runs.open_(folder), Meter(folder)
     async with link.open_(folder, book.settings, meter.count) as line:
-        way = Way(book, line, meter)
+        way = Way(book, line, meter, {})
 
         async def handle(request: web.BaseRequest) -> web.Response:
             return await _handle(way, request)
@@ -46,6 +46,7 @@ async def open_(folder: Path, port: int) -> AsyncIterator[int]:
             yield await _listen(server, port)
         finally:
             await server.cleanup()
+            await parcels.end(way.trips)
 
 
 async def _listen(server: web.ServerRunner, port: int) -> int:

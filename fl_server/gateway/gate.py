@@ -37,6 +37,7 @@ class Gate(NamedTuple):
     answered: deque[
         tuple[int, str]
     ]  # the messages of which a reply was delivered, by the ring that said so
+    uploads: dict[Path, object]  # who writes a parcel that comes in; a newer one takes it over
 
 
 class Call(NamedTuple):
@@ -48,17 +49,22 @@ class Call(NamedTuple):
     headers: Mapping[str, str]
     body: bytes
     admitted: Callable[[], bool]
+    parts: AsyncIterator[bytes] | None = None  # the body as it comes, where its route streams
     asked: Any = None  # the body of one of Flower's calls, read
     node: int = 0  # the node that the silo is in Flower
 
 
 class Route(NamedTuple):
-    """Who answers a path, the bytes its body may have, whether a stranger may call, what says if there is room."""
+    """Who answers a path, the bytes its body may have, whether a stranger may call, what says if there is room.
+
+    Where it streams, its body is read by who answers, as it comes.
+    """
 
     answer: Callable[[Gate, Call], Awaitable[Answer]]
     cap: int = 0
     stranger: bool = False
     room: Callable[[Spool, str, int], bool] | None = None
+    streams: bool = False
 
 
 @contextlib.asynccontextmanager
@@ -75,7 +81,7 @@ async def open_(folder: Path, superlink: int) -> AsyncIterator[Gate]:
     way = relay.open_(folder / "keys", port)
     try:
         yield Gate(
-            folder, settings, way, known, held, kept, Bell(), Bell(), {}, deque(maxlen=ANSWERED)
+            folder, settings, way, known, held, kept, Bell(), Bell(), {}, deque(maxlen=ANSWERED), {}
         )
     finally:
         await relay.close(way)

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import socket
 import ssl
+from collections.abc import AsyncIterator
 from typing import NamedTuple
 
 from aiohttp import web
@@ -157,7 +158,12 @@ def length(request: web.BaseRequest, cap: int) -> int:
 
 async def body(request: web.BaseRequest, size: int) -> bytes:
     """Return a body of this size; raises ``Refused`` where it comes too slowly or ends early."""
-    began, got, parts = asyncio.get_running_loop().time(), 0, []
+    return b"".join([part async for part in parts(request, size)])
+
+
+async def parts(request: web.BaseRequest, size: int) -> AsyncIterator[bytes]:
+    """Yield a body of this size as it comes; raises ``Refused`` where it comes too slowly or ends early."""
+    began, got = asyncio.get_running_loop().time(), 0
     while got < size:
         try:
             async with asyncio.timeout_at(began + GRACE_S + got / RATE):
@@ -166,6 +172,5 @@ async def body(request: web.BaseRequest, size: int) -> bytes:
             raise Refused(408) from None
         if not part:
             raise Refused(400)
-        parts.append(part)
         got += len(part)
-    return b"".join(parts)
+        yield part

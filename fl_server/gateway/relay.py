@@ -35,6 +35,7 @@ class Answer(NamedTuple):
     status: int
     body: bytes = b""
     media: str = fleet.MEDIA
+    file: Path | None = None  # what the body is, where it is a file
 
 
 class Signed(NamedTuple):

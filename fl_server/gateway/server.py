@@ -18,7 +18,7 @@ from aiohttp import web
 from fl_client import address, certificates, fleet
 from fl_client.config import ConfigError
 from fl_server import roster
-from fl_server.gateway import calls, delivery, desk, limits, seen, spool
+from fl_server.gateway import calls, delivery, desk, limits, parcels, seen, spool
 from fl_server.gateway.gate import Call, Gate, Route
 from fl_server.gateway.limits import Door, Refused
 from fl_server.gateway.relay import Answer
@@ -28,14 +28,18 @@ HTTP = logging.getLogger("bhasha_fl.gateway.http")
 HTTP.setLevel(logging.CRITICAL)  # a stranger who does not speak HTTP must not fill the log
 # An announcement needs no quota: the next reply must get in to take the place of an unfinished one.
 ROOM = {fleet.PUSH_MESSAGES: spool.fits, fleet.PUSH_OBJECT: spool.room}
-ROUTES = desk.ROUTES | {
-    ("POST", path): Route(calls.answer, rule.cap, room=ROOM.get(path))
-    for path, rule in fleet.PATHS.items()
-}
+ROUTES = (
+    desk.ROUTES
+    | parcels.ROUTES
+    | {
+        ("POST", path): Route(calls.answer, rule.cap, room=ROOM.get(path))
+        for path, rule in fleet.PATHS.items()
+    }
+)
 TICK_S, SWEEP_S = 1.0, 30.0
 
 
-async def handle(gate: Gate, door: Door, request: web.BaseRequest) -> web.Response:
+async def handle(gate: Gate, door: Door, request: web.BaseRequest) -> web.StreamResponse:
     """Answer a request at the public port."""
     link, size = None, 0
     try:
@@ -48,12 +52,14 @@ async def handle(gate: Gate, door: Door, request: web.BaseRequest) -> web.Respon
         if route.room and not route.room(gate.spool, silo, expected):
             LOG.error("%s: no room for %d bytes more", silo, expected)
             raise Refused(507)
-        body = await limits.body(request, expected)
+        body = b"" if route.streams else await limits.body(request, expected)
         if silo:
             seen.hear(gate.seen, silo)
-        path, query = request.rel_url.raw_path, request.query
-        found = await route.answer(gate, Call(silo, path, query, request.headers, body, admitted))
-        size = len(found.body)
+        call = Call(silo, request.rel_url.raw_path, request.query, request.headers, body, admitted)
+        if route.streams:
+            call = call._replace(parts=limits.parts(request, expected))
+        found = await route.answer(gate, call)
+        size = found.file.stat().st_size if found.file else len(found.body)
         return _response(found)
     except Refused as no:
         return _last(no.status)
@@ -65,15 +71,14 @@ async def handle(gate: Gate, door: Door, request: web.BaseRequest) -> web.Respon
             limits.leave(link, size)
 
 
-def _response(answer: Answer) -> web.Response:
-    return web.Response(
-        status=answer.status,
-        body=answer.body,
-        headers={"content-type": answer.media, "server": "bhasha-fl"},
-    )
+def _response(answer: Answer) -> web.StreamResponse:
+    headers = {"content-type": answer.media, "server": "bhasha-fl"}
+    if answer.file:
+        return web.FileResponse(answer.file, chunk_size=1 << 20, headers=headers)
+    return web.Response(status=answer.status, body=answer.body, headers=headers)
 
 
-def _last(status: int) -> web.Response:
+def _last(status: int) -> web.StreamResponse:
     response = _response(Answer(status))
     response.force_close()
     return response
@@ -121,7 +126,7 @@ async def open_(gate: Gate) -> AsyncIterator[tuple[Door, int]]:
 
 
 def _server(gate: Gate, door: Callable[[], Door]) -> web.Server:
-    async def answer(request: web.BaseRequest) -> web.Response:
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
         return await handle(gate, door(), request)
 
     return web.Server(

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from fl_client import fleet
+from fl_client import fleet, parcels
 from fl_client.silo import NAME
 from fl_server.gateway import replies
 from fl_server.gateway.replies import Session
@@ -46,8 +46,14 @@ def load(folder: Path, quota: int) -> Spool:
 
 
 def used(spool: Spool, silo: str) -> int:
-    """Return the bytes that a silo's replies hold."""
-    return sum(sum(each.held.values()) for each in spool.sessions.get(silo, {}).values())
+    """Return the bytes that a silo's replies hold, with their parcels."""
+    objects = sum(sum(each.held.values()) for each in spool.sessions.get(silo, {}).values())
+    return objects + parcels.size(updates(spool.folder, silo))
+
+
+def updates(folder: Path, silo: str) -> Path:
+    """Return where in the spool's folder the parcels of a silo's updates lie."""
+    return folder / silo / "parcels"
 
 
 def room(spool: Spool, silo: str, size: int) -> bool:

@@ -14,7 +14,7 @@ from flwr.common.serde import message_to_proto
 from fl_client import alone, bases, memory, messages, site, spec, workers
 from fl_client.app import app
 from fl_client.config import flat, from_flat
-from fl_client.messages import Fault, Order
+from fl_client.messages import Fault, Order, Reply
 from fl_server.simulation.grid import LocalGrid
 from strategies import adapter as algebra
 from strategies.adapter import part
@@ -93,7 +93,7 @@ def test_a_silo_introduces_itself_with_its_name_its_counts_and_its_base(hub):
         reply = hub.ask("query", node=node)
         own = hub.sites[node - 1].train
         tokens = reply.facts["languages"][lang][3]
-        assert reply == (
+        assert reply == Reply(
             {},
             {},
             {
@@ -216,7 +216,7 @@ def test_a_silo_that_cannot_remember_does_not_answer_as_if_it_could(hub, monkeyp
     order = hub.order()
     monkeypatch.setattr(memory, "write_whole", full)
     message = hub.message("train", order)
-    assert messages.read_reply(message) == ({}, {}, {}, "internal", 0)
+    assert messages.read_reply(message) == Reply({}, {}, {}, "internal", 0)
     assert SECRET.encode() not in everything(message)
 
 
@@ -240,7 +240,7 @@ def test_ffa_sends_no_a(tmp_path):
 def test_another_start_is_refused_and_nothing_is_trained(hub):
     wrong = hub.order()._replace(start_sha256="0" * 64)
     for kind in ("train", "evaluate"):
-        assert hub.ask(kind, wrong) == ({}, {}, {}, "basis_differs", 0)
+        assert hub.ask(kind, wrong) == Reply({}, {}, {}, "basis_differs", 0)
     assert memory.rounds(hub.home()) == []
 
 
@@ -284,13 +284,13 @@ def test_an_adapter_that_is_not_what_the_round_needs_is_malformed(change, kind, 
     sent = CHANGES[change](hub.after_one())
     assert hub.ask(kind, hub.order(1), hub.after_one()).code == ""
     reply = hub.ask(kind, hub.order(1), sent)
-    assert reply == ({}, {}, {}, "malformed", 0)
+    assert reply == Reply({}, {}, {}, "malformed", 0)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_message_without_an_order_is_malformed(kind, hub):
     content = RecordDict({"order": ConfigRecord({"code": "import os"})})
-    assert hub.ask(kind, content=content) == ({}, {}, {}, "malformed", 0)
+    assert hub.ask(kind, content=content) == Reply({}, {}, {}, "malformed", 0)
 
 
 @pytest.mark.parametrize(
@@ -313,7 +313,7 @@ def test_the_text_of_an_error_stays_in_the_silos_own_log(
 
     monkeypatch.setattr(workers, "run", fail)
     message = hub.message(kind)
-    assert messages.read_reply(message) == ({}, {}, {}, code, 0)
+    assert messages.read_reply(message) == Reply({}, {}, {}, code, 0)
     assert list(message.content) == ["fault"]
     assert SECRET.encode() not in everything(message)
     assert SECRET in caplog.text
@@ -344,7 +344,7 @@ def test_a_study_that_does_not_parse_is_a_code_and_its_text_is_never_run(hub, tm
 
 def test_training_that_diverges_is_told_and_leaves_no_memory(tmp_path):
     hub = Hub(tmp_path, train__lr=1e30, train__steps=4)
-    assert hub.ask("train", hub.order()) == ({}, {}, {}, "not_finite", 0)
+    assert hub.ask("train", hub.order()) == Reply({}, {}, {}, "not_finite", 0)
     assert memory.rounds(hub.home()) == []
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from fl_client import messages
-from fl_client.messages import CODES, Fault, Order
+from fl_client.messages import CODES, Fault, Order, Reply
 
 pytestmark = pytest.mark.usefixtures("identity")
 quick = settings(deadline=None, derandomize=True, max_examples=80, database=None)
@@ -174,7 +174,7 @@ def test_a_malformed_blob_is_a_fault_and_a_code(name):
     with pytest.raises(Fault) as caught:
         read_as_order(record(MALFORMED[name]))
     assert caught.value.code == "malformed"
-    assert read_as_reply(record(MALFORMED[name])) == ({}, {}, {}, "malformed", 0)
+    assert read_as_reply(record(MALFORMED[name])) == Reply({}, {}, {}, "malformed", 0)
 
 
 @pytest.mark.parametrize("name", WRONG_RECORDS)
@@ -182,7 +182,7 @@ def test_a_record_that_is_not_one_blob_is_a_fault_and_a_code(name):
     with pytest.raises(Fault) as caught:
         read_as_order(WRONG_RECORDS[name])
     assert caught.value.code == "malformed"
-    assert read_as_reply(WRONG_RECORDS[name]) == ({}, {}, {}, "malformed", 0)
+    assert read_as_reply(WRONG_RECORDS[name]) == Reply({}, {}, {}, "malformed", 0)
 
 
 @quick
@@ -270,7 +270,7 @@ def parts(**changes) -> RecordDict:
     ids=lambda content: ";".join(str(dict(r))[:40] for r in content.values()) or "nothing",
 )
 def test_a_reply_that_is_none_is_malformed(content):
-    assert messages.read_reply(replied(content)) == ({}, {}, {}, "malformed", 0)
+    assert messages.read_reply(replied(content)) == Reply({}, {}, {}, "malformed", 0)
 
 
 @quick
@@ -283,7 +283,7 @@ def test_facts_of_any_text_are_read_or_malformed(text):
 
 def test_an_error_of_the_network_is_an_internal_fault():
     message = Message(Error(code=0, reason="secret"), reply_to=asked(messages.order(Order())))
-    assert messages.read_reply(message) == ({}, {}, {}, "internal", 0)
+    assert messages.read_reply(message) == Reply({}, {}, {}, "internal", 0)
 
 
 @pytest.mark.parametrize("code", CODES)
@@ -291,7 +291,7 @@ def test_a_code_arrives_alone(code):
     message = messages.fault(asked(messages.order(Order(), ADAPTER)), code)
     assert list(message.content) == ["fault"]
     assert dict(message.content["fault"]) == {"code": code}
-    assert messages.read_reply(message) == ({}, {}, {}, code, 0)
+    assert messages.read_reply(message) == Reply({}, {}, {}, code, 0)
 
 
 @pytest.mark.parametrize("code", ["", "None", "no_such_code", 5, [1], b"internal", None])
@@ -310,4 +310,4 @@ def test_a_fault_says_its_code_in_words_and_its_detail_to_the_own_log_only():
 
 def test_a_reply_with_a_fault_brings_nothing_else():
     content = parts(fault=ConfigRecord({"code": "internal"}), update=messages.pack(ADAPTER))
-    assert messages.read_reply(replied(content)) == ({}, {}, {}, "internal", 0)
+    assert messages.read_reply(replied(content)) == Reply({}, {}, {}, "internal", 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fl_client import bundle, messages, policy
+from fl_client import bundle, messages, metrics, policy
 from fl_client.config import ConfigError, Study, from_flat
 from fl_client.policy import REFUSALS, Policy
 from fl_client.signed import Signed
@@ -129,10 +129,10 @@ def test_names_fit_patterns_by_case():
 
 
 def test_a_new_policy_lets_out_what_silos_measure_and_how_they_score(folder):
-    metrics = policy.read(folder).egress.metrics
+    allowed = policy.read(folder).egress.metrics
     names = ["loss", "valid", "lr", "step", "valid/as/bits", "together/as/chrf++"]
-    for name in [*names, *(f"{what}/0" for what in messages.EFFORT)]:
-        assert policy.matches(name, metrics), name
+    for name in [*names, *(f"{what}/0" for what in metrics.EFFORT)]:
+        assert policy.matches(name, allowed), name
 
 
 def test_a_refusal_has_a_sentence_and_a_code_that_the_hub_knows():

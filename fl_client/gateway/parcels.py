@@ -1,0 +1,50 @@
+"""Parcels on their way: an update goes to the hub before the reply that names it, an adapter comes before its message.
+
+Each goes on where the other side, or the disk, says that it stands, so a cut costs what was in flight. What takes
+longer than a SuperNode waits goes on here while the SuperNode asks again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from fl_client.gateway import download, upload
+from fl_client.gateway.link import Link
+from fl_client.gateway.runs import Away
+from fl_client.gateway.trip import Over, Trip
+
+WAIT_S = 20.0  # the SuperNode waits 30 s for an answer, then it asks again
+Trips = dict[str, "asyncio.Future[None]"]
+
+
+async def bring(trips: Trips, line: Link, trip: Trip) -> None:
+    """Return once a parcel of the outbox is whole at the hub, or its run is over.
+
+    Raises ``Away`` as long as it is not, ``Refused`` where it is not there.
+    """
+    await _wait(trips, f"up {trip.parcel}", lambda: upload.send(line, trip))
+
+
+async def fetch(trips: Trips, line: Link, trip: Trip) -> None:
+    """Return once a parcel is whole in the inbox, or the hub has it no more; raises ``Away`` as long as it is not."""
+    await _wait(trips, f"down {trip.parcel}", lambda: download.receive(line, trip))
+
+
+async def _wait(trips: Trips, key: str, start: Callable[[], Awaitable[None]]) -> None:
+    if key not in trips:
+        trips[key] = asyncio.ensure_future(start())
+    done, _ = await asyncio.wait({trips[key]}, timeout=WAIT_S)
+    if not done:
+        raise Away
+    try:
+        trips.pop(key).result()
+    except Over:  # the hub will say so of the message itself
+        return
+
+
+async def end(trips: Trips) -> None:
+    """Leave all that is on its way; it goes on where it stands."""
+    for trip in trips.values():
+        trip.cancel()
+    await asyncio.gather(*trips.values(), return_exceptions=True)

@@ -1,0 +1,58 @@
+"""One parcel between a silo's folder and the hub, and how it is asked for."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import NamedTuple
+
+import aiohttp
+
+from fl_client import parcels
+from fl_client.parcels import Parcel
+
+PATH, CONTENT = "/v1/silo/parcel", "/v1/silo/parcel/content"
+PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
+PIECE = 1 << 20
+# A hub that takes or sends nothing for so long is asked anew.
+TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=30)
+
+
+class Over(Exception):
+    """The run is over: nobody waits for the parcel any more."""
+
+
+class Trip(NamedTuple):
+    """A parcel: of which run and study, for which round, and in which folder of the silo it lies."""
+
+    run: int
+    parcel: Parcel
+    study: str
+    round: str
+    folder: Path
+
+    @property
+    def query(self) -> str:
+        """What the hub is told of it."""
+        return f"run={self.run}&parcel={self.parcel}"
+
+    @property
+    def file(self) -> Path:
+        """Where it lies."""
+        return parcels.path(self.folder, self.parcel)
+
+
+class Pauses:
+    """Ever longer pauses between tries, short again after one that got somewhere."""
+
+    def __init__(self) -> None:
+        self._next = PAUSE_S
+
+    async def pause(self) -> None:
+        """Wait, and twice as long the next time."""
+        await asyncio.sleep(self._next)
+        self._next = min(2 * self._next, LONGEST_PAUSE_S)
+
+    def reset(self) -> None:
+        """Begin again with a short one."""
+        self._next = PAUSE_S

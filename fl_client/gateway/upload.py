@@ -1,0 +1,89 @@
+"""An update's way to the hub: what the hub has of it is asked, and the rest is sent in one stream."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import BinaryIO
+
+import aiohttp
+from safetensors import SafetensorError, safe_open
+
+from fl_client import audit, parcels
+from fl_client.gateway import link
+from fl_client.gateway.link import Call, Link, Patience
+from fl_client.gateway.runs import Refused
+from fl_client.gateway.trip import PATH, PIECE, TIMEOUT, Over, Pauses, Trip
+
+LOG = logging.getLogger("bhasha_fl.gateway")
+SHORT = Patience(3.0, 4.0)
+
+
+async def send(line: Link, trip: Trip) -> None:
+    """Return once the hub has the whole parcel; raises ``Over``, or ``Refused`` where it is not in the outbox."""
+    if not await asyncio.to_thread(_sound, trip):
+        LOG.error("the update that a reply names is gone from %s", trip.folder)
+        raise Refused(trip.run, "parcel_missing")
+    pauses = Pauses()
+    while True:
+        held = await _held(line, trip)
+        if held == trip.parcel.bytes:
+            return
+        if held is None or not await _rest(line, trip, held):
+            await pauses.pause()
+        else:
+            pauses.reset()
+
+
+def _sound(trip: Trip) -> bool:
+    """Return whether what leaves is what its name says, and tensors: nothing else goes this way."""
+    if not parcels.whole(trip.file, trip.parcel):
+        return False
+    try:
+        with safe_open(trip.file, "numpy"):
+            return True
+    except (SafetensorError, OSError):
+        return False
+
+
+async def _held(line: Link, trip: Trip) -> int | None:
+    """Return how much of a parcel the hub has, None where it cannot say now; raises ``Over``."""
+    call = Call(f"{PATH}?{trip.query}", method="GET", study=trip.study, round=trip.round)
+    found = await link.send(line, call, SHORT)
+    if found.status == 403:
+        raise Over
+    try:
+        return int(json.loads(found.body)["held"]) if found.status == 200 else None
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+async def _rest(line: Link, trip: Trip, held: int) -> bool:
+    """Send what is missing; return whether the hub took all of it."""
+    left = trip.parcel.bytes - held
+    try:
+        with trip.file.open("rb") as stream:
+            stream.seek(held)
+            async with line.client.post(
+                f"{line.url}{PATH}?{trip.query}&at={held}",
+                data=_pieces(stream),
+                headers={"content-length": str(left), "content-type": "application/octet-stream"},
+                allow_redirects=False,
+                timeout=TIMEOUT,
+                trace_request_ctx=partial(
+                    audit.parcel, PATH, left, trip.parcel.sha256, trip.study, trip.round
+                ),
+            ) as back:
+                await back.read()
+                return back.status == 200
+    except (aiohttp.ClientError, OSError) as error:
+        LOG.info("the line broke under an update: %s", error or type(error).__name__)
+        return False
+
+
+async def _pieces(stream: BinaryIO) -> AsyncIterator[bytes]:
+    while piece := await asyncio.to_thread(stream.read, PIECE):
+        yield piece

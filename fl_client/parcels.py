@@ -1,0 +1,115 @@
+"""Parcels: the arrays of a message as a file of their own, named by its SHA-256, which travels beside Flower.
+
+The message then holds the parcel's name alone. Flower cuts a large message into objects, copies each a dozen times and
+keeps them in a database; a parcel goes from one disk to the other, goes on where a cut of the line left it, and is
+sent once however often it is named. Only who was told the name can ask for it, and the hash is checked by who reads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from fl_client.memory import write_whole
+from strategies.adapter import Adapter
+
+LARGE = 1 << 20  # bytes from which on arrays travel as a parcel
+KEPT = 4  # parcels that stay in a silo's folder
+NAME = re.compile(r"([0-9a-f]{64}):([0-9]{1,15})")
+OUTBOX, INBOX = "outbox", "inbox"  # in a silo's folder
+
+
+class Parcel(NamedTuple):
+    """What a message says of a parcel."""
+
+    sha256: str
+    bytes: int
+
+    def __str__(self) -> str:
+        """As ``parse`` reads it."""
+        return f"{self.sha256}:{self.bytes}"
+
+
+def parse(text: str) -> Parcel:
+    """Return the parcel that a text names; raises ``ValueError``."""
+    found = NAME.fullmatch(text)
+    if not found:
+        raise ValueError("this names no parcel")
+    return Parcel(found[1], int(found[2]))
+
+
+def path(folder: Path, parcel: Parcel) -> Path:
+    """Return where a parcel lies in a folder of parcels."""
+    return folder / f"{parcel.sha256}.safetensors"
+
+
+def large(arrays: Adapter) -> bool:
+    """Return whether arrays are large enough to travel as a parcel."""
+    return sum(x.nbytes for x in arrays.values()) >= LARGE
+
+
+def keep(folder: Path, arrays: Adapter) -> Parcel:
+    """Write arrays as a parcel, durable when this returns; one that is there already only becomes the newest."""
+    content = save(arrays)
+    parcel = Parcel(hashlib.sha256(content).hexdigest(), len(content))
+    target = path(folder, parcel)
+    if whole(target, parcel):
+        os.utime(target)
+    else:
+        write_whole(target, content)
+    return parcel
+
+
+def read(folder: Path, parcel: Parcel) -> Adapter:
+    """Return the arrays of a parcel; raises ``ValueError`` where it is not there or damaged."""
+    try:
+        content = path(folder, parcel).read_bytes()
+    except OSError as error:
+        raise ValueError(f"the parcel {parcel.sha256} is not there: {error.strerror}") from None
+    if len(content) != parcel.bytes or hashlib.sha256(content).hexdigest() != parcel.sha256:
+        raise ValueError(f"the parcel {parcel.sha256} is damaged")
+    try:
+        return dict(load(content))
+    except (SafetensorError, KeyError, TypeError) as error:
+        raise ValueError(f"the parcel {parcel.sha256} holds no arrays") from error
+
+
+def whole(file: Path, parcel: Parcel) -> bool:
+    """Return whether a file is this parcel, every byte of it."""
+    try:
+        if file.stat().st_size != parcel.bytes:
+            return False
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest() == parcel.sha256
+    except FileNotFoundError:
+        return False
+
+
+def prune(folder: Path, kept: int = KEPT) -> None:
+    """Leave the newest parcels of a folder."""
+    for old in _newest_first(folder)[kept:]:
+        old.unlink(missing_ok=True)
+
+
+def expire(folder: Path, seconds: float) -> None:
+    """Remove parcels, and the beginnings of such, that nobody touched for so long."""
+    for file in _newest_first(folder):
+        if file.stat().st_mtime < time.time() - seconds:
+            file.unlink(missing_ok=True)
+
+
+def size(folder: Path) -> int:
+    """Return the bytes of all parcels in a folder, of their beginnings too."""
+    return sum(file.stat().st_size for file in _newest_first(folder))
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    found = {file: file.stat().st_mtime_ns for file in folder.glob("*.safetensors*")}
+    return sorted(found, key=lambda file: (-found[file], file.name))

@@ -1,0 +1,47 @@
+"""The parcels of a hub's study: adapters laid out for silos to fetch, updates that silos brought."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fl_client import parcels
+from fl_client.parcels import Parcel
+from fl_server.gateway import parcels as places
+from fl_server.gateway import spool
+from strategies.adapter import Adapter
+
+
+class Freight:
+    """What lies on the hub's disk for the round that runs; what was laid out stays one round longer, for late silos."""
+
+    def __init__(self, hub: Path) -> None:
+        self._adapters, self._spool = hub / places.LAID_OUT, hub / "spool"
+        self._now: set[Path] = set()
+        self._before: set[Path] = set()
+        self._collected: set[Path] = set()
+
+    def lay_out(self, arrays: Adapter) -> Parcel | None:
+        """Return the parcel of large arrays, once it is on disk; None for small ones, which need none.
+
+        Silos that are sent the same adapter, and one that is sent it again to evaluate, share a parcel.
+        """
+        if not parcels.large(arrays):
+            return None
+        parcel = parcels.keep(self._adapters, arrays)
+        self._now.add(parcels.path(self._adapters, parcel))
+        return parcel
+
+    def collect(self, silo: str, parcel: Parcel) -> Adapter:
+        """Return the arrays of a parcel that a silo brought; raises ``ValueError``."""
+        folder = spool.updates(self._spool, silo)
+        arrays = parcels.read(folder, parcel)
+        self._collected.add(parcels.path(folder, parcel))
+        return arrays
+
+    def settle(self) -> None:
+        """Let go of the updates of a committed round, and of adapters from before it."""
+        kept = self._now | self._before
+        old = [file for file in self._adapters.glob("*.safetensors*") if file not in kept]
+        for file in [*self._collected, *old]:
+            file.unlink(missing_ok=True)
+        self._before, self._now, self._collected = self._now, set(), set()

@@ -1,0 +1,149 @@
+"""Parcels at the public port: a silo's update comes in piece by piece, an adapter that was laid out goes out.
+
+What has arrived stays on disk whatever happens to the line. ``spool/NAME/parcels/`` holds what a silo brought,
+``parcels/`` what the studies lay out; both are named by their hash, and only who was told a name can ask for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from fl_client import parcels
+from fl_client.parcels import Parcel
+from fl_server.gateway import pulls, relay, seen, spool
+from fl_server.gateway.gate import Call, Gate, Route
+from fl_server.gateway.limits import Refused
+from fl_server.gateway.relay import Answer
+
+LOG = logging.getLogger("bhasha_fl.gateway")
+JSON, BYTES = "application/json", "application/octet-stream"
+MOST = 1 << 40  # a silo's quota is what limits it
+LAID_OUT = "parcels"  # in the hub's folder
+
+
+class Asked(NamedTuple):
+    """What a silo asks about: a run, a parcel, and where its piece begins."""
+
+    run: int
+    parcel: Parcel
+    at: int
+
+
+def _asked(call: Call) -> Asked:
+    try:
+        run, at = int(call.query["run"]), int(call.query.get("at", "0"))
+        asked = Asked(run, parcels.parse(call.query["parcel"]), at)
+    except (KeyError, ValueError):
+        raise Refused(400) from None
+    if run < 0 or not 0 <= at <= asked.parcel.bytes:
+        raise Refused(400)
+    return asked
+
+
+async def held(gate: Gate, call: Call) -> Answer:
+    """Answer how many bytes of an update are here."""
+    asked = _asked(call)
+    await _goes_on(gate, call, asked)
+    file = _file(gate, call, asked)
+    if file.exists():
+        return _held(asked.parcel.bytes)
+    part = _part(file)
+    return _held(part.stat().st_size if part.exists() else 0)
+
+
+async def take(gate: Gate, call: Call) -> Answer:
+    """Take an update from where it stands to its end; 409 where it stands elsewhere, 422 where the hash is wrong."""
+    asked = _asked(call)
+    await _goes_on(gate, call, asked)
+    file = _file(gate, call, asked)
+    if file.exists():
+        return _held(asked.parcel.bytes)
+    if asked.parcel.bytes > gate.settings.spool_bytes:
+        LOG.error("%s brings %d bytes, over spool_bytes in hub.toml", call.silo, asked.parcel.bytes)
+        raise Refused(507)
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        with _part(file).open("ab") as stream:
+            if stream.tell() != asked.at:
+                raise Refused(409)
+            await _write(gate, call, file, stream, asked)
+        size = await asyncio.to_thread(_kept, file, asked.parcel)
+    except OSError as error:
+        LOG.error("%s: an update cannot be kept: %s", call.silo, error.strerror)
+        raise Refused(507) from error
+    return _held(size) if size else Answer(422)
+
+
+async def _write(gate: Gate, call: Call, file: Path, stream: BinaryIO, asked: Asked) -> None:
+    mine = gate.uploads[file] = object()
+    if call.parts is None:
+        raise Refused(400)
+    try:
+        async for part in call.parts:
+            if gate.uploads.get(file) is not mine:  # the silo came back before this line was dead
+                raise Refused(409)
+            if stream.tell() + len(part) > asked.parcel.bytes:
+                raise Refused(413)
+            await asyncio.to_thread(stream.write, part)
+    finally:
+        if gate.uploads.get(file) is mine:
+            del gate.uploads[file]
+
+
+def _kept(file: Path, parcel: Parcel) -> int:
+    """Return how much of a parcel is here, durable once it is whole; 0 where it is not what it was called."""
+    part = _part(file)
+    size = part.stat().st_size
+    if size < parcel.bytes:
+        return size
+    if not parcels.whole(part, parcel):
+        part.unlink()
+        return 0
+    with part.open("rb") as stream:
+        os.fsync(stream.fileno())
+    part.replace(file)
+    folder = os.open(file.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+    return size
+
+
+async def give(gate: Gate, call: Call) -> Answer:
+    """Answer with an adapter that was laid out, from any byte on; 404 where it is gone."""
+    asked = _asked(call)
+    if not pulls.works_on(gate.pulls, call.silo, asked.run):
+        raise Refused(403)
+    file = parcels.path(gate.folder / LAID_OUT, asked.parcel)
+    return Answer(200, media=BYTES, file=file) if file.exists() else Answer(404)
+
+
+async def _goes_on(gate: Gate, call: Call, asked: Asked) -> None:
+    node = seen.of(gate.seen, call.silo).node
+    if not node or not await relay.goes_on(gate.relay, call.silo, node, asked.run):
+        raise Refused(403)
+
+
+def _file(gate: Gate, call: Call, asked: Asked) -> Path:
+    return parcels.path(spool.updates(gate.spool.folder, call.silo), asked.parcel)
+
+
+def _part(file: Path) -> Path:
+    return file.with_name(file.name + ".part")
+
+
+def _held(size: int) -> Answer:
+    return Answer(200, json.dumps({"held": size}).encode(), JSON)
+
+
+ROUTES = {
+    ("GET", "/v1/silo/parcel"): Route(held),
+    ("POST", "/v1/silo/parcel"): Route(take, MOST, room=spool.room, streams=True),
+    ("GET", "/v1/silo/parcel/content"): Route(give),
+}
