@@ -23,7 +23,7 @@ Wire = dict[str, Array]
 
 
 class Key(NamedTuple):
-    """What an update is the only one of: the study's seed, the round, and the silo that sends it."""
+    """Which update this is: the seed of its study, its round, its silo. Lots are drawn by it."""
 
     seed: int
     round: int

@@ -6,6 +6,8 @@ sums, which is what secure aggregation needs. It runs under error feedback and i
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from strategies import draw
@@ -18,15 +20,21 @@ def randk(density: float = 0.05) -> Codec:
     """Send the share ``density`` of coordinates that the round's lot chooses, the same in every silo."""
     kept = share(density)
 
-    def support(size: int, key: Key) -> Array:
-        return largest(draw.words(f"randk:{key.seed}:{key.round}", size), kept(size))
-
     def encode(x: Array, key: Key) -> tuple[Array, Wire]:
-        return x[support(x.size, key)], {}
+        return x[support(kept(x.size), x.size, key.seed, key.round)], {}
 
     def decode(values: Array, side: Wire, size: int, key: Key) -> Array:
         x = np.zeros(size, np.float32)
-        x[support(size, key)] = check(values, np.float32, kept(size))
+        index = support(kept(size), size, key.seed, key.round)
+        x[index] = check(values, np.float32, index.size)
         return x
 
     return Codec(encode, decode, kept=kept, biased=True, linear=True)
+
+
+@lru_cache(maxsize=1)  # a hub decodes the updates of all silos of a round, one after the other
+def support(count: int, size: int, seed: int, number: int) -> Array:
+    """Return the rising indices of the ``count`` coordinates that the lot of round ``number`` chooses."""
+    index = largest(draw.words(f"randk:{seed}:{number}", size), count)
+    index.setflags(write=False)
+    return index
