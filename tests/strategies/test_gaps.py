@@ -107,3 +107,11 @@ def test_bytes_beyond_the_longest_code_are_refused_before_they_are_unpacked(monk
     monkeypatch.setattr(np, "unpackbits", never)
     with pytest.raises(ValueError, match="at most"):
         gaps.decode(np.zeros(gaps.longest(50, 5000) + 1, np.uint8), 50, 5000)
+
+
+def test_zero_bytes_after_the_last_index_are_refused():
+    code = gaps.encode(np.arange(50), 5000)
+    assert gaps.decode(code, 50, 5000).tolist() == list(range(50))
+    assert code.size < gaps.longest(50, 5000)
+    with pytest.raises(ValueError, match="does not hold 50"):
+        gaps.decode(np.append(code, np.uint8(0)), 50, 5000)
