@@ -8,30 +8,49 @@ from typing import TYPE_CHECKING
 from fl_client import memory, ranks, spec
 from fl_client.messages import Fault
 from strategies import adapter as algebra
-from strategies.adapter import Adapter
+from strategies.adapter import Adapter, Array
+from strategies.codecs.codec import Key
 from strategies.strategy import Strategy
 
 if TYPE_CHECKING:
     from fl_client.work import Work
 
 LOG = logging.getLogger("bhasha_fl.silo")
+Told = dict[str, float]
 
 
-def encoded(work: Work, strategy: Strategy, delta: Adapter, kept: Adapter) -> Adapter:
-    """Return what travels of an update; the silo's memory of this round is durable when it returns."""
+def encoded(work: Work, strategy: Strategy, delta: Adapter, kept: Adapter) -> tuple[Adapter, Told]:
+    """Return what travels of an update, and what the hub is told of its codec.
+
+    The silo's memory of this round is durable when it returns.
+    """
     local = algebra.under("local/", work.memory) or strategy.local.init(delta)
     delta, local = strategy.local.finish(delta, local)
     codec = spec.codec(work.study.codec)
     vector = algebra.flatten(delta)
-    residual = work.memory.get("residual", codec.init(vector.size))
-    if residual.shape not in {vector.shape, (0,)}:
-        LOG.warning("%s: the codec's residual does not fit and starts from zero", work.site.name)
-        residual = codec.init(vector.size)
+    residual, told = _residual(work, codec.init(vector.size))
     try:
-        wire, residual = codec.encode(vector, residual)
+        key = Key(work.study.seed, work.order.round, work.site.name)
+        wire, residual = codec.encode(vector, residual, key)
     except ValueError as error:
         raise Fault("not_finite", str(error)) from error
     kept = kept | {f"local/{n}": x for n, x in local.items()} | {"residual": residual}
     if ranks.first():
         memory.keep(work.home, work.order.round, kept, work.order.best)
-    return wire
+    return wire, told
+
+
+def _residual(work: Work, zero: Array) -> tuple[Array, Told]:
+    """Return what the codec left out before; where that is gone or does not fit, zero, of which the hub hears (C50)."""
+    held = work.memory.get("residual")
+    if held is not None and held.shape == zero.shape:
+        return held, {}
+    if work.order.round == 1 or not zero.size:
+        return zero, {}
+    dropped = 0.0 if held is None else algebra.norm({"residual": held})
+    LOG.warning(
+        "%s: the codec's residual is gone or does not fit and starts from zero; dropped norm %g",
+        work.site.name,
+        dropped,
+    )
+    return zero, {"codec_reset": 1.0}

@@ -93,11 +93,10 @@ def fit(work: Work) -> Result:
     start = _load(made, strategy, work)
     options, number = work.study.train, work.order.round
     blocks = encode.pack(work.site.train, made.tokenize, made.end, options.length)
-    total = work.study.rounds * options.steps
     plan = train.Plan(
         (number - 1) * options.steps,
         options.steps,
-        total,
+        work.study.rounds * options.steps,
         options.lr,
         f"{work.study.seed}:{work.site.name}",
     )
@@ -114,11 +113,12 @@ def fit(work: Work) -> Result:
     kept |= optimizer.moments(used) if options.keep_optimizer else {}
     delta = algebra.subtract(algebra.pick(trained, sent), algebra.pick(start, sent))
     LOG.info("%s round %d: loss %.3f nats a token", work.site.name, number, fitted.loss)
-    wire = update.encoded(work, strategy, delta, kept)
+    wire, told = update.encoded(work, strategy, delta, kept)
+    metrics = {"loss": fitted.loss} | told
     facts = {"silo": work.site.name, "round": number}
     if keeper is None:
-        return Result(wire, {"loss": fitted.loss}, facts)
-    return Result(wire, {"loss": fitted.loss} | fitted.speed, facts | {"losses": fitted.losses})
+        return Result(wire, metrics, facts)
+    return Result(wire, metrics | fitted.speed, facts | {"losses": fitted.losses})
 
 
 def _keeper(work: Work, name: str, key: str) -> checkpoint.Keeper | None:

@@ -18,6 +18,7 @@ from fl_client.config import Study
 from fl_client.shapes import Shape
 from strategies import adapter as algebra
 from strategies.adapter import Layout
+from strategies.codecs.codec import Key
 from strategies.strategy import Strategy
 
 ENCODED = 1 << 20  # numbers that are really encoded; beyond, a codec's bytes grow by the same slope
@@ -108,7 +109,7 @@ def encoded(size: int, codec: str) -> int:
 def _really(size: int, codec: str) -> int:
     chain = spec.codec(codec)
     vector = np.random.default_rng(0).standard_normal(size).astype(np.float32)
-    wire, _ = chain.encode(vector, chain.init(size))
+    wire, _ = chain.encode(vector, chain.init(size), Key(0, 1, ""))
     return len(save(wire))
 
 

@@ -101,15 +101,14 @@ def one(run: Run, state: State) -> State:
     notes: dict[str, dict[str, Any]] = {}
     for silo, reply in silos.ask(run.grid, "train", contents, run.schedule.closes):
         try:
-            update = silos.check(silo, reply, expected, number, run.parts.codec)
+            update = silos.check(silo, reply, expected, number, run.parts.codec, run.study.seed)
         except Refused as error:
             LOG.warning("round %d: the reply of %s is not counted: %s", number, silo.name, error)
             notes[silo.name] = {"refused": str(error), "up": reply.bytes}
             continue
         groups = run.cohort.groups[silo.name]
         merged = merge.add(merged, run.parts, groups, silo.name, run.weights[silo.name], update)
-        ranks = metrics.by_rank(reply.metrics)
-        notes[silo.name] = {"loss": reply.metrics.get("loss"), "up": reply.bytes, "ranks": ranks}
+        notes[silo.name] = silos.note(silo, reply, number)
     counted = [name for name, note in notes.items() if "refused" not in note]
     if not run.schedule.enough(len(contents), len(counted)):
         raise RoundFailed(_too_few(run, number, counted, notes))

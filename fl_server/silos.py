@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fl_client import messages
+from fl_client import messages, metrics
 from fl_client.config import ConfigError
 from fl_client.messages import Content, Order, Reply
 from fl_server.grid import Grid
 from strategies.adapter import Adapter, Layout, size, unflatten
-from strategies.codecs.codec import Chain
+from strategies.codecs.codec import Chain, Key
 from strategies.weights.weight import Counts, Weight, total
 
 LOG = logging.getLogger("bhasha_fl.hub")
@@ -155,7 +155,9 @@ def weights(silos: list[Silo], weight: Weight) -> dict[str, float]:
     return {name: value / top for name, value in raw.items()}
 
 
-def check(silo: Silo, reply: Reply, expected: Layout, number: int, codec: Chain) -> Adapter:
+def check(
+    silo: Silo, reply: Reply, expected: Layout, number: int, codec: Chain, seed: int
+) -> Adapter:
     """Return the update of a reply, decoded; raises ``Refused`` on anything but what was asked for."""
     if reply.code:
         raise Refused(messages.CODES[reply.code])
@@ -165,9 +167,19 @@ def check(silo: Silo, reply: Reply, expected: Layout, number: int, codec: Chain)
             f"it answers for {reply.facts.get('silo')!r}, round {reply.facts.get('round')!r}"
         )
     try:
-        vector = codec.decode(reply.arrays, size(expected))
+        vector = codec.decode(reply.arrays, size(expected), Key(seed, number, silo.name))
     except ValueError as error:
         raise Refused(str(error)) from error
     if not np.all(np.abs(vector) < MOST):
         raise Refused(f"it holds a number beyond {MOST:g}")
     return unflatten(vector, expected)
+
+
+def note(silo: Silo, reply: Reply, number: int) -> dict[str, Any]:
+    """Return what a round's record holds of a reply that was counted."""
+    ranks = metrics.by_rank(reply.metrics)
+    noted = {"loss": reply.metrics.get("loss"), "up": reply.bytes, "ranks": ranks}
+    if "codec_reset" not in reply.metrics:
+        return noted
+    LOG.warning("round %d: the codec of %s began without a residual", number, silo.name)
+    return noted | {"codec_reset": True}

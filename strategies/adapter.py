@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from strategies import draw
+
 Array = NDArray[Any]
 Adapter = dict[str, Array]
 Layout = dict[str, tuple[int, ...]]
@@ -126,7 +128,6 @@ def initial(name: str, shape: tuple[int, ...], seed: int) -> Array:
     """
     if ".lora_A." not in name:
         return np.zeros(shape, np.float32)
-    key = hashlib.sha256(f"{seed}:{name}".encode()).digest()[:16]
-    draw = np.random.Generator(np.random.Philox(key=np.frombuffer(key, np.uint64)))
     bound = 1 / np.sqrt(shape[1])
-    return draw.uniform(-bound, bound, shape).astype(np.float32)
+    generator = np.random.Generator(draw.philox(f"{seed}:{name}"))
+    return generator.uniform(-bound, bound, shape).astype(np.float32)

@@ -57,19 +57,31 @@ def narrow_codec_must_come_last(parts: Parts) -> Refusal | None:
         return None
     return Refusal(
         "C52",
-        "a codec that narrows numbers (float16, bfloat16, int8) is followed by another codec",
+        "a codec that narrows numbers (float16, bfloat16, int8, int4, qsgd) is followed by another",
         "put the narrowing codec last, as in 'topk(0.05) | int8()'",
     )
 
 
 def sparsifier_only_once(parts: Parts) -> Refusal | None:
-    """C53: two links that choose coordinates by their size."""
-    if sum(link.support_depends_on_data for link in parts.codec.links) < 2:
+    """C53: two links that leave coordinates out, each with an error feedback of its own."""
+    if sum(link.biased for link in parts.codec.links) < 2:
         return None
     return Refusal(
         "C53",
-        "the codec chain selects the largest coordinates twice",
-        "use one topk() with the product of both densities",
+        "the codec chain chooses coordinates twice (topk, randk)",
+        "use one topk() or randk() with the product of both densities",
+    )
+
+
+def feedback_needs_a_codec_that_contracts(parts: Parts) -> Refusal | None:
+    """C54: error feedback around rounding so coarse that what is left out grows from round to round."""
+    links = parts.codec.links
+    if not any(link.biased for link in links) or all(link.contracts for link in links):
+        return None
+    return Refusal(
+        "C54",
+        "two bits rounded by lot err by more than the update itself, and error feedback sends the error again",
+        "let topk() or randk() be followed by int4() or qsgd(bits=4)",
     )
 
 
@@ -134,6 +146,7 @@ def _silos(cohort: Cohort, wanted: Callable[[str], bool]) -> list[str]:
 RULES: Iterable[Callable[[Parts], Refusal | None]] = (
     narrow_codec_must_come_last,
     sparsifier_only_once,
+    feedback_needs_a_codec_that_contracts,
     something_must_travel,
 )
 COHORT_RULES: Iterable[Callable[[Parts, Cohort], Refusal | None]] = (

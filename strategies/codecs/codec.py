@@ -2,13 +2,17 @@
 
 A codec turns one float32 vector into a shorter or narrower ``values`` array and a few side arrays. In a chain the
 values of one codec are the input of the next. Where any link is biased the whole chain runs under error feedback
-(Seide et al. 2014; Karimireddy et al. 2019, arXiv 1901.09847): c = e + x, send Q(c), keep e = c - Q(c), so what one
-round leaves out a later round sends.
+(Seide et al. 2014; Karimireddy et al. 2019, arXiv 1901.09847): c = decay e + x, send Q(c), keep e = c - Q(c), so what
+one round leaves out a later round sends.
+
+Some codecs draw. A draw is a function of a ``Key`` alone: the silo and the hub make the same one, whenever they ask.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
@@ -18,24 +22,40 @@ from strategies.adapter import Array
 Wire = dict[str, Array]
 
 
-class Codec(NamedTuple):
-    """One link. ``decode(values, side, size)`` raises ``ValueError`` on arrays that ``encode`` cannot have made."""
+class Key(NamedTuple):
+    """Which update this is: the seed of its study, its round, its silo. Lots are drawn by it."""
 
-    encode: Callable[[Array], tuple[Array, Wire]]
-    decode: Callable[[Array, Wire, int], Array]
+    seed: int
+    round: int
+    silo: str
+
+
+def every(size: int) -> int:
+    """Return ``size``: a link that hands on as many values as it was given."""
+    return size
+
+
+class Codec(NamedTuple):
+    """One link. ``decode(values, side, size, key)`` raises ``ValueError`` on what ``encode`` cannot have made."""
+
+    encode: Callable[[Array, Key], tuple[Array, Wire]]
+    decode: Callable[[Array, Wire, int, Key], Array]
     side: tuple[str, ...] = ()  # the names of its side arrays
-    biased: bool = False  # runs under error feedback
+    kept: Callable[[int], int] = every  # how many of so many values it hands on
+    biased: bool = False  # leaves numbers out, so it runs under error feedback
+    decay: float = 1.0  # how much of what was left out is still wanted a round later
+    contracts: bool = True  # on average nearer to x than sending nothing, as error feedback needs
     narrows: bool = False  # its values are no longer float32, so it must come last
     linear: bool = False
     support_depends_on_data: bool = False
 
 
 class Chain(NamedTuple):
-    """``encode(x, memory)`` returns the wire and the new memory; ``decode(wire, size)`` the vector again."""
+    """``encode(x, memory, key)`` returns the wire and the new memory; ``decode(wire, size, key)`` the vector again."""
 
     init: Callable[[int], Array]
-    encode: Callable[[Array, Array], tuple[Wire, Array]]
-    decode: Callable[[Wire, int], Array]
+    encode: Callable[[Array, Array, Key], tuple[Wire, Array]]
+    decode: Callable[[Wire, int, Key], Array]
     links: tuple[Codec, ...]
 
 
@@ -43,23 +63,24 @@ def chain(links: Sequence[Codec]) -> Chain:
     """Return the chain of these codecs; an empty chain sends float32 as it is."""
     links = tuple(links)
     feedback = any(link.biased for link in links)
+    decay = math.prod(link.decay for link in links)
 
     def init(size: int) -> Array:
         return np.zeros(size if feedback else 0, np.float32)
 
-    def encode(x: Array, memory: Array) -> tuple[Wire, Array]:
+    def encode(x: Array, memory: Array, key: Key) -> tuple[Wire, Array]:
         if not np.all(np.isfinite(x)):
             raise ValueError("the update holds NaN or infinity and is not sent")
         if not feedback:
-            return _encode(links, x), memory
-        wanted = memory + x
+            return _encode(links, x, key), memory
+        wanted = decay * memory + x
         if not np.all(np.isfinite(wanted)):
             raise ValueError("the update and its residual together are infinity, which is not sent")
-        wire = _encode(links, wanted)
-        return wire, wanted - _decode(links, wire, x.size)
+        wire = _encode(links, wanted, key)
+        return wire, wanted - _decode(links, wire, x.size, key)
 
-    def decode(wire: Wire, size: int) -> Array:
-        decoded = _decode(links, wire, size)
+    def decode(wire: Wire, size: int, key: Key) -> Array:
+        decoded = _decode(links, wire, size, key)
         if not np.all(np.isfinite(decoded)):
             raise ValueError("the update holds NaN or infinity")
         return decoded
@@ -67,33 +88,26 @@ def chain(links: Sequence[Codec]) -> Chain:
     return Chain(init, encode, decode, links)
 
 
-def _encode(links: tuple[Codec, ...], x: Array) -> Wire:
+def _encode(links: tuple[Codec, ...], x: Array, key: Key) -> Wire:
     wire: Wire = {}
     values = x
     for number, link in enumerate(links):
-        values, side = link.encode(values)
+        values, side = link.encode(values, key)
         wire |= {f"{number}.{name}": array for name, array in side.items()}
     return wire | {"values": values}
 
 
-def _decode(links: tuple[Codec, ...], wire: Wire, size: int) -> Array:
+def _decode(links: tuple[Codec, ...], wire: Wire, size: int, key: Key) -> Array:
     names = {f"{number}.{name}" for number, link in enumerate(links) for name in link.side}
     if wire.keys() != names | {"values"}:
         raise ValueError(f"the wire holds {sorted(wire)}, not {sorted(names)} and 'values'")
-    sides = [{s: wire[f"{n}.{s}"] for s in link.side} for n, link in enumerate(links)]
+    # The input length of each link follows from the links alone, never from what arrived.
+    lengths = list(accumulate(links, lambda length, link: link.kept(length), initial=size))
     values = wire["values"]
-    lengths = _lengths(sides, size)
-    for link, side, length in reversed(list(zip(links, sides, lengths, strict=True))):
-        values = link.decode(values, side, length)
+    for number, link in reversed(list(enumerate(links))):
+        side = {name: wire[f"{number}.{name}"] for name in link.side}
+        values = link.decode(values, side, lengths[number], key)
     return check(values, np.float32, size)
-
-
-def _lengths(sides: list[Wire], size: int) -> list[int]:
-    # The input length of each link: a link that drops values says which it kept in its side array "index".
-    lengths = [size]
-    for side in sides:
-        lengths.append(side["index"].size if "index" in side else lengths[-1])
-    return lengths[:-1]
 
 
 def check(array: Array, dtype: type, size: int) -> Array:

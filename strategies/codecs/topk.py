@@ -1,37 +1,55 @@
 """The largest coordinates only (Stich et al. 2018, arXiv 1809.07599), under error feedback.
 
-Ties go to the lowest index, so the same vector is always encoded to the same bytes.
+Ties go to the lowest index, so the same vector is always encoded to the same bytes. Indices travel as coded gaps, see
+``strategies/gaps.py``; a link behind it narrows the values. ``decay`` below 1 forgets what was left out long ago, as
+SparseLoCo does (Sarfi et al. 2025, arXiv 2508.15706); we choose among all coordinates, not within chunks.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
+from strategies import gaps
 from strategies.adapter import Array
-from strategies.codecs.codec import Codec, Wire, check
+from strategies.codecs.codec import Codec, Key, Wire, check
 
 
-def topk(density: float = 0.05) -> Codec:
-    """Send the share ``density`` of coordinates that are largest, each with its index."""
-    if not 0 < density <= 1:
-        raise ValueError(f"{density=} must be above 0 and at most 1, the share of numbers sent")
+def topk(density: float = 0.05, decay: float = 1.0) -> Codec:
+    """Send the share ``density`` of coordinates that are largest; a round later ``decay`` of the rest is added."""
+    kept = share(density)
+    if not 0 < decay <= 1:
+        raise ValueError(f"{decay=} must be above 0 and at most 1, what is kept of the residual")
 
-    def kept(size: int) -> int:
-        return math.ceil(density * size)
+    def encode(x: Array, key: Key) -> tuple[Array, Wire]:
+        index = largest(np.abs(x), kept(x.size))
+        return x[index], {"gaps": gaps.encode(index, x.size)}
 
-    def encode(x: Array) -> tuple[Array, Wire]:
-        largest = np.argsort(-np.abs(x), kind="stable")[: kept(x.size)]
-        index = np.sort(largest).astype(np.uint32)
-        return x[index], {"index": index}
-
-    def decode(values: Array, side: Wire, size: int) -> Array:
-        index = check(side["index"], np.uint32, kept(size))
-        if index.size and (index[-1] >= size or np.any(index[1:] <= index[:-1])):
-            raise ValueError(f"the indices do not rise within the {size} numbers of this update")
+    def decode(values: Array, side: Wire, size: int, key: Key) -> Array:
+        index = gaps.decode(side["gaps"], kept(size), size)
         x = np.zeros(size, np.float32)
         x[index] = check(values, np.float32, index.size)
         return x
 
-    return Codec(encode, decode, side=("index",), biased=True, support_depends_on_data=True)
+    codec = Codec(encode, decode, side=("gaps",), kept=kept, biased=True, decay=decay)
+    return codec._replace(support_depends_on_data=True)
+
+
+def share(density: float) -> Callable[[int], int]:
+    """Return what tells how many of so many numbers are sent; raises ``ValueError`` where ``density`` is no share."""
+    if not 0 < density <= 1:
+        raise ValueError(f"{density=} must be above 0 and at most 1, the share of numbers sent")
+    return lambda size: math.ceil(density * size)
+
+
+def largest(scores: Array, count: int) -> Array:
+    """Return the rising indices of the ``count`` largest scores; among equals the lowest indices are taken."""
+    if not count:
+        return np.zeros(0, np.int64)
+    least = np.partition(scores, scores.size - count)[scores.size - count]
+    taken = scores > least
+    equal = np.flatnonzero(scores == least)
+    taken[equal[: count - np.count_nonzero(taken)]] = True
+    return np.flatnonzero(taken)

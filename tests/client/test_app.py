@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from flwr.app import ConfigRecord, RecordDict
 from flwr.common.serde import message_to_proto
+from safetensors.numpy import save
 
 from fl_client import alone, bases, memory, messages, site, spec, workers
 from fl_client.app import app
@@ -18,6 +19,7 @@ from fl_client.messages import Fault, Order, Reply
 from fl_server.simulation.grid import LocalGrid
 from strategies import adapter as algebra
 from strategies.adapter import part
+from strategies.codecs.codec import Key
 
 SECRET = "secret text"
 KINDS = ("query", "query.initial", "train", "train.alone", "evaluate")
@@ -158,7 +160,7 @@ def test_a_round_sends_the_encoded_update_and_one_number(hub):
     assert reply.metrics.keys() == {"loss"}
     assert reply.arrays.keys() == {"values"}
     delta = spec.codec(hub.study.codec).decode(
-        reply.arrays, algebra.size(algebra.layout(hub.start))
+        reply.arrays, algebra.size(algebra.layout(hub.start)), Key(7, 1, "as-1")
     )
     assert np.any(delta)
 
@@ -174,6 +176,7 @@ def test_the_same_round_asked_twice_is_answered_with_the_same_bytes(hub):
     ("changes", "remembers"),
     [
         ({"codec": "topk(0.1) | int8()"}, True),
+        ({"codec": "randk(0.1) | qsgd(bits=4)"}, True),
         ({"strategy": "fedavg(private=3)"}, True),
         ({"strategy": "ffa(private=1)"}, True),
         ({"train__keep_optimizer": False, "codec": "topk(0.1)"}, True),
@@ -193,6 +196,48 @@ def test_a_later_round_asked_twice_starts_from_the_same_memory(changes, remember
     memory.path(hub.home(), 1).unlink()
     forgetful = hub.message("train", hub.order(1, best=1), received)
     assert (blob(forgetful) != blob(first)) == remembers
+
+
+LOST = {
+    "gone": lambda path: path.unlink(),
+    "of another length": lambda path: memory.write_whole(
+        path, save({"residual": np.full(3, 2, np.float32)})
+    ),
+    "of a silo that had no residual": lambda path: memory.write_whole(
+        path, save({"other": np.zeros(3, np.float32)})
+    ),
+}
+
+
+@pytest.mark.parametrize("loss", LOST)
+def test_a_silo_whose_residual_is_lost_starts_from_zero_and_says_so(loss, tmp_path, caplog):
+    hub = Hub(tmp_path, codec="topk(0.1) | int8()", train__keep_optimizer=False)
+    assert hub.ask("train", hub.order()).metrics.keys() == {"loss"}
+    honest = hub.ask("train", hub.order(1), hub.after_one())
+    assert honest.metrics.keys() == {"loss"}
+    LOST[loss](memory.path(hub.home(), 1))
+    with caplog.at_level(logging.WARNING):
+        reset = hub.ask("train", hub.order(1), hub.after_one())
+    assert reset.metrics == honest.metrics | {"codec_reset": 1.0}
+    assert reset.arrays["values"].tobytes() != honest.arrays["values"].tobytes()
+    (said,) = [r.getMessage() for r in caplog.records if "residual" in r.getMessage()]
+    dropped = np.sqrt(12) if loss == "of another length" else 0
+    assert said.endswith(f"dropped norm {dropped:g}")
+    # from zero is what a silo without any past sends
+    memory.path(hub.home(), 2).unlink()
+    if loss != "gone":
+        memory.path(hub.home(), 1).unlink()
+    new = hub.ask("train", hub.order(1), hub.after_one())
+    assert {n: x.tobytes() for n, x in new.arrays.items()} == {
+        n: x.tobytes() for n, x in reset.arrays.items()
+    }
+
+
+def test_a_codec_without_memory_has_none_to_lose(tmp_path):
+    hub = Hub(tmp_path, codec="qsgd(bits=4)")
+    hub.ask("train", hub.order())
+    memory.path(hub.home(), 1).unlink()
+    assert hub.ask("train", hub.order(1), hub.after_one()).metrics.keys() == {"loss"}
 
 
 def test_two_silos_send_two_updates(hub):

@@ -130,7 +130,7 @@ def test_names_fit_patterns_by_case():
 
 def test_a_new_policy_lets_out_what_silos_measure_and_how_they_score(folder):
     allowed = policy.read(folder).egress.metrics
-    names = ["loss", "valid", "lr", "step", "valid/as/bits", "together/as/chrf++"]
+    names = ["loss", "codec_reset", "valid", "lr", "step", "valid/as/bits", "together/as/chrf++"]
     for name in [*names, *(f"{what}/0" for what in metrics.EFFORT)]:
         assert policy.matches(name, allowed), name
 

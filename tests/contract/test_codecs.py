@@ -8,10 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from strategies.codecs.codec import chain
+from strategies import gaps as gap_code
+from strategies.codecs.codec import Key, chain
 
 quick = settings(deadline=None, derandomize=True, max_examples=80, database=None)
 SIZE = 300
+KEY = Key(seed=7, round=3, silo="clinic")
 
 
 def normal(size, scale=1.0):
@@ -40,8 +42,8 @@ each_vector = pytest.mark.parametrize("x", VECTORS.values(), ids=VECTORS.keys())
 def sent(codec, x):
     """Return the decoded vector, the residual and the wire of a first encoding."""
     made = chain([codec()])
-    wire, memory = made.encode(x, made.init(x.size))
-    return made.decode(wire, x.size), memory, wire
+    wire, memory = made.encode(x, made.init(x.size), KEY)
+    return made.decode(wire, x.size, KEY), memory, wire
 
 
 @each_vector
@@ -105,18 +107,18 @@ def test_nan_and_infinity_are_refused_on_encoding(codec, bad):
     made, x = chain([codec()]), normal(SIZE)
     x[17] = bad
     with pytest.raises(ValueError, match="NaN or infinity"):
-        made.encode(x, made.init(SIZE))
+        made.encode(x, made.init(SIZE), KEY)
 
 
 @pytest.mark.parametrize("peak", [65504.0, 65505.0, 1e30, 3.4e38, float(np.finfo(np.float32).max)])
 def test_a_huge_number_comes_back_or_is_refused_on_encoding(codec, peak):
     made, x = chain([codec()]), np.float32([peak, -peak, 1.0])
     try:
-        wire, _ = made.encode(x, made.init(3))
+        wire, _ = made.encode(x, made.init(3), KEY)
     except ValueError as refusal:
         assert "number" in str(refusal)  # a codec may refuse, but must say why
     else:
-        assert np.isfinite(made.decode(wire, 3)).all()
+        assert np.isfinite(made.decode(wire, 3, KEY)).all()
 
 
 def false_wires(wire):
@@ -136,26 +138,34 @@ def false_wires(wire):
                 broken = array.copy()
                 broken[0] = bad
                 yield f"{bad} {key}", rest | {key: broken}
-    for extra in ("junk", "", "0.", ".", "0.junk", "0.values", "1.index", "-1.index", "00.index"):
+    for extra in ("junk", "", "0.", ".", "0.junk", "0.values", "1.gaps", "-1.gaps", "00.gaps"):
         yield f"extra {extra!r}", wire | {extra: wire["values"]}
-    if "0.index" not in wire:
-        yield "extra '0.index'", wire | {"0.index": np.arange(3, dtype=np.uint32)}
-        return
-    index = wire["0.index"]
-    yield "falling index", wire | {"0.index": index[::-1].copy()}
-    yield "doubled index", wire | {"0.index": np.sort(np.append(index[1:], index[-1]))}
-    for beyond in (SIZE, 2**32 - 1):
-        yield f"index {beyond}", wire | {"0.index": np.append(index[:-1], np.uint32(beyond))}
-    yield "alias of index", wire | {"00.index": index}
+    for name in {"0.gaps", "0.index", "0.scale"} - wire.keys():
+        yield f"extra {name!r}", wire | {name: np.arange(3, dtype=np.uint32)}
+
+
+def false_gaps(wire):
+    """Yield the same for indices: their code as it would be for other indices, or for none."""
+    gaps = wire["0.gaps"]
+    for what, false in {
+        "all zero": np.zeros_like(gaps),
+        "all ones": np.full_like(gaps, 255),
+        "one index less": gap_code.encode(np.arange(14) * 7, SIZE),
+        "one index more": gap_code.encode(np.arange(16) * 7, SIZE),
+        "an index beyond": gap_code.encode(np.arange(15) * 7 + SIZE - 98, SIZE),
+    }.items():
+        yield what, wire | {"0.gaps": false}
+    yield "alias", wire | {"00.gaps": gaps}
 
 
 def test_a_wire_that_encoding_cannot_have_made_is_refused(codec):
     made = chain([codec()])
-    wire, _ = made.encode(normal(SIZE), made.init(SIZE))
+    wire, _ = made.encode(normal(SIZE), made.init(SIZE), KEY)
     passed = []
-    for what, false in false_wires(wire):
+    others = false_gaps(wire) if "0.gaps" in wire else []
+    for what, false in [*false_wires(wire), *others]:
         try:
-            made.decode(false, SIZE)
+            made.decode(false, SIZE, KEY)
         except ValueError as refusal:
             assert str(refusal), what  # any other exception fails the test
         else:
@@ -166,7 +176,7 @@ def test_a_wire_that_encoding_cannot_have_made_is_refused(codec):
 def decoded_or_refused(made, wire, size):
     """Decode; anything but a finite vector of this size or a ``ValueError`` fails."""
     try:
-        decoded = made.decode(wire, size)
+        decoded = made.decode(wire, size, KEY)
     except ValueError:
         return
     assert decoded.dtype == np.float32
@@ -178,7 +188,7 @@ def decoded_or_refused(made, wire, size):
 @given(st.data())
 def test_any_bytes_give_a_finite_vector_or_a_refusal(codec, data):
     made, size = chain([codec()]), data.draw(st.integers(1, 40))
-    wire, _ = made.encode(normal(size), made.init(size))
+    wire, _ = made.encode(normal(size), made.init(size), KEY)
     key = data.draw(st.sampled_from(sorted(wire)))
     raw = data.draw(st.binary(min_size=wire[key].nbytes, max_size=wire[key].nbytes))
     decoded_or_refused(made, wire | {key: np.frombuffer(raw, wire[key].dtype)}, size)
@@ -193,6 +203,6 @@ ANY_ARRAY = hnp.arrays(
 @given(st.data())
 def test_any_arrays_give_a_finite_vector_or_a_refusal(codec, data):
     made, size = chain([codec()]), data.draw(st.integers(0, 8))
-    wire, _ = made.encode(normal(size), made.init(size))
-    keys = st.sampled_from([*sorted(wire), "0.index", "0.scale", "1.index", "x"])
+    wire, _ = made.encode(normal(size), made.init(size), KEY)
+    keys = st.sampled_from([*sorted(wire), "0.gaps", "0.scale", "1.gaps", "x"])
     decoded_or_refused(made, wire | data.draw(st.dictionaries(keys, ANY_ARRAY, max_size=3)), size)

@@ -60,6 +60,7 @@ FAST = [
     {"strategy": "fedavg(b='silo', private=2)", "codec": "topk(0.05) | int8()", "rounds": 3},
     {"strategy": "ffa()", "codec": "float16()"},
     {"model.rows": "none", "model.targets": "q_proj,v_proj", "codec": "topk(0.1)"},
+    {"codec": "topk(0.01, decay=0.9) | int4()"},
 ]
 SLOW = [
     *({"strategy": f"{name}()", "codec": "int8()"} for name in spec.factories("strategy")),
@@ -92,7 +93,7 @@ def test_a_blob_of_tensors_is_counted_to_the_byte():
     )
 
 
-@pytest.mark.parametrize("codec", ["bfloat16()", "int8()", "topk(0.03) | int8()"])
+@pytest.mark.parametrize("codec", ["bfloat16()", "int8()", "topk(0.03) | int8()", "randk(0.1)"])
 def test_a_large_update_is_foretold_from_smaller_ones(codec, monkeypatch):
     whole = forecast._really(300_001, codec)
     monkeypatch.setattr(forecast, "ENCODED", 1 << 16)

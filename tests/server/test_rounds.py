@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -159,6 +160,53 @@ def test_an_update_that_was_refused_changes_nothing(small, simulate, tmp_path):
         for n, app in enumerate((silent, lying))
     ]
     assert runs[0]["adapter_sha256"] == runs[1]["adapter_sha256"]
+
+
+def forgetful(folder: Path) -> ClientApp:
+    """Return a client whose first silo, as-1, loses its disk before round 2."""
+    made = ClientApp()
+    for kind in (made.query(), made.query("initial"), made.evaluate()):
+        kind(lambda message, context: client(message, context))
+
+    @made.train()
+    def train(message, context):
+        if context.node_id == 1 and messages.read_order(message)[0].round == 2:
+            shutil.rmtree(folder / "silos" / "as-1" / "memory")
+        return client(message, context)
+
+    return made
+
+
+def test_the_record_says_in_which_round_a_silo_began_without_its_residual(
+    small, simulate, tmp_path, caplog
+):
+    folder = tmp_path / "run"
+    study = small(folder, codec="topk(0.1) | int4()", rounds=3, simulation__silos=2)
+    simulate(study, app=forgetful(folder))
+    told = [
+        (line["round"], name)
+        for line in record.lines(folder)
+        for name, note in line["silos"].items()
+        if note.get("codec_reset")
+    ]
+    assert told == [(2, "as-1")]
+    warned = [r.getMessage() for r in caplog.records if "without a residual" in r.getMessage()]
+    assert warned == ["round 2: the codec of as-1 began without a residual"]
+
+
+@pytest.mark.parametrize("codec", ["topk(0.1, decay=0.9) | qsgd(bits=4)", "randk(0.1) | int4()"])
+def test_what_codecs_draw_and_remember_does_not_depend_on_the_order_of_answers_or_on_a_stop(
+    codec, small, simulate, tmp_path
+):
+    options = {"codec": codec, "simulation__silos": 2}
+    whole = simulate(small(tmp_path / "0", **options), None)
+    turned = simulate(small(tmp_path / "1", **options), 1)
+    app, fired = faulty(1, {2}, LIES["an error code"])
+    with pytest.raises(RoundFailed):
+        simulate(small(tmp_path / "2", **options), app=app)
+    assert fired == [2]
+    resumed = simulate(small(tmp_path / "2", **options))
+    assert len({run["adapter_sha256"] for run in (whole, turned, resumed)}) == 1
 
 
 CARDS = {

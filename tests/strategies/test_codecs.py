@@ -12,12 +12,16 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from strategies.codecs.bfloat16 import bfloat16
-from strategies.codecs.codec import chain
+from strategies.codecs.codec import Key, chain
 from strategies.codecs.float16 import float16
+from strategies.codecs.int4 import int4
 from strategies.codecs.int8 import int8
-from strategies.codecs.topk import topk
+from strategies.codecs.qsgd import qsgd
+from strategies.codecs.randk import randk
+from strategies.codecs.topk import largest, topk
 
 quick = settings(deadline=None, derandomize=True, max_examples=80, database=None)
+KEY = Key(seed=7, round=3, silo="clinic")
 
 
 def vectors(most, size=700):
@@ -26,8 +30,16 @@ def vectors(most, size=700):
 
 def sent(links, x):
     made = chain(links)
-    wire, memory = made.encode(x, made.init(x.size))
-    return made.decode(wire, x.size), wire, memory
+    wire, memory = made.encode(x, made.init(x.size), KEY)
+    return made.decode(wire, x.size, KEY), wire, memory
+
+
+def chosen(codec, x):
+    """Return the indices that a codec sends, as the hub reads them."""
+    marks = codec.decode(
+        np.ones(codec.kept(x.size), np.float32), codec.encode(x, KEY)[1], x.size, KEY
+    )
+    return np.flatnonzero(marks).tolist()
 
 
 @quick
@@ -56,21 +68,34 @@ def test_bfloat16_rounds_to_nearest_and_a_tie_to_even(low):
     assert decoded.tobytes() == expected.tobytes()
 
 
+@pytest.mark.parametrize(("codec", "levels"), [(int8(), 127), (int4(), 7)])
 @quick
 @given(vectors(1e6))
-def test_int8_is_within_half_a_step_of_its_block(x):
-    decoded, wire, _ = sent([int8()], x)
+def test_int8_and_int4_are_within_half_a_step_of_their_block(codec, levels, x):
+    decoded, wire, _ = sent([codec], x)
     scale = np.repeat(wire["0.scale"], 256)[: x.size].astype(np.float64)
-    # float32 rounds scale / 127 and the product; below 2^-149 * 127 nothing is left of a scale
+    # the result is rounded to float32, where below 2^-149 nothing is left
     error = np.abs(decoded.astype(np.float64) - x)
-    assert np.all(error <= scale * (0.5 / 127 + 2**-22) + 127 * 2.0**-149)
+    assert np.all(error <= scale * (0.5 / levels + 2**-22) + 2.0**-149)
 
 
-def test_int8_gives_the_largest_of_each_block_back():
+@quick
+@given(vectors(1e6))
+def test_int4_is_the_slow_rounding_of_each_number(x):
+    decoded, _, _ = sent([int4()], x)
+    for at in range(0, x.size, 256):
+        block = [float(number) for number in x[at : at + 256]]
+        scale = max(map(abs, block)) or 1.0
+        slow = [round(number / scale * 7) * (scale / 7) for number in block]
+        assert decoded[at : at + 256].tolist() == np.float32(slow).tolist()
+
+
+@pytest.mark.parametrize("codec", [int8(), int4(), qsgd(8), qsgd(4), qsgd(2)])
+def test_the_largest_of_each_block_comes_back_to_the_bit(codec):
     x = np.zeros(600, np.float32)
     x[[3, 300, 599]] = 5.0, -0.01, 1000.0
-    decoded, _, _ = sent([int8()], x)
-    np.testing.assert_allclose(decoded, x, rtol=1e-6)
+    decoded, _, _ = sent([codec], x)
+    assert decoded.tobytes() == x.tobytes()
 
 
 SIZES = [1, 5, 255, 256, 257, 1000, 4096]
@@ -78,29 +103,38 @@ BYTES = {
     "float16": ([float16()], lambda n: 2 * n),
     "bfloat16": ([bfloat16()], lambda n: 2 * n),
     "int8": ([int8()], lambda n: n + 4 * math.ceil(n / 256)),
-    "topk": ([topk(0.1)], lambda n: 8 * math.ceil(0.1 * n)),
-    "topk | int8": (
-        [topk(0.1), int8()],
-        lambda n: 5 * math.ceil(0.1 * n) + 4 * math.ceil(math.ceil(0.1 * n) / 256),
-    ),
-    "topk | float16": ([topk(0.1), float16()], lambda n: 6 * math.ceil(0.1 * n)),
-    "topk | bfloat16": ([topk(0.1), bfloat16()], lambda n: 6 * math.ceil(0.1 * n)),
+    "int4": ([int4()], lambda n: math.ceil(n / 2) + 4 * math.ceil(n / 256)),
+    "qsgd 8": ([qsgd()], lambda n: n + 4 * math.ceil(n / 256)),
+    "qsgd 4": ([qsgd(4)], lambda n: math.ceil(n / 2) + 4 * math.ceil(n / 256)),
+    "qsgd 2": ([qsgd(2)], lambda n: math.ceil(n / 4) + 4 * math.ceil(n / 256)),
+    "topk": ([topk(0.1)], lambda n: 4 * tenth(n)),
+    "topk | int8": ([topk(0.1), int8()], lambda n: tenth(n) + 4 * math.ceil(tenth(n) / 256)),
+    "topk | float16": ([topk(0.1), float16()], lambda n: 2 * tenth(n)),
+    "topk | bfloat16": ([topk(0.1), bfloat16()], lambda n: 2 * tenth(n)),
+    "randk": ([randk(0.1)], lambda n: 4 * tenth(n)),
+    "randk | int8": ([randk(0.1), int8()], lambda n: tenth(n) + 4 * math.ceil(tenth(n) / 256)),
     "nothing": ([], lambda n: 4 * n),
 }
+
+
+def tenth(size):
+    return math.ceil(0.1 * size)
 
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize(("links", "expected"), BYTES.values(), ids=BYTES.keys())
 def test_a_wire_is_as_long_as_documented(links, expected, size):
     _, wire, _ = sent(links, np.random.default_rng(size).normal(size=size).astype(np.float32))
+    gaps = wire.pop("0.gaps", np.zeros(0, np.uint8))
     assert sum(array.nbytes for array in wire.values()) == expected(size)
+    assert gaps.nbytes <= 6.5 * tenth(size) / 8 + 1
 
 
 @quick
 @given(vectors(1e6), st.floats(1e-3, 1))
 def test_topk_contracts_by_the_share_it_sends(x, density):
     decoded, wire, memory = sent([topk(density)], x)
-    wide, kept = x.astype(np.float64), wire["0.index"].size
+    wide, kept = x.astype(np.float64), wire["values"].size
     left = float(np.sum((wide - decoded) ** 2))
     assert left <= (1 - kept / x.size) * float(np.sum(wide**2)) * (1 + 1e-9)
     assert kept == math.ceil(density * x.size)
@@ -110,30 +144,63 @@ def test_topk_contracts_by_the_share_it_sends(x, density):
 @quick
 @given(vectors(1e6), st.floats(1e-3, 1))
 def test_topk_sends_nothing_smaller_than_what_it_keeps_back(x, density):
-    _, wire, _ = sent([topk(density)], x)
     inside = np.zeros(x.size, bool)
-    inside[wire["0.index"]] = True
+    inside[chosen(topk(density), x)] = True
     rest = np.abs(x[~inside])
     assert np.abs(x[inside]).min() >= (rest.max() if rest.size else 0)
 
 
 def test_topk_breaks_ties_by_the_lowest_index():
-    _, wire, _ = sent([topk(0.5)], np.float32([1, -2, 2, 2, -2, 1, 2, 0]))
-    assert wire["0.index"].tolist() == [1, 2, 3, 4]
-    assert wire["values"].tolist() == [-2, 2, 2, -2]
+    x = np.float32([1, -2, 2, 2, -2, 1, 2, 0])
+    assert chosen(topk(0.5), x) == [1, 2, 3, 4]
+    assert sent([topk(0.5)], x)[1]["values"].tolist() == [-2, 2, 2, -2]
 
 
 @pytest.mark.parametrize("size", [40, 300, 5000])
 def test_topk_of_many_equal_numbers_is_the_first_of_them(size):
     x = np.random.default_rng(size).choice(np.float32([-2, -1, 1, 2]), size)
-    _, wire, _ = sent([topk(0.25)], x)
-    assert wire["0.index"].tolist() == np.flatnonzero(np.abs(x) == 2)[: size // 4].tolist()
+    assert chosen(topk(0.25), x) == np.flatnonzero(np.abs(x) == 2)[: size // 4].tolist()
+
+
+@quick
+@given(hnp.arrays(np.float32, st.integers(1, 60), elements=st.integers(-3, 3)), st.data())
+def test_the_largest_are_those_of_a_stable_sort(x, data):
+    count = data.draw(st.integers(0, x.size))
+    slow = sorted(sorted(range(x.size), key=lambda at: -x[at])[:count])
+    assert largest(x, count).tolist() == slow
+
+
+@quick
+@given(vectors(1e3), st.floats(0.01, 1))
+def test_decay_is_what_is_left_of_the_residual_a_round_later(x, decay):
+    made = chain([topk(0.2, decay=decay), int8()])
+    _, first = made.encode(x, made.init(x.size), KEY)
+    wire, second = made.encode(x, first, KEY)
+    wanted = decay * first + x
+    assert (second == wanted - made.decode(wire, x.size, KEY)).all()
+
+
+def test_what_is_left_out_fades_with_a_decay_and_stays_without():
+    x, zero = np.float32([2, 1, 0, 0]), np.zeros(4, np.float32)
+    for decay, then in ((1.0, 1.0), (0.5, 0.25)):
+        made = chain([topk(0.25, decay=decay)])
+        _, memory = made.encode(x, made.init(4), KEY)
+        _, memory = made.encode(np.float32([0, 0, 9, 0]), memory, KEY)
+        wire, _ = made.encode(zero, memory, KEY)
+        assert made.decode(wire, 4, KEY).tolist() == [0, then, 0, 0]
 
 
 @pytest.mark.parametrize("density", [0.0, -0.1, 1.01, float("nan")])
-def test_a_density_that_is_no_share_is_refused(density):
+@pytest.mark.parametrize("codec", [topk, randk])
+def test_a_density_that_is_no_share_is_refused(codec, density):
     with pytest.raises(ValueError, match="density"):
-        topk(density)
+        codec(density)
+
+
+@pytest.mark.parametrize("decay", [0.0, -0.1, 1.01, float("nan")])
+def test_a_decay_that_keeps_nothing_or_more_than_all_is_refused(decay):
+    with pytest.raises(ValueError, match="decay"):
+        topk(0.1, decay=decay)
 
 
 def test_a_number_too_large_for_float16_is_refused_with_what_to_use_instead():
@@ -144,7 +211,7 @@ def test_a_number_too_large_for_float16_is_refused_with_what_to_use_instead():
 @pytest.mark.parametrize("word", [0x7F80, 0xFF80, 0x7FC0, 0xFFFF])
 def test_bfloat16_words_that_are_not_finite_are_refused(word):
     with pytest.raises(ValueError, match="NaN or infinity"):
-        chain([bfloat16()]).decode({"values": np.uint16([0, word])}, 2)
+        chain([bfloat16()]).decode({"values": np.uint16([0, word])}, 2, KEY)
 
 
 @pytest.mark.parametrize("scale", [-1.0, np.nan, np.inf])
@@ -152,17 +219,37 @@ def test_bfloat16_words_that_are_not_finite_are_refused(word):
 def test_an_int8_scale_that_no_vector_has_is_refused(scale, number):
     wire = {"values": np.int8([number, 127]), "0.scale": np.float32([scale])}
     with pytest.raises(ValueError):  # any words will do
-        chain([int8()]).decode(wire, 2)
+        chain([int8()]).decode(wire, 2, KEY)
 
 
 def test_minus_128_which_int8_never_sends_is_refused():
     wire = {"values": np.int8([-128, 127]), "0.scale": np.float32([1])}
     with pytest.raises(ValueError):  # any words will do
-        chain([int8()]).decode(wire, 2)
+        chain([int8()]).decode(wire, 2, KEY)
 
 
-@pytest.mark.parametrize("narrow", [float16, bfloat16, int8])
+@pytest.mark.parametrize("codec", [int8(), int4(), qsgd(4)])
+@pytest.mark.parametrize("scale", [0.0, 1.0])
+def test_steps_that_do_not_fit_their_scale_are_refused(codec, scale):
+    # A scale of zero has only zeros, and in every other block one number is as large as its scale.
+    wire = sent([codec], np.float32([0.1, 0.7, -0.3]) if scale == 0 else np.zeros(3, np.float32))[1]
+    with pytest.raises(ValueError, match="scale"):
+        chain([codec]).decode(wire | {"0.scale": np.float32([scale])}, 3, KEY)
+
+
+ENDS = [(int4(), 0x08, 0x18), (qsgd(4), 0x08, 0x18), (qsgd(2), 0x02, 0x06)]
+
+
+@pytest.mark.parametrize(("codec", "right", "wrong"), ENDS)
+def test_numbers_beyond_the_end_are_refused(codec, right, wrong):
+    made, scale = chain([codec]), np.float32([0])
+    assert made.decode({"values": np.uint8([right]), "0.scale": scale}, 1, KEY) == [0]
+    with pytest.raises(ValueError, match="last byte"):
+        made.decode({"values": np.uint8([wrong]), "0.scale": scale}, 1, KEY)
+
+
+@pytest.mark.parametrize("narrow", [float16, bfloat16, int8, int4, qsgd])
 def test_a_link_after_one_that_narrows_does_not_come_back(narrow):
     x = np.linspace(-1, 1, 40, dtype=np.float32)
-    with pytest.raises(ValueError, match="this codec makes"):
+    with pytest.raises(ValueError, match="this codec makes|does not hold"):
         sent([narrow(), topk(0.5)], x)

@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 
 from strategies import accumulate, combine
-from strategies.adapter import flatten, initial, layout, pick, unflatten
+from strategies.adapter import flatten, initial, layout, pick, size, unflatten
 from strategies.codecs.bfloat16 import bfloat16
-from strategies.codecs.codec import chain
+from strategies.codecs.codec import Key, chain
 from strategies.codecs.float16 import float16
+from strategies.codecs.int4 import int4
 from strategies.codecs.int8 import int8
+from strategies.codecs.qsgd import qsgd
+from strategies.codecs.randk import randk
 from strategies.codecs.topk import topk
 from strategies.combine import Cohort, Parts, refusals
 from strategies.fedavg import fedavg
@@ -53,8 +56,14 @@ STRATEGIES = {
     "alone": ALONE,
     "ffa alone": ffa("silo", "silo"),
 }
-LINKS = {"topk": topk(0.3), "float16": float16(), "bfloat16": bfloat16(), "int8": int8()}
-CHAINS = [(), *((a,) for a in LINKS), *itertools.product(LINKS, LINKS), ("topk", "topk", "int8")]
+OLD = {"topk": topk(0.3), "float16": float16(), "bfloat16": bfloat16(), "int8": int8()}
+NEW = {"randk": randk(0.3), "int4": int4(), "qsgd": qsgd(4), "qsgd2": qsgd(bits=2)}
+LINKS = OLD | NEW
+CHAINS = [
+    *((), *((a,) for a in LINKS), *itertools.product(OLD, OLD), ("topk", "topk", "int8")),
+    *(itertools.product(("topk", "randk"), NEW)),
+    *(("qsgd2", "topk"), ("int4", "randk"), ("randk", "topk", "int4")),
+]
 WEIGHTS = [uniform(), examples(), by_bytes(3.0)]
 OUTERS = [mean(), momentum(), nesterov(), adam(), yogi(), adagrad()]
 
@@ -72,6 +81,12 @@ BAD = {
     "narrow first": (parts(links=("int8", "topk")), COHORT, "C52"),
     "narrow in the middle": (parts(links=("topk", "float16", "int8")), None, "C52"),
     "narrow twice": (parts(links=("bfloat16", "float16")), COHORT, "C52"),
+    "narrow to four bits first": (parts(links=("int4", "topk")), COHORT, "C52"),
+    "lots first": (parts(links=("qsgd", "int8")), COHORT, "C52"),
+    "randk twice": (parts(links=("randk", "randk")), None, "C53"),
+    "largest of a lot": (parts(links=("randk", "topk", "int4")), COHORT, "C53"),
+    "coarse lots under feedback": (parts(links=("topk", "qsgd2")), COHORT, "C54"),
+    "coarse lots of a lot": (parts(links=("randk", "qsgd2")), None, "C54"),
     "topk twice": (parts(links=("topk", "topk")), COHORT, "C53"),
     "topk twice and narrow": (parts(links=("topk", "topk", "int8")), None, "C53"),
     "nothing shared": (parts(ALONE), None, "C60"),
@@ -120,6 +135,9 @@ def test_the_silos_whose_language_is_missing_are_named():
 
 CURED = {
     "narrow last": (parts(links=("topk", "int8")), COHORT),
+    "finer lots": (parts(links=("topk", "qsgd")), COHORT),
+    "four bits": (parts(links=("randk", "int4")), COHORT),
+    "coarse lots without feedback": (parts(links=("qsgd2",)), COHORT),
     "one topk": (parts(links=("topk",)), COHORT),
     "wider lora": (parts(fedavg("language", "silo")), COHORT),
     "wider rows": (parts(fedavg("silo", "language")), COHORT),
@@ -159,16 +177,16 @@ def two_rounds(chosen):
             update = {n: draw.normal(0, 0.1, SHAPES[n]).astype(np.float32) for n in names}
             x = flatten(update)
             memory = feedback.get(silo, chosen.codec.init(x.size))
-            wires[silo], feedback[silo] = chosen.codec.encode(x, memory)
-        one_round(chosen, names, wires, dict(zip(SILOS, weights, strict=True)), merged)
+            wires[silo], feedback[silo] = chosen.codec.encode(x, memory, Key(7, number, silo))
+        one_round(chosen, number, names, wires, dict(zip(SILOS, weights, strict=True)), merged)
     return merged
 
 
-def one_round(chosen, names, wires, weights, merged):
+def one_round(chosen, number, names, wires, weights, merged):
     strategy = chosen.strategy
     shapes = {n: SHAPES[n] for n in names}
     received = {
-        silo: unflatten(chosen.codec.decode(wire, sum(map(np.prod, shapes.values()))), shapes)
+        silo: unflatten(chosen.codec.decode(wire, size(shapes), Key(7, number, silo)), shapes)
         for silo, wire in wires.items()
     }
     for within in sorted({strategy.scope(n) for n in names}):
@@ -197,7 +215,7 @@ def test_every_combination_is_refused_or_works_for_two_rounds(strategy, links):
     for weights, outer in itertools.product(WEIGHTS, OUTERS):
         chosen = parts(strategy, links, weights, outer)
         if found := refusals(chosen, COHORT):
-            assert set(codes(found)) <= {"C52", "C53", "C60"}
+            assert set(codes(found)) <= {"C52", "C53", "C54", "C60"}
             continue
         merged = two_rounds(chosen)
         assert {n for adapter, _, _ in merged.values() for n in adapter} == {
