@@ -17,6 +17,7 @@ from hypothesis.extra import numpy as hnp
 
 from fl_client import messages
 from fl_client.messages import CODES, Fault, Order, Reply
+from fl_client.parcels import Parcel
 
 pytestmark = pytest.mark.usefixtures("identity")
 quick = settings(deadline=None, derandomize=True, max_examples=80, database=None)
@@ -311,3 +312,26 @@ def test_a_fault_says_its_code_in_words_and_its_detail_to_the_own_log_only():
 def test_a_reply_with_a_fault_brings_nothing_else():
     content = parts(fault=ConfigRecord({"code": "internal"}), update=messages.pack(ADAPTER))
     assert messages.read_reply(replied(content)) == Reply({}, {}, {}, "internal", 0)
+
+
+def test_arrays_that_travel_as_a_parcel_are_named_and_counted(identity):
+    parcel = Parcel("0a" * 32, 123)
+    content = messages.order(Order(after=2), ADAPTER, parcel)
+    message = asked(content)
+    assert messages.read_order(message) == (Order(after=2), {})
+    assert messages.parcel_of(message.content) == parcel
+    assert messages.size(content) == 123
+    reply = messages.read_reply(messages.answer(message, {}, {"round": 3}, {}, parcel))
+    assert reply == Reply({}, {}, {"round": 3}, "", 123, parcel)
+
+
+def test_a_name_that_is_no_parcel_is_malformed(identity):
+    content = messages.order(Order(), None, Parcel("0a" * 32, 123))
+    content.config_records["parcel"]["parcel"] = "../secret"
+    with pytest.raises(Fault) as caught:
+        messages.parcel_of(content)
+    assert caught.value.code == "malformed"
+    message = asked(messages.order(Order()))
+    reply = messages.answer(message, {}, {}, {}, Parcel("0a" * 32, 1))
+    reply.content.config_records["parcel"]["parcel"] = "x"
+    assert messages.read_reply(reply) == Reply({}, {}, {}, "malformed", 0)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import struct
 import threading
 
+import numpy as np
 import pytest
 
-from fl_client import frames, rank, ranks, sockets, workers
+from fl_client import frames, parcels, rank, ranks, sockets, workers
 from fl_client.checkpoint import Left
 from fl_client.config import Study, from_flat
 from fl_client.messages import Fault, Order
@@ -115,3 +116,39 @@ def test_a_rank_that_left_answers_nothing(serving):
     thread.join(timeout=10)
     assert [type(error) for error in ended] == [Left]
     rank._training.clear()
+
+
+LARGE = {"x": np.arange(parcels.LARGE // 4, dtype=np.float32)}
+
+
+def test_large_arrays_of_a_result_lie_in_the_outbox_and_small_ones_travel_in_the_frame(serving):
+    start, folder, _, _ = serving
+    small = {"x": np.zeros(3, np.float32)}
+    start(lambda asked: Result(LARGE if asked.study.seed else small, {}, {}))
+    path = frames.socket(folder)
+    found = frames.call(path, "fit", job(seed=1))
+    assert not found.arrays
+    np.testing.assert_array_equal(parcels.read(folder / "outbox", found.parcel)["x"], LARGE["x"])
+    again = frames.call(path, "fit", job(seed=0))
+    assert again.parcel is None
+    np.testing.assert_array_equal(again.arrays["x"], small["x"])
+
+
+def test_a_job_finds_what_it_received_in_the_inbox(serving):
+    start, folder, _, done = serving
+    start(lambda asked: Result({}, {}, {}))
+    parcel = parcels.keep(folder / "inbox", LARGE)
+    frames.call(frames.socket(folder), "fit", job()._replace(parcel=parcel))
+    np.testing.assert_array_equal(done[0].received["x"], LARGE["x"])
+
+
+def test_a_job_whose_parcel_is_gone_is_told_so_and_the_group_goes_on(serving):
+    start, folder, ended, done = serving
+    start(lambda asked: Result({}, {"loss": 1.0}, {}))
+    with pytest.raises(Fault) as caught:
+        gone = parcels.Parcel("0" * 64, 9)
+        frames.call(frames.socket(folder), "fit", job()._replace(parcel=gone))
+    assert caught.value.code == "malformed"
+    assert frames.call(frames.socket(folder), "fit", job()).metrics == {"loss": 1.0}
+    assert not ended
+    assert len(done) == 1

@@ -47,13 +47,14 @@ class Hub:
         self.studies: dict[int, bytes] = {}
         self.silent = False
         self.location = "http://127.0.0.1:9/"
+        self.respond = self.answer  # a test may put another in front
         self._runner: web.AppRunner | None = None
 
     async def open(self, folder: Path | None = None) -> None:
         of = folder or self.folder
         context = certificates.server_context(of / "server.pem", of / "server.key", of / "root.pem")
         runner = web.AppRunner(web.Application(client_max_size=8 << 20), shutdown_timeout=0.1)
-        runner.app.router.add_route("*", "/{path:.*}", self._answer)
+        runner.app.router.add_route("*", "/{path:.*}", self._handle)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", self.port, ssl_context=context).start()
         self._runner = runner
@@ -63,7 +64,10 @@ class Hub:
             await self._runner.cleanup()
         self._runner = None
 
-    async def _answer(self, request: web.Request) -> web.Response:
+    async def _handle(self, request: web.Request) -> web.Response:
+        return await self.respond(request)
+
+    async def answer(self, request: web.Request) -> web.Response:
         path, body = request.path_qs, await request.read()
         headers = {name.lower(): value for name, value in request.headers.items()}
         self.got.append(Got(request.method, path, body, headers))

@@ -1,0 +1,255 @@
+"""A silo's parcels: the update is whole at the hub before the reply that names it, an adapter before its message."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from urllib.parse import parse_qs, urlsplit
+
+import numpy as np
+import pytest
+from aiohttp import web
+from flwr.app import ConfigRecord, MetricRecord, RecordDict
+
+from fl_client import audit, fleet, parcels
+from fl_client.gateway import trip
+from fl_client.parcels import Parcel
+
+RUN = 7
+ARRAYS = {"x": np.arange(700_000, dtype=np.float32)}
+
+
+class Desk:
+    """The hub's side of parcels: keeps what comes up to a limit, and hands out what was laid out."""
+
+    def __init__(self, hub):
+        self.held, self.laid_out, self.stop_after = b"", {}, None
+        self.asked, self.status = [], None
+        self._others = hub.answer
+        hub.respond = self.answer
+
+    async def answer(self, request):
+        where = urlsplit(request.path_qs)
+        if not where.path.startswith(trip.PATH):
+            return await self._others(request)
+        query = {key: value[0] for key, value in parse_qs(where.query).items()}
+        self.asked.append((request.method, where.path, query, dict(request.headers)))
+        if self.status:
+            return web.Response(status=self.status)
+        if where.path == trip.CONTENT:
+            return self._give(request, query)
+        if request.method == "POST":
+            assert int(query["at"]) == len(self.held)
+            await self._take(request)
+        return web.json_response({"held": len(self.held)})
+
+    async def _take(self, request):
+        async for part in request.content.iter_any():
+            self.held += part
+            if self.stop_after is not None and len(self.held) >= self.stop_after:
+                self.held, self.stop_after = self.held[: self.stop_after], None
+                request.transport.abort()
+                return
+
+    def _give(self, request, query):
+        content = self.laid_out.get(query["parcel"])
+        if content is None:
+            return web.Response(status=404)
+        said = request.headers.get("range", "bytes=0-")
+        start = int(said.removeprefix("bytes=").rstrip("-"))
+        return web.Response(status=206 if start else 200, body=content[start:])
+
+
+@pytest.fixture
+def desk(hub, monkeypatch):
+    monkeypatch.setattr(trip, "PAUSE_S", 0.05)
+    made = Desk(hub)
+
+    def announced(body):
+        reply = fleet.reply(fleet.request(fleet.PUSH_MESSAGES, body))
+        said = {"objects_to_push": reply.objects, "session_id": reply.message}
+        return 200, fleet.answering(fleet.PUSH_MESSAGES, **said)
+
+    hub.answers |= {
+        fleet.PUSH_MESSAGES: announced,
+        fleet.PUSH_OBJECT: lambda _: (200, fleet.answering(fleet.PUSH_OBJECT, stored=True)),
+    }
+    return made
+
+
+def reply_naming(parcel: Parcel) -> RecordDict:
+    said = {"metrics": MetricRecord({"loss": 1.0}), "parcel": ConfigRecord({"parcel": str(parcel)})}
+    return RecordDict(said | {"facts": ConfigRecord({"json": json.dumps({"silo": "clinic-a"})})})
+
+
+def push(clinic, reply):
+    """Push a reply as the SuperNode does; return the statuses of its objects by kind."""
+    taken = clinic.call(fleet.PUSH_MESSAGES, **reply.request)
+    statuses = {}
+    for name in taken.objects_to_push:
+        back = clinic.call(
+            fleet.PUSH_OBJECT, run_id=RUN, session_id=taken.session_id, object_id=name,
+            object_content=reply.objects[name],
+        )  # fmt: skip
+        named = b":" in reply.objects[name] and b"parcel" in reply.objects[name]
+        statuses["parcel" if named and b"ConfigRecord" in reply.objects[name] else name] = (
+            back if isinstance(back, int) else 200
+        )
+    return statuses
+
+
+def pushed(hub):
+    found = [
+        fleet.request(each.path, each.body) for each in hub.got if each.path == fleet.PUSH_OBJECT
+    ]
+    return [each.object_content for each in found]
+
+
+def kept(clinic) -> tuple[Parcel, bytes]:
+    parcel = parcels.keep(clinic.folder / parcels.OUTBOX, ARRAYS)
+    return parcel, parcels.path(clinic.folder / parcels.OUTBOX, parcel).read_bytes()
+
+
+def test_an_update_is_whole_at_the_hub_before_the_reply_that_names_it(hub, desk, clinic, write):
+    parcel, content = kept(clinic)
+    statuses = push(clinic, write(reply_naming(parcel)))
+    assert set(statuses.values()) == {200}
+    assert desk.held == content
+    assert any(str(parcel).encode() in each for each in pushed(hub))
+    (first, *_) = desk.asked
+    assert (first[0], first[2]) == ("GET", {"run": str(RUN), "parcel": str(parcel)})
+
+
+def test_the_record_has_the_bytes_and_the_hash_of_what_left(desk, clinic, write):
+    parcel, content = kept(clinic)
+    push(clinic, write(reply_naming(parcel), group="3"))
+    (entry,) = [e for e in audit.read(clinic.folder) if e.kind == trip.PATH and e.bytes]
+    assert (entry.bytes, entry.sha256) == (len(content), parcel.sha256)
+    assert (entry.study, entry.round) == ("small", "3")
+
+
+def test_after_a_cut_only_what_is_missing_is_sent(desk, clinic, write):
+    parcel, content = kept(clinic)
+    desk.stop_after = 1_000_000
+    assert set(push(clinic, write(reply_naming(parcel))).values()) == {200}
+    assert desk.stop_after is None  # the cut happened
+    assert desk.held == content
+    sent = [each for each in desk.asked if each[0] == "POST"]
+    assert [each[2]["at"] for each in sent] == ["0", "1000000"]
+    assert int(sent[1][3]["Content-Length"]) == len(content) - 1_000_000
+
+
+def test_an_update_that_the_hub_has_already_is_not_sent_again(desk, clinic, write):
+    parcel, content = kept(clinic)
+    desk.held = content
+    assert set(push(clinic, write(reply_naming(parcel))).values()) == {200}
+    assert {each[0] for each in desk.asked} == {"GET"}
+
+
+def test_the_supernode_asks_again_while_an_update_is_on_its_way(
+    hub, desk, clinic, write, monkeypatch
+):
+    from fl_client.gateway import parcels as trips
+
+    monkeypatch.setattr(trips, "WAIT_S", 0.3)
+    parcel, content = kept(clinic)
+    desk.status = 503
+    reply = write(reply_naming(parcel))
+    assert push(clinic, reply)["parcel"] == 503
+    assert not any(str(parcel).encode() in each for each in pushed(hub))
+    desk.status = None
+    until = time.monotonic() + 30
+    while push(clinic, reply)["parcel"] != 200:
+        assert time.monotonic() < until
+    assert desk.held == content
+
+
+@pytest.mark.parametrize("damage", ["gone", "other bytes", "no tensors"])
+def test_an_update_that_is_not_what_its_reply_names_does_not_leave(
+    hub, desk, clinic, write, damage
+):
+    parcel, content = kept(clinic)
+    file = parcels.path(clinic.folder / parcels.OUTBOX, parcel)
+    if damage == "gone":
+        file.unlink()
+    if damage == "other bytes":
+        file.write_bytes(b"x" + content[1:])
+    if damage == "no tensors":
+        secret = b"text of this silo" * 100_000
+        parcel = Parcel(hashlib.sha256(secret).hexdigest(), len(secret))
+        parcels.path(clinic.folder / parcels.OUTBOX, parcel).write_bytes(secret)
+    assert push(clinic, write(reply_naming(parcel)))["parcel"] == 403
+    assert not desk.asked
+    assert hub.told() == [(RUN, "parcel_missing")]
+
+
+def test_an_update_over_the_policys_bytes_does_not_leave(hub, desk, clinic, write):
+    parcel, content = kept(clinic)
+    clinic.allow("max_bytes_per_round = 1073741824", f"max_bytes_per_round = {len(content)}")
+    assert push(clinic, write(reply_naming(parcel)))["parcel"] == 403
+    assert not desk.asked
+    assert hub.told() == [(RUN, "egress_too_large")]
+
+
+def test_a_run_that_is_over_needs_no_update_any_more(hub, desk, clinic, write):
+    parcel, _ = kept(clinic)
+    desk.status = 403
+    hub.answers[fleet.PUSH_OBJECT] = lambda _: (403, b"")
+    assert push(clinic, write(reply_naming(parcel)))["parcel"] == 403
+    assert not hub.told()
+
+
+def laid_out(desk, write):
+    """Lay an adapter out; return it and the object of the message that names it."""
+    from safetensors.numpy import save
+
+    content = save(ARRAYS)
+    parcel = Parcel(hashlib.sha256(content).hexdigest(), len(content))
+    desk.laid_out[str(parcel)] = content
+    objects = write(RecordDict({"parcel": ConfigRecord({"parcel": str(parcel)})})).objects
+    (named,) = [each for each in objects.values() if str(parcel).encode() in each]
+    return parcel, content, named
+
+
+def pull(hub, clinic, content):
+    answer = fleet.answering(
+        fleet.PULL_OBJECT, object_found=True, object_available=True, object_content=content
+    )
+    hub.answers[fleet.PULL_OBJECT] = lambda _: (200, answer)
+    return clinic.call(fleet.PULL_OBJECT, run_id=RUN, object_id="a" * 64)
+
+
+def test_an_adapter_is_in_the_inbox_before_the_message_that_names_it(hub, desk, clinic, write):
+    parcel, content, named = laid_out(desk, write)
+    assert pull(hub, clinic, named).object_content == named
+    assert parcels.path(clinic.folder / parcels.INBOX, parcel).read_bytes() == content
+    assert pull(hub, clinic, named).object_content == named  # named again, to evaluate
+    assert [each[1] for each in desk.asked] == [trip.CONTENT]
+
+
+def test_an_adapter_goes_on_where_the_inbox_stands(hub, desk, clinic, write):
+    parcel, content, named = laid_out(desk, write)
+    file = parcels.path(clinic.folder / parcels.INBOX, parcel)
+    file.parent.mkdir()
+    file.with_name(file.name + ".part").write_bytes(content[:1_000_000])
+    pull(hub, clinic, named)
+    assert file.read_bytes() == content
+    assert [each[3].get("Range") for each in desk.asked] == ["bytes=1000000-"]
+
+
+def test_an_adapter_that_arrives_damaged_is_fetched_anew(hub, desk, clinic, write):
+    parcel, content, named = laid_out(desk, write)
+    file = parcels.path(clinic.folder / parcels.INBOX, parcel)
+    file.parent.mkdir()
+    file.with_name(file.name + ".part").write_bytes(b"y" * 1_000_000)
+    pull(hub, clinic, named)
+    assert file.read_bytes() == content
+    assert len(desk.asked) == 2
+
+
+def test_a_message_whose_adapter_is_gone_passes_and_its_work_will_say_so(hub, desk, clinic, write):
+    parcel, _, named = laid_out(desk, write)
+    desk.laid_out.clear()
+    assert pull(hub, clinic, named).object_content == named
+    assert not parcels.path(clinic.folder / parcels.INBOX, parcel).exists()

@@ -1,0 +1,118 @@
+"""Arrays as files named by their hash: what is read is what was kept, or it is refused."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fl_client import parcels
+from fl_client.parcels import Parcel
+
+ARRAYS = {"b": np.arange(6, dtype=np.float32).reshape(2, 3), "a": np.ones(4, np.int8)}
+quick = settings(deadline=None, derandomize=True, max_examples=60, database=None)
+
+
+def test_a_parcel_brings_back_the_very_arrays(tmp_path):
+    parcel = parcels.keep(tmp_path / "outbox", ARRAYS)
+    found = parcels.read(tmp_path / "outbox", parcel)
+    assert found.keys() == ARRAYS.keys()
+    assert all(found[n].dtype == x.dtype and np.array_equal(found[n], x) for n, x in ARRAYS.items())
+    assert parcel.bytes == parcels.path(tmp_path / "outbox", parcel).stat().st_size
+
+
+def test_the_same_arrays_are_the_same_parcel_and_are_written_once(tmp_path):
+    first = parcels.keep(tmp_path, ARRAYS)
+    inode = parcels.path(tmp_path, first).stat().st_ino
+    assert parcels.keep(tmp_path, dict(reversed(ARRAYS.items()))) == first
+    assert parcels.path(tmp_path, first).stat().st_ino == inode
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_damaged_parcel_is_written_anew(tmp_path):
+    parcel = parcels.keep(tmp_path, ARRAYS)
+    parcels.path(tmp_path, parcel).write_bytes(b"x" * parcel.bytes)
+    assert parcels.keep(tmp_path, ARRAYS) == parcel
+    parcels.read(tmp_path, parcel)
+
+
+@quick
+@given(st.integers(0, 10_000), st.integers(0, 7))
+def test_every_bit_that_flips_is_noticed(tmp_path_factory, at, bit):
+    folder = tmp_path_factory.mktemp("parcels")
+    parcel = parcels.keep(folder, ARRAYS)
+    file = parcels.path(folder, parcel)
+    content = bytearray(file.read_bytes())
+    content[at % len(content)] ^= 1 << bit
+    file.write_bytes(content)
+    assert not parcels.whole(file, parcel)
+    with pytest.raises(ValueError, match="damaged"):
+        parcels.read(folder, parcel)
+
+
+@pytest.mark.parametrize("size", [0, 7, -1])
+def test_a_parcel_of_another_length_is_refused(tmp_path, size):
+    parcel = parcels.keep(tmp_path, ARRAYS)
+    file = parcels.path(tmp_path, parcel)
+    file.write_bytes(file.read_bytes()[:size])
+    with pytest.raises(ValueError, match="damaged"):
+        parcels.read(tmp_path, parcel)
+
+
+def test_a_parcel_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="is not there"):
+        parcels.read(tmp_path, Parcel("0" * 64, 3))
+    assert not parcels.whole(tmp_path / "none", Parcel("0" * 64, 3))
+
+
+def test_a_file_that_holds_no_arrays_is_refused_though_its_hash_is_right(tmp_path):
+    import hashlib
+
+    content = b"\xff" * 100
+    parcel = Parcel(hashlib.sha256(content).hexdigest(), len(content))
+    parcels.path(tmp_path, parcel).write_bytes(content)
+    with pytest.raises(ValueError, match="holds no arrays"):
+        parcels.read(tmp_path, parcel)
+
+
+def test_a_parcel_is_named_by_a_text_and_read_from_it():
+    parcel = Parcel("0a" * 32, 1234)
+    assert parcels.parse(str(parcel)) == parcel
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "0a:1", "0A" * 32 + ":1", "../" + "0a" * 31 + ":1", "0a" * 32, "0a" * 32 + ":-1",
+     "0a" * 32 + ":1\n", "0a" * 32 + ":" + "9" * 16],
+)  # fmt: skip
+def test_what_names_no_parcel_is_refused(text):
+    with pytest.raises(ValueError, match="names no parcel"):
+        parcels.parse(text)
+
+
+def test_only_arrays_of_a_megabyte_travel_as_a_parcel():
+    assert not parcels.large({"x": np.zeros(parcels.LARGE - 1, np.uint8)})
+    assert parcels.large({"x": np.zeros(parcels.LARGE - 1, np.uint8), "y": np.zeros(1, np.uint8)})
+
+
+def test_the_newest_parcels_stay(tmp_path):
+    made = [parcels.keep(tmp_path, {"x": np.full(3, n, np.float32)}) for n in range(6)]
+    for number, parcel in enumerate(made):
+        os.utime(parcels.path(tmp_path, parcel), (number, number))
+    parcels.prune(tmp_path, kept=2)
+    assert [parcels.path(tmp_path, p).exists() for p in made] == [False] * 4 + [True] * 2
+
+
+def test_what_nobody_touched_for_long_expires_and_so_does_a_beginning(tmp_path):
+    old = parcels.path(tmp_path, parcels.keep(tmp_path, ARRAYS))
+    part = old.with_name(old.name + ".part")
+    part.write_bytes(b"begun")
+    new = parcels.path(tmp_path, parcels.keep(tmp_path, {"x": np.zeros(3, np.float32)}))
+    for file in (old, part):
+        os.utime(file, (1, 1))
+    assert parcels.size(tmp_path) == sum(f.stat().st_size for f in (old, part, new))
+    parcels.expire(tmp_path, 3600)
+    assert list(tmp_path.iterdir()) == [new]

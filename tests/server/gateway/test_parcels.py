@@ -1,0 +1,243 @@
+"""Parcels at the public port: only a silo's own, only of a run that goes on, kept across cuts, checked by hash."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import os
+
+import aiohttp
+import numpy as np
+import pytest
+
+from fl_client import parcels
+from fl_client.parcels import Parcel
+from fl_server.gateway import delivery, server, spool
+
+RUN, UP, DOWN = 7, "/v1/silo/parcel", "/v1/silo/parcel/content"
+CONTENT = os.urandom(300_000)
+PARCEL = Parcel(hashlib.sha256(CONTENT).hexdigest(), len(CONTENT))
+
+
+def where(path=UP, parcel=PARCEL, run=RUN, **more):
+    query = {"run": run, "parcel": parcel} | more
+    return path + "?" + "&".join(f"{key}={value}" for key, value in query.items())
+
+
+def file_of(h, name, parcel=PARCEL):
+    return parcels.path(spool.updates(h.gate.spool.folder, name), parcel)
+
+
+async def held(silo):
+    status, body = await silo.get(where())
+    return json.loads(body)["held"] if status == 200 else status
+
+
+def test_an_update_comes_in_and_is_on_disk_under_its_hash(house):
+    async def run():
+        async with house() as h:
+            clinic = h.silo("clinic")
+            await clinic.activate()
+            before = await held(clinic)
+            status, body = await clinic.post(where(at=0), CONTENT)
+            return (
+                before,
+                status,
+                json.loads(body),
+                await held(clinic),
+                file_of(h, "clinic").read_bytes(),
+            )
+
+    before, status, said, after, kept = asyncio.run(run())
+    assert (before, status, said, after) == (0, 200, {"held": len(CONTENT)}, len(CONTENT))
+    assert kept == CONTENT
+
+
+def test_what_came_before_a_cut_stays_and_the_rest_is_taken(house):
+    async def cut(silo):
+        async def half():
+            yield CONTENT[:100_000]
+            await asyncio.sleep(0.3)
+            raise ConnectionResetError
+
+        with contextlib.suppress(aiohttp.ClientError, ConnectionResetError):
+            await silo.client.post(
+                silo.url + where(at=0), data=half(), headers={"content-length": str(len(CONTENT))}
+            )
+
+    async def run():
+        async with house() as h:
+            clinic = h.silo("clinic")
+            await clinic.activate()
+            await cut(clinic)
+            stands = await held(clinic)
+            wrong, _ = await clinic.post(where(at=5), CONTENT[5:])
+            status, _ = await clinic.post(where(at=stands), CONTENT[stands:])
+            return stands, wrong, status, file_of(h, "clinic").read_bytes()
+
+    stands, wrong, status, kept = asyncio.run(run())
+    assert stands == 100_000
+    assert (wrong, status) == (409, 200)
+    assert kept == CONTENT
+
+
+def test_a_silo_that_comes_back_takes_over_from_its_own_dead_line(house):
+    async def run():
+        async with house() as h:
+            clinic, again = h.silo("clinic"), h.silo("clinic")
+            await clinic.activate()
+            waiting = asyncio.Event()
+
+            async def stuck():
+                yield CONTENT[:100_000]
+                await waiting.wait()
+                yield CONTENT[100_000:]
+
+            old = asyncio.create_task(
+                clinic.client.post(
+                    clinic.url + where(at=0),
+                    data=stuck(),
+                    headers={"content-length": str(len(CONTENT))},
+                )
+            )
+            while await held(again) != 100_000:
+                await asyncio.sleep(0.02)
+            status, _ = await again.post(where(at=100_000), CONTENT[100_000:])
+            waiting.set()
+            with contextlib.suppress(aiohttp.ClientError):
+                await old
+            return status, file_of(h, "clinic").read_bytes()
+
+    status, kept = asyncio.run(run())
+    assert status == 200
+    assert kept == CONTENT
+
+
+def test_what_is_not_what_it_was_called_is_dropped(house):
+    async def run():
+        async with house() as h:
+            clinic = h.silo("clinic")
+            await clinic.activate()
+            status, _ = await clinic.post(where(at=0), CONTENT[::-1])
+            return status, await held(clinic), list(file_of(h, "clinic").parent.iterdir())
+
+    assert asyncio.run(run()) == (422, 0, [])
+
+
+def test_one_silo_can_neither_see_nor_touch_what_another_brought(house):
+    async def run():
+        async with house() as h:
+            clinic, college = h.silo("clinic"), h.silo("college")
+            await clinic.activate()
+            await college.activate()
+            await clinic.post(where(at=0), CONTENT)
+            seen = await held(college)
+            await college.post(where(at=0), CONTENT[::-1])
+            return seen, file_of(h, "clinic").read_bytes()
+
+    assert asyncio.run(run()) == (0, CONTENT)
+
+
+@pytest.mark.parametrize(
+    ("changes", "status"),
+    [
+        ({"parcel": "../../etc"}, 400),
+        ({"parcel": "0a" * 32}, 400),
+        ({"run": "x"}, 400),
+        ({"run": "-1"}, 400),
+        ({"at": "-1"}, 400),
+        ({"at": len(CONTENT) + 1}, 400),
+        ({"run": 8}, 403),
+        ({"parcel": Parcel("0a" * 32, 1 << 45)}, 507),
+        ({"parcel": Parcel(PARCEL.sha256, 1000)}, 413),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_kept(house, changes, status):
+    async def run():
+        async with house() as h:
+            clinic = h.silo("clinic")
+            await clinic.activate()
+            try:
+                found, _ = await clinic.post(where(**({"at": 0} | changes)), CONTENT)
+            except aiohttp.ClientError:  # the hub closed the door before the body was sent
+                found = status
+            left = [f for f in h.hub.rglob("*.safetensors*") if f.stat().st_size]
+            return found, left
+
+    assert asyncio.run(run()) == (status, [])
+
+
+def test_a_silo_over_its_quota_is_turned_away(house):
+    async def run():
+        async with house(spool_bytes=200_000) as h:
+            clinic = h.silo("clinic")
+            await clinic.activate()
+            with contextlib.suppress(aiohttp.ClientError):
+                return (await clinic.post(where(at=0), CONTENT))[0]
+            return 507
+
+    assert asyncio.run(run()) == 507
+
+
+@pytest.mark.parametrize("method", ["get", "post"])
+def test_a_stranger_and_an_ejected_silo_are_turned_away(house, hub, method):
+    from fl_server import roster
+
+    async def run():
+        async with house() as h:
+            clinic, stranger = h.silo("clinic"), h.silo("")
+            await clinic.activate()
+            roster.eject(hub, "clinic")
+            found = []
+            for who in (clinic, stranger):
+                try:
+                    found.append((await getattr(who, method)(where()))[0])
+                except aiohttp.ClientError:
+                    found.append(403)
+            return found
+
+    assert asyncio.run(run()) == [403, 403]
+
+
+def laid_out(h):
+    arrays = {"x": np.arange(500_000, dtype=np.float32)}
+    parcel = parcels.keep(h.hub / "parcels", arrays)
+    return parcel, parcels.path(h.hub / "parcels", parcel).read_bytes()
+
+
+def test_an_adapter_is_given_to_a_silo_that_works_on_its_run_from_any_byte_on(house):
+    async def run():
+        async with house() as h:
+            clinic = h.silo("clinic")
+            node = await clinic.activate()
+            parcel, content = laid_out(h)
+            early, _ = await clinic.get(where(DOWN, parcel))
+            h.superlink.ask(node, "train")
+            await clinic.call("/v1/fleet/pull-messages")
+            whole = await clinic.get(where(DOWN, parcel))
+            rest = await clinic.get(where(DOWN, parcel), range="bytes=1000000-")
+            gone, _ = await clinic.get(where(DOWN))
+            return early, whole == (200, content), rest == (206, content[1_000_000:]), gone
+
+    assert asyncio.run(run()) == (403, True, True, 404)
+
+
+def test_an_update_that_nobody_collects_expires_and_counts_until_then(house):
+    async def run():
+        async with house(spool_hours=1.0) as h:
+            clinic = h.silo("clinic")
+            await clinic.activate()
+            await clinic.post(where(at=0), CONTENT)
+            await delivery.sweep(h.gate)
+            before = spool.used(h.gate.spool, "clinic")
+            os.utime(file_of(h, "clinic"), (1, 1))
+            await delivery.sweep(h.gate)
+            return before, spool.used(h.gate.spool, "clinic")
+
+    assert asyncio.run(run()) == (len(CONTENT), 0)
+
+
+def test_the_walk_of_paths_knows_every_path_of_parcels():
+    assert {path for _, path in server.ROUTES if "parcel" in path} == {UP, DOWN}

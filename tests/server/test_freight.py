@@ -1,0 +1,73 @@
+"""What lies on the hub's disk for a round, and when it goes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fl_client import parcels
+from fl_client.parcels import Parcel
+from fl_server.freight import Freight
+
+
+def adapter(number: float):
+    return {"x": np.full(parcels.LARGE // 4, number, np.float32)}
+
+
+def lying(hub):
+    return {file.stem for file in (hub / "parcels").glob("*")}
+
+
+def test_silos_that_are_sent_the_same_adapter_share_a_parcel(tmp_path):
+    freight = Freight(tmp_path)
+    first, again = freight.lay_out(adapter(1)), freight.lay_out(adapter(1))
+    assert first == again
+    assert lying(tmp_path) == {first.sha256}
+
+
+def test_small_arrays_travel_in_the_message(tmp_path):
+    assert Freight(tmp_path).lay_out({"x": np.zeros(10, np.float32)}) is None
+    assert not (tmp_path / "parcels").exists()
+
+
+def test_what_was_laid_out_stays_one_round_longer_for_late_silos(tmp_path):
+    freight = Freight(tmp_path)
+    made = []
+    for number in range(4):
+        made.append(freight.lay_out(adapter(number)).sha256)
+        freight.settle()
+        assert lying(tmp_path) == set(made[-2:])
+
+
+def test_an_adapter_that_is_sent_again_stays(tmp_path):
+    freight = Freight(tmp_path)
+    for _ in range(4):
+        parcel = freight.lay_out(adapter(1))
+        freight.settle()
+    assert lying(tmp_path) == {parcel.sha256}
+
+
+def test_what_a_killed_hub_left_goes_with_the_next_committed_round(tmp_path):
+    left = Freight(tmp_path).lay_out(adapter(7))
+    freight = Freight(tmp_path)
+    now = freight.lay_out(adapter(8))
+    assert lying(tmp_path) == {left.sha256, now.sha256}
+    freight.settle()
+    assert lying(tmp_path) == {now.sha256}
+
+
+def test_an_update_is_collected_from_its_silo_alone_and_goes_once_its_round_is_committed(tmp_path):
+    folder = tmp_path / "spool" / "clinic" / "parcels"
+    parcel = parcels.keep(folder, adapter(3))
+    freight = Freight(tmp_path)
+    with pytest.raises(ValueError, match="is not there"):
+        freight.collect("college", parcel)
+    np.testing.assert_array_equal(freight.collect("clinic", parcel)["x"], adapter(3)["x"])
+    assert parcels.path(folder, parcel).exists()  # until the round is durable
+    freight.settle()
+    assert not parcels.path(folder, parcel).exists()
+
+
+def test_an_update_that_is_damaged_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="is not there"):
+        Freight(tmp_path).collect("clinic", Parcel("0" * 64, 5))
