@@ -1,6 +1,6 @@
 """The figures of a deployed federation: real SuperLink, SuperNodes, gateways and worker groups on this machine.
 
-``python -m benchmarks.deployed NAME`` with one of: floor, cost, restart, cut-200, cut-600, hub-killed.
+``python -m benchmarks.deployed NAME`` with one of: floor, cost, restart, cut-200, cut-600, hub-killed, large.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from typing import Annotated
 import psutil
 import typer
 
+from benchmarks import peer
 from benchmarks.federation import Federation, edit, free_address
-from benchmarks.figures import Figure, at_most, report, true, write
+from benchmarks.figures import Figure, at_least, at_most, report, true, write
 from benchmarks.line import Line
 from fl_client.config import Study, from_flat
 from fl_server import progress, record
@@ -56,6 +57,7 @@ def main(name: Annotated[str, typer.Argument(help="Which figures to measure.")])
         "cut-200": lambda: cut(200),
         "cut-600": lambda: cut(600),
         "hub-killed": hub_killed,
+        "large": large,
     }
     if name not in groups:
         raise typer.BadParameter(f"{name!r} is not one of {', '.join(groups)}")
@@ -171,6 +173,53 @@ def hub_killed() -> list[Figure]:
         "hub gateway killed in an upload",
         lambda made, line: kill("fl_server.gateway", str(made.hub.folder)),
     )
+
+
+def large() -> list[Figure]:
+    """Time updates of about 50 and 600 MB from the end of training to the hub's hands, beside Flower's own way."""
+    figures = []
+    for rank, label in ((900, "50 MB"), (11_000, "600 MB")):
+        size, seconds = brought(rank)
+        theirs = statistics.median(peer.seconds(size))
+        ours = statistics.median(seconds)
+        figures += [
+            report(f"update of {label}: size", size / 1e6, "MB"),
+            report(f"update of {label}: from the end of training to the hub's hands", ours, "s"),
+            report(f"update of {label}: effective", size / 1e6 / ours, "MB/s"),
+            report(
+                f"update of {label}: Flower alone, in the same run", size / 1e6 / theirs, "MB/s"
+            ),
+            at_least(f"update of {label}: against Flower alone", theirs / ours, "times", 4),
+        ]
+    return figures
+
+
+def brought(rank: int) -> tuple[int, list[float]]:
+    """Return the bytes of an update of this rank, and the seconds that each of five took to be in the hub's hands."""
+    changes = {
+        "model.rank": rank, "model.targets": "all-linear", "codec": "float32()", "rounds": 6,
+        "train.keep_optimizer": False, "simulation.languages": "as", "simulation.silos": 1,
+    }  # fmt: skip
+    study = from_flat(NOTHING | changes)
+    with running(study) as made:
+        silo = made.silos["as-1"].folder / "silo"
+        edit(silo / "policy.toml", max_rank="20000", max_bytes_per_round="8000000000")
+        edit(made.hub.folder / "hub" / "hub.toml", spool_bytes=str(4 << 30))
+        made.run()
+        made.finished(1500)
+        log = made.hub.folder / "hub" / "queue" / study.name / "log.txt"
+        there = times(log.read_text(), r"node \d+ brought")
+        trained = times((silo / "logs" / "workers.log").read_text(), r"\S+ round \d+: loss")
+        folder = made.hub.folder / "hub" / "runs" / study.name
+        size = record.lines(folder)[-1]["silos"]["as-1"]["up"]
+    pairs = list(zip(trained, there[-len(trained) :], strict=True))
+    return size, [got - ended for ended, got in pairs[1:]]  # the first also warms up
+
+
+def times(log: str, what: str) -> list[float]:
+    """Return when a log says something, in Unix seconds."""
+    found = re.findall(rf"^(\S+ \S+) INFO {what}", log, re.MULTILINE)
+    return [datetime.strptime(at, "%Y-%m-%d %H:%M:%S,%f").timestamp() for at in found]
 
 
 def _upload(label: str, fault: Callable[[Federation, Line], None]) -> list[Figure]:

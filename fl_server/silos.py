@@ -138,7 +138,9 @@ def _with_arrays(grid: Grid, node: int, reply: Reply) -> Reply:
     if reply.parcel is None:
         return reply
     try:
-        return reply._replace(arrays=grid.collect(node, reply.parcel))
+        arrays = grid.collect(node, reply.parcel)
+        LOG.info("node %d brought %.1f MB", node, reply.bytes / 1e6)
+        return reply._replace(arrays=arrays)
     except ValueError as error:
         LOG.error("an update cannot be read: %s", error)
         return Reply({}, {}, {}, "malformed", 0)
