@@ -151,14 +151,14 @@ def broadcast(run: Run, state: State, final: bool = False) -> list[tuple[Silo, C
         order = run.base._replace(after=released.round, best=best, final=final)
         for silo in run.cohort.silos:
             if silo.name in members:
-                contents.append((silo, messages.order(order, _travels(run, released, silo.name))))
+                contents.append((silo, messages.order(order, _travels(run, released, silo))))
     return contents
 
 
-def _travels(run: Run, state: State, silo: str) -> Adapter:
+def _travels(run: Run, state: State, silo: Silo) -> Adapter:
     strategy = run.parts.strategy
     groups = {g: strategy.broadcast(a, state.strategy[g]) for g, a in state.adapter.items()}
-    adapter = cohorts.adapter_of(run.cohort, silo, groups)
+    adapter = cohorts.adapter_of(run.cohort, silo, groups, strategy)
     return {n: x for n, x in adapter.items() if strategy.changed(n, state.round + 1)}
 
 

@@ -124,7 +124,7 @@ def family_scope_needs_the_table(parts: Parts, cohort: Cohort) -> Refusal | None
 
 def _scopes(parts: Parts, cohort: Cohort) -> set[str]:
     sent = (n for n in cohort.tensors for r in (1, 2) if parts.strategy.sent(n, r))
-    return {parts.strategy.scope(name) for name in sent}
+    return {within for name in sent for within in parts.strategy.within(name)}
 
 
 def _silos(cohort: Cohort, wanted: Callable[[str], bool]) -> list[str]:
