@@ -112,10 +112,10 @@ def one(run: Run, state: State) -> State:
     counted = [name for name, note in notes.items() if "refused" not in note]
     if not run.schedule.enough(len(contents), len(counted)):
         raise RoundFailed(_too_few(run, number, counted, notes))
-    after = merge.close(merged, run.parts, state)
+    after, said = merge.close(merged, run.parts, state)
     scored = _evaluated(run, after)
     for silo, content in contents:
-        note = notes.setdefault(silo.name, {}) | scored[silo.name]
+        note = notes.setdefault(silo.name, {}) | scored[silo.name] | said.get(silo.name, {})
         notes[silo.name] = note | {"down": note["down"] + messages.size(content)}
     line = {"round": number, "silos": notes, "seconds": round(time.monotonic() - began, 3)}
     _commit(run, after, line)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from strategies.codecs.codec import Chain
+from strategies.guards.guard import Guard
 from strategies.outer.outer import Outer
 from strategies.scope import languages
 from strategies.strategy import Strategy
@@ -22,6 +23,7 @@ class Parts(NamedTuple):
     weights: Weight
     outer: Outer
     codec: Chain
+    guard: Guard = Guard()
 
 
 class Cohort(NamedTuple):

@@ -100,15 +100,20 @@ def align(factors: Factors, reference: Factors) -> Factors:
     return Factors(factors.b @ turn, turn.T @ factors.a)
 
 
+def modules(names: Iterable[str]) -> list[str]:
+    """Return the modules whose LoRA pair is among these tensors; a factor without its other half is in none."""
+    known = set(names)
+    stems = sorted(name.removesuffix(A) for name in known if name.endswith(A))
+    return [module for module in stems if module + B in known]
+
+
 def pairs(adapter: Mapping[str, Array]) -> dict[str, Factors]:
-    """Return the LoRA pairs of an adapter by module, in float64; a factor without its other half is in none."""
-    modules = sorted(n.removesuffix(A) for n in adapter if n.endswith(A))
+    """Return the LoRA pairs of an adapter by module, in float64."""
     return {
         module: Factors(
             adapter[module + B].astype(np.float64), adapter[module + A].astype(np.float64)
         )
-        for module in modules
-        if module + B in adapter
+        for module in modules(adapter)
     }
 
 
