@@ -22,7 +22,7 @@ from strategies.strategy import Weighted
 HALVINGS = 50
 
 
-def norm_clip(bound: float = 1.5, absolute: bool = False) -> Guard:
+def norm_clip(bound: float = 1.0, absolute: bool = False) -> Guard:
     """Scale down what moved a part of the adapter further than the bound.
 
     Args:
