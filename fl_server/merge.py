@@ -13,9 +13,8 @@ from strategies.combine import Parts
 from strategies.guards.guard import Verdict, remembered
 from strategies.strategy import Weighted
 
-Said = dict[
-    str, dict[str, dict[str, str]]
-]  # silo -> "guard" -> group -> what was done to its update and why
+# silo -> "guard" -> group -> what was done to its update and why
+Said = dict[str, dict[str, dict[str, str]]]
 
 
 class Merge(NamedTuple):
