@@ -39,7 +39,9 @@ class Best(NamedTuple):
 
 def key(study: Study, private_rank: int) -> str:
     """Return what a local-only result depends on: everything but who trains with whom and how it travels."""
-    others = dict.fromkeys(("name", "weights", "outer", "codec", "schedule", "strategy"), "")
+    others = dict.fromkeys(
+        ("name", "weights", "outer", "guard", "codec", "schedule", "strategy"), ""
+    )
     train = study.train.model_copy(update={"lr": 0.0})  # alone has rates of its own
     plain = study.model_copy(update=others | {"train": train})
     return f"{digest(plain)}+{private_rank}"

@@ -105,6 +105,7 @@ class Study(Section):
     strategy: str = "fedavg(lora='language', rows='language')"
     weights: str = "bytes()"
     outer: str = "mean()"
+    guard: str = "none()"
     codec: str = "bfloat16()"
     schedule: str = "sync()"
     rounds: int = Field(12, ge=1)

@@ -22,6 +22,7 @@ FOLDERS = {
     "strategy": ("strategies", "Strategy"),
     "weights": ("strategies.weights", "Weight"),
     "outer": ("strategies.outer", "Outer"),
+    "guard": ("strategies.guards", "Guard"),
     "codec": ("strategies.codecs", "Codec"),
     "task": ("tasks", "Task"),
     "partition": ("tasks.partitions", "Partition"),

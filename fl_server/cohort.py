@@ -19,14 +19,19 @@ class Cohort(NamedTuple):
 
 
 def gather(silos: list[Silo], strategy: Strategy, tensors: list[str]) -> Cohort:
-    """Return the groups of each silo for the shared tensors of a study."""
+    """Return the groups of each silo for the shared tensors of a study; a tensor may be in two of them."""
     groups: dict[str, dict[str, list[str]]] = {}
     for silo in silos:
         own = groups.setdefault(silo.name, {})
         for name in tensors:
-            within = group(strategy.scope(name), silo.language, silo.name)
-            own.setdefault(within, []).append(name)
+            for within in _merged_in(strategy, silo, name):
+                own.setdefault(within, []).append(name)
     return Cohort(silos, groups)
+
+
+def _merged_in(strategy: Strategy, silo: Silo, name: str) -> list[str]:
+    found = (group(within, silo.language, silo.name) for within in strategy.within(name))
+    return list(dict.fromkeys(found))  # two scopes may give one group
 
 
 def start(cohort: Cohort, shared: Adapter) -> dict[str, Adapter]:
@@ -38,15 +43,22 @@ def start(cohort: Cohort, shared: Adapter) -> dict[str, Adapter]:
     }
 
 
-def adapter_of(cohort: Cohort, silo: str, groups: dict[str, Adapter]) -> Adapter:
+def adapter_of(
+    cohort: Cohort, silo: Silo, groups: dict[str, Adapter], strategy: Strategy
+) -> Adapter:
     """Return all shared tensors as one silo receives them."""
-    return {name: x for within in cohort.groups[silo] for name, x in groups[within].items()}
+    received: Adapter = {}
+    for name in sorted({n for names in cohort.groups[silo.name].values() for n in names}):
+        held = [groups[within][name] for within in _merged_in(strategy, silo, name)]
+        received[name] = held[0] if len(held) == 1 else strategy.mix(*held)
+    return received
 
 
 def folder_of(cohort: Cohort, silo: Silo, strategy: Strategy) -> str:
     """Return the name of the adapter that a silo's language is released under: that of its narrowest group."""
-    names = [name for own in cohort.groups[silo.name].values() for name in own]
-    return group(finest({strategy.scope(name) for name in names}), silo.language, silo.name)
+    names = {name for own in cohort.groups[silo.name].values() for name in own}
+    narrowest = finest({strategy.scope(name) for name in names})
+    return "_".join(sorted({group(within, silo.language, silo.name) for within in narrowest}))
 
 
 def components(cohort: Cohort) -> list[list[str]]:

@@ -31,6 +31,7 @@ def build(study: Study) -> tuple[Parts, Schedule]:
         weights=spec.build(study.weights, "weights"),
         outer=spec.build(study.outer, "outer"),
         codec=spec.codec(study.codec),
+        guard=spec.build(study.guard, "guard"),
     )
     schedule: Schedule = spec.build(study.schedule, "schedule")
     parts_of_silos = {

@@ -16,16 +16,17 @@ from safetensors.numpy import load, save
 from fl_client.memory import write_whole
 from strategies.adapter import Adapter, Array
 
-KINDS = ("adapter", "outer", "strategy")
+KINDS = ("adapter", "outer", "strategy", "guard")
 
 
 class State(NamedTuple):
-    """A committed round: for each group of silos its tensors, the outer optimizer's memory and the strategy's."""
+    """A committed round: for each group of silos its tensors, and what optimizer, strategy and guard remember."""
 
     round: int
     adapter: dict[str, Adapter]
     outer: dict[str, dict[str, Array]]
     strategy: dict[str, dict[str, Array]]
+    guard: dict[str, dict[str, Array]] = {}
 
 
 def commit(folder: Path, state: State, kept: set[int]) -> None:

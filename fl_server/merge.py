@@ -10,14 +10,20 @@ from strategies import adapter as algebra
 from strategies.accumulate import Sum
 from strategies.adapter import Adapter
 from strategies.combine import Parts
+from strategies.guards.guard import Verdict, remembered
 from strategies.strategy import Weighted
+
+# silo -> "guard" -> group -> what was done to its update and why
+Said = dict[str, dict[str, dict[str, str]]]
 
 
 class Merge(NamedTuple):
-    """What has arrived so far, by group: a running sum, or for gather methods the updates themselves."""
+    """What has arrived so far, by group: a running sum, or the updates where all must be seen, and what was said."""
 
+    start: State
     sums: dict[str, Sum]
     gathered: dict[str, list[Weighted]]
+    verdicts: dict[str, list[Verdict]]
 
 
 def empty(parts: Parts, state: State) -> Merge:
@@ -26,7 +32,7 @@ def empty(parts: Parts, state: State) -> Merge:
     for group, adapter in state.adapter.items():
         sent = [name for name in adapter if parts.strategy.sent(name, state.round + 1)]
         sums[group] = accumulate.empty(algebra.layout(algebra.pick(adapter, sent)))
-    return Merge(sums, {group: [] for group in sums})
+    return Merge(state, sums, {group: [] for group in sums}, {group: [] for group in sums})
 
 
 def add(
@@ -38,21 +44,31 @@ def add(
     update: Adapter,
 ) -> Merge:
     """Return the merge with one silo's update added to each of its groups."""
-    sums, gathered = dict(merge.sums), dict(merge.gathered)
+    sums, gathered, verdicts = dict(merge.sums), dict(merge.gathered), dict(merge.verdicts)
     for group, names in groups.items():
-        own = algebra.pick(update, set(names) & update.keys())
-        if parts.strategy.reduction == "sum":
-            sums[group] = accumulate.add(sums[group], own, weight)
-        else:
-            gathered[group] = [*gathered[group], Weighted(silo, weight, own)]
-    return Merge(sums, gathered)
+        own = Weighted(silo, weight, algebra.pick(update, set(names) & update.keys()))
+        if _gathers(merge, parts, group):
+            gathered[group] = [*gathered[group], own]
+        elif own.update:
+            verdict = _judged(merge, parts, group, [own])
+            sums[group] = _added(sums[group], verdict.kept)
+            verdicts[group] = [*verdicts[group], verdict._replace(kept=[])]
+    return Merge(merge.start, sums, gathered, verdicts)
 
 
-def close(merge: Merge, parts: Parts, state: State) -> State:
-    """Return the next state: each group that heard from someone takes the outer optimizer's step."""
+def close(merge: Merge, parts: Parts, state: State) -> tuple[State, Said]:
+    """Return the next state, and what the guard said by silo.
+
+    Each group of which something is kept takes the outer optimizer's step.
+    """
     adapters, outers, memories = dict(state.adapter), dict(state.outer), dict(state.strategy)
+    guards, said = dict(state.guard), Said()
     for group, adapter in state.adapter.items():
-        reduced = _reduced(merge, parts, group)
+        verdicts, reduced = _reduced(merge, parts, group)
+        seen = remembered(one for verdict in verdicts for one in verdict.seen)
+        guards[group] = guards.get(group, {}) | seen
+        for silo, why in (pair for verdict in verdicts for pair in verdict.said.items()):
+            said.setdefault(silo, {"guard": {}})["guard"][group] = why
         if not reduced:
             continue
         moving = algebra.pick(adapter, merge.sums[group].totals)
@@ -60,11 +76,36 @@ def close(merge: Merge, parts: Parts, state: State) -> State:
         moved, outer = parts.outer.step(moving, delta, outers[group])
         adapters[group] = adapter | moved
         outers[group] = outers[group] | outer
-    return State(state.round + 1, adapters, outers, memories)
+    return State(state.round + 1, adapters, outers, memories, guards), said
 
 
-def _reduced(merge: Merge, parts: Parts, group: str) -> Adapter | list[Weighted] | None:
+def _gathers(merge: Merge, parts: Parts, group: str) -> bool:
     if parts.strategy.reduction == "gather":
-        return sorted(merge.gathered[group]) or None
-    running = merge.sums[group]
-    return accumulate.mean(running) if running.added and running.totals else None
+        return True
+    adapter, memory = merge.start.adapter[group], merge.start.guard.get(group, {})
+    return parts.guard.gathers(adapter, merge.sums[group].totals, memory)
+
+
+def _judged(merge: Merge, parts: Parts, group: str, updates: list[Weighted]) -> Verdict:
+    memory = merge.start.guard.get(group, {})
+    return parts.guard.judge(updates, merge.start.adapter[group], memory)
+
+
+def _added(running: Sum, updates: list[Weighted]) -> Sum:
+    for one in updates:
+        running = accumulate.add(running, one.update, one.weight)
+    return running
+
+
+def _reduced(
+    merge: Merge, parts: Parts, group: str
+) -> tuple[list[Verdict], Adapter | list[Weighted] | None]:
+    verdicts, running = merge.verdicts[group], merge.sums[group]
+    if not running.totals:
+        return [], None
+    if merge.gathered[group]:
+        verdicts = [_judged(merge, parts, group, sorted(merge.gathered[group]))]
+        if parts.strategy.reduction == "gather":
+            return verdicts, verdicts[0].kept or None
+        running = _added(running, verdicts[0].kept)
+    return verdicts, accumulate.mean(running) if running.added else None

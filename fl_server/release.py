@@ -38,12 +38,13 @@ def release(run: Run, state: journal.State) -> Table:
 
 def adapters(run: Run, state: journal.State) -> dict[str, tuple[int, Adapter]]:
     """Write the best round of each narrowest group as a PEFT folder; return round and adapter by folder."""
-    recorded, found = record.lines(run.folder), {}
+    recorded, strategy, found = record.lines(run.folder), run.parts.strategy, {}
     for members in cohorts.components(run.cohort):
         kept = rounds.released_from(run, state, record.best(recorded, members))
         for silo in (s for s in run.cohort.silos if s.name in members):
-            name = cohorts.folder_of(run.cohort, silo, run.parts.strategy)
-            found[name] = (kept.round, cohorts.adapter_of(run.cohort, silo.name, kept.adapter))
+            name = cohorts.folder_of(run.cohort, silo, strategy)
+            adapter = cohorts.adapter_of(run.cohort, silo, kept.adapter, strategy)
+            found[name] = (kept.round, adapter)
     for name, (_, adapter) in found.items():
         export.write(run.folder / "adapter" / name, adapter, run.peft_config, run.study.model.base)
     return found

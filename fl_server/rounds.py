@@ -112,10 +112,10 @@ def one(run: Run, state: State) -> State:
     counted = [name for name, note in notes.items() if "refused" not in note]
     if not run.schedule.enough(len(contents), len(counted)):
         raise RoundFailed(_too_few(run, number, counted, notes))
-    after = merge.close(merged, run.parts, state)
+    after, said = merge.close(merged, run.parts, state)
     scored = _evaluated(run, after)
     for silo, content in contents:
-        note = notes.setdefault(silo.name, {}) | scored[silo.name]
+        note = notes.setdefault(silo.name, {}) | scored[silo.name] | said.get(silo.name, {})
         notes[silo.name] = note | {"down": note["down"] + messages.size(content)}
     line = {"round": number, "silos": notes, "seconds": round(time.monotonic() - began, 3)}
     _commit(run, after, line)
@@ -151,16 +151,16 @@ def broadcast(run: Run, state: State, final: bool = False) -> list[tuple[Silo, C
         order = run.base._replace(after=released.round, best=best, final=final)
         for silo in run.cohort.silos:
             if silo.name in members:
-                arrays = _travels(run, released, silo.name)
+                arrays = _travels(run, released, silo)
                 parcel = run.grid.lay_out(arrays)
                 contents.append((silo, messages.order(order, arrays, parcel)))
     return contents
 
 
-def _travels(run: Run, state: State, silo: str) -> Adapter:
+def _travels(run: Run, state: State, silo: Silo) -> Adapter:
     strategy = run.parts.strategy
     groups = {g: strategy.broadcast(a, state.strategy[g]) for g, a in state.adapter.items()}
-    adapter = cohorts.adapter_of(run.cohort, silo, groups)
+    adapter = cohorts.adapter_of(run.cohort, silo, groups, strategy)
     return {n: x for n, x in adapter.items() if strategy.changed(n, state.round + 1)}
 
 

@@ -6,41 +6,13 @@ One row a rule; ``refusals`` walks them all. A combination that passes is one th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
 
-from strategies.codecs.codec import Chain
-from strategies.outer.outer import Outer
-from strategies.scope import languages
-from strategies.strategy import Strategy
-from strategies.weights.weight import Weight
+from strategies import combine_guards
+from strategies.parts import Cohort, Parts, Refusal
+from strategies.scope import grouped, languages
 
-
-class Parts(NamedTuple):
-    """The choices of a study that concern updates."""
-
-    strategy: Strategy
-    weights: Weight
-    outer: Outer
-    codec: Chain
-
-
-class Cohort(NamedTuple):
-    """What is known of the silos when a study begins: each silo's main language, and the tensors trained."""
-
-    languages: dict[str, str]
-    tensors: tuple[str, ...]
-
-
-class Refusal(NamedTuple):
-    """Why a combination cannot work, and what to choose instead."""
-
-    code: str
-    reason: str
-    instead: str
-
-    def __str__(self) -> str:
-        """One sentence with the code in it."""
-        return f"{self.reason} [{self.code}]; {self.instead}"
+__all__ = ["Cohort", "Parts", "Refusal", "refusals"]
+PROBES = ("x.lora_A.weight", "x.lora_B.weight", "x.trainable_tokens_delta")
 
 
 def refusals(parts: Parts, cohort: Cohort | None = None) -> list[Refusal]:
@@ -85,10 +57,21 @@ def feedback_needs_a_codec_that_contracts(parts: Parts) -> Refusal | None:
     )
 
 
+def codec_memory_needs_the_same_tensors(parts: Parts) -> Refusal | None:
+    """C54: error feedback where one round sends other tensors than the next."""
+    sent = [{name for name in PROBES if parts.strategy.sent(name, r)} for r in (1, 2)]
+    if sent[0] == sent[1] or not any(link.biased for link in parts.codec.links):
+        return None
+    return Refusal(
+        "C54",
+        "the strategy sends other tensors from round to round, so what the codec holds back is never sent",
+        "choose a codec without error feedback, such as int8(), or strategy='ffa()'",
+    )
+
+
 def something_must_travel(parts: Parts) -> Refusal | None:
     """C60: no part of the adapter is both shared and trained."""
-    names = ("x.lora_A.weight", "x.lora_B.weight", "x.trainable_tokens_delta")
-    if any(parts.strategy.sent(name, r) for name in names for r in (1, 2)):
+    if any(parts.strategy.sent(name, r) for name in PROBES for r in (1, 2)):
         return None
     return Refusal(
         "C60",
@@ -99,7 +82,7 @@ def something_must_travel(parts: Parts) -> Refusal | None:
 
 def something_of_this_model_must_travel(parts: Parts, cohort: Cohort) -> Refusal | None:
     """C60 again, for a model that has no trained token rows."""
-    if something_must_travel(parts) or _scopes(parts, cohort):
+    if something_must_travel(parts) or cohort.scopes(parts.strategy):
         return None
     return Refusal(
         "C60",
@@ -109,8 +92,8 @@ def something_of_this_model_must_travel(parts: Parts, cohort: Cohort) -> Refusal
 
 
 def language_scope_needs_a_language(parts: Parts, cohort: Cohort) -> Refusal | None:
-    """C61: a scope by language, family or script for a silo whose language is unknown."""
-    narrow = _scopes(parts, cohort) & {"language", "family", "script"}
+    """C61: a scope by language, family, script or grouping for a silo whose language is unknown."""
+    narrow = cohort.scopes(parts.strategy) - {"everyone"}
     unknown = _silos(cohort, lambda lang: lang == "und") if narrow else []
     if not unknown:
         return None
@@ -123,7 +106,7 @@ def language_scope_needs_a_language(parts: Parts, cohort: Cohort) -> Refusal | N
 
 def family_scope_needs_the_table(parts: Parts, cohort: Cohort) -> Refusal | None:
     """C62: a scope by family or script for a language that the table does not hold."""
-    narrow = _scopes(parts, cohort) & {"family", "script"}
+    narrow = cohort.scopes(parts.strategy) & {"family", "script"}
     strange = _silos(cohort, lambda lang: lang not in {"und", *languages()}) if narrow else []
     if not strange:
         return None
@@ -134,9 +117,22 @@ def family_scope_needs_the_table(parts: Parts, cohort: Cohort) -> Refusal | None
     )
 
 
-def _scopes(parts: Parts, cohort: Cohort) -> set[str]:
-    sent = (n for n in cohort.tensors for r in (1, 2) if parts.strategy.sent(n, r))
-    return {parts.strategy.scope(name) for name in sent}
+def grouping_joins_languages_that_are_there(parts: Parts, cohort: Cohort) -> Refusal | None:
+    """C63: a grouping that names a language of no silo, most likely misspelt."""
+    spoken = set(cohort.languages.values())
+    named = {
+        lang
+        for within in cohort.scopes(parts.strategy)
+        for joined in grouped(within)
+        for lang in joined
+    }
+    if named <= spoken:
+        return None
+    return Refusal(
+        "C63",
+        f"the grouping names {', '.join(sorted(named - spoken))}, which no silo here speaks",
+        f"join only languages of these silos: {', '.join(sorted(spoken))}",
+    )
 
 
 def _silos(cohort: Cohort, wanted: Callable[[str], bool]) -> list[str]:
@@ -147,10 +143,14 @@ RULES: Iterable[Callable[[Parts], Refusal | None]] = (
     narrow_codec_must_come_last,
     sparsifier_only_once,
     feedback_needs_a_codec_that_contracts,
+    codec_memory_needs_the_same_tensors,
     something_must_travel,
+    *combine_guards.RULES,
 )
 COHORT_RULES: Iterable[Callable[[Parts, Cohort], Refusal | None]] = (
     something_of_this_model_must_travel,
     language_scope_needs_a_language,
     family_scope_needs_the_table,
+    grouping_joins_languages_that_are_there,
+    *combine_guards.COHORT_RULES,
 )

@@ -1,19 +1,22 @@
 """Who merges with whom: every part of an adapter has a scope.
 
-``everyone``, ``family``, ``script``, ``language`` or ``silo`` (never sent). FedAvg inside a language,
-share-A, family pooling and dual adapters are settings of this one mechanism.
+``everyone``, ``family``, ``script``, ``language`` or ``silo`` (never sent), or a grouping of one's own: in
+``as+bn,hi+ne`` Assamese merges with Bengali and Hindi with Nepali. FedAvg inside a language, share-A, family
+pooling and dual adapters are settings of this one mechanism.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
-Scope = Literal["everyone", "family", "script", "language", "silo"]
-SCOPES: tuple[Scope, ...] = get_args(Scope)
+Scope = str  # one of SCOPES, or a grouping
+SCOPES: tuple[Scope, ...] = ("everyone", "family", "script", "language", "silo")
+CODE = re.compile(r"[a-z]{2,3}(-[A-Z][a-z]{3})?")
 
 
 class Language(NamedTuple):
@@ -26,10 +29,37 @@ class Language(NamedTuple):
 
 def scope(value: str, part: str) -> Scope:
     """Return ``value`` as a scope, or raise ``ValueError`` that names the part and what is allowed."""
-    for known in SCOPES:
-        if value == known:
-            return known
-    raise ValueError(f"{part}={value!r} is no scope; choose one of {', '.join(SCOPES)}")
+    if value in SCOPES:
+        return value
+    if "+" in value or "," in value:
+        return _grouping(value, part)
+    raise ValueError(
+        f"{part}={value!r} is no scope; choose one of {', '.join(SCOPES)}, or join languages as in 'as+bn,hi+ne'"
+    )
+
+
+def _grouping(value: str, part: str) -> Scope:
+    groups = [sorted(lang.strip() for lang in joined.split("+")) for joined in value.split(",")]
+    named = [lang for joined in groups for lang in joined]
+    strange = [lang for lang in named if not CODE.fullmatch(lang) or lang == "und"]
+    if strange:
+        raise ValueError(
+            f"{part}={value!r}: {strange[0]!r} is no language code; write groups as in 'as+bn,hi+ne'"
+        )
+    alone = [joined[0] for joined in groups if len(joined) == 1]
+    if alone:
+        raise ValueError(
+            f"{part}={value!r} joins {alone[0]} with nothing; leave it out, a language in no group merges by itself"
+        )
+    twice = sorted({lang for lang in named if named.count(lang) > 1})
+    if twice:
+        raise ValueError(f"{part}={value!r} names {twice[0]} twice; put a language in one group")
+    return ",".join(sorted("+".join(joined) for joined in groups))
+
+
+def grouped(within: Scope) -> list[list[str]]:
+    """Return the languages that a grouping joins, group by group; empty for any other scope."""
+    return [joined.split("+") for joined in within.split(",")] if "+" in within else []
 
 
 @cache
@@ -55,13 +85,16 @@ def group(within: Scope, lang: str, silo: str) -> str:
     """Return the group in which a silo of this language merges, a name fit for a folder."""
     if within == "everyone":
         return "everyone"
-    if within == "language":
-        return lang
     if within == "silo":
         return f"silo-{silo}"
-    return f"{within}-{getattr(language(lang), within).lower()}"
+    if within in ("family", "script"):
+        return f"{within}-{getattr(language(lang), within).lower()}"
+    joined = next((joined for joined in grouped(within) if lang in joined), [])
+    return "-".join(["group", *joined]) if joined else lang
 
 
-def finest(scopes: set[Scope]) -> Scope:
-    """Return the narrowest of these scopes."""
-    return max(scopes, key=SCOPES.index)
+def finest(scopes: set[Scope]) -> set[Scope]:
+    """Return the narrowest of these scopes: several where a silo's place in one does not tell that in the other."""
+    level = {"everyone": 0, "language": 2, "silo": 3}
+    narrowest = max(level.get(within, 1) for within in scopes)
+    return {within for within in scopes if level.get(within, 1) == narrowest}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
-from strategies.adapter import Adapter, part
+from strategies.adapter import Adapter, Array, part
 from strategies.scope import Scope
 
 Memory = dict[str, Any]  # name -> array; an empty dict where nothing is remembered
@@ -62,12 +62,18 @@ def adapter_as_is(adapter: Adapter, memory: Memory) -> Adapter:
     return adapter
 
 
+def narrow_as_is(wide: Array, narrow: Array) -> Array:
+    """A silo receives what its narrower group merged."""
+    return narrow
+
+
 class Strategy(NamedTuple):
     """The hub half, its silo half, and what it declares.
 
     For ``reduction="sum"`` the first argument of ``aggregate`` is the weighted mean of the updates; for
     ``"gather"`` it is a list of ``Weighted``. Either way it returns the step that the outer optimizer takes.
-    Both are called once for every group of silos that merge a set of tensors.
+    Both are called once for every group of silos that merge a set of tensors. A part in ``wider`` is merged in that
+    wider scope too, as if it were two tensors; a silo receives ``mix(wide, narrow)`` of them.
     """
 
     scopes: dict[str, Scope]
@@ -80,10 +86,17 @@ class Strategy(NamedTuple):
     mutates_base: bool = False
     mixed_ranks: bool = False
     private_rank: int = 0
+    wider: dict[str, Scope] = {}
+    mix: Callable[[Array, Array], Array] = narrow_as_is
 
     def scope(self, name: str) -> Scope:
-        """Return the scope within which a tensor is merged."""
+        """Return the narrowest scope within which a tensor is merged."""
         return self.scopes[part(name)]
+
+    def within(self, name: str) -> tuple[Scope, ...]:
+        """Return all scopes within which a tensor is merged, the widest first."""
+        wide = self.wider.get(part(name))
+        return (wide, self.scope(name)) if wide else (self.scope(name),)
 
     def sent(self, name: str, round_number: int) -> bool:
         """Return whether a silo sends this tensor in this round."""

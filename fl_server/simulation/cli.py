@@ -122,7 +122,7 @@ def compare(
 
 @app.command("list")
 def list_(as_json: Json = False) -> None:
-    """List what a study can name: strategies, weights, outer optimizers, codecs, schedules, tasks, partitions."""
+    """List what a study can name: strategies, weights, outer optimizers, guards, codecs, schedules, tasks, ..."""
     found = {
         kind: {
             name: (factory.__doc__ or "").splitlines()[0]

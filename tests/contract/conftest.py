@@ -12,10 +12,12 @@ import itertools
 import pkgutil
 
 import strategies.codecs
+import strategies.guards
 import strategies.outer
 import strategies.weights
 import tasks.partitions
 from strategies.codecs.codec import Codec
+from strategies.guards.guard import Guard
 from strategies.outer.outer import Outer
 from strategies.strategy import Strategy
 from strategies.weights.weight import Weight
@@ -49,12 +51,15 @@ ROWS = {
     "strategy": walk(strategies, Strategy),
     "codec": walk(strategies.codecs, Codec),
     "outer": walk(strategies.outer, Outer),
+    "guard": walk(strategies.guards, Guard),
     "weight": walk(strategies.weights, Weight),
     "task": walk(tasks, Task),
     "partition": walk(tasks.partitions, Partition),
 }
 ROWS["factory"] = list(itertools.chain(*ROWS.values()))
 ROWS["tempered"] = [f for f in ROWS["weight"] if "temperature" in inspect.signature(f).parameters]
+ROWS["watchful"] = [f for f in ROWS["guard"] if f() != Guard()]
+ROWS["discarding"] = [f for f in ROWS["guard"] if f().discards]
 SPARSE = [f for f in ROWS["codec"] if f().biased and not f().narrows]
 NARROW = [f for f in ROWS["codec"] if f().narrows]
 ROWS["links"] = [(f,) for f in SPARSE] + list(itertools.product(SPARSE, NARROW))
@@ -63,6 +68,7 @@ ROWS["member"] = [
     (module, returns)
     for package, returns, home in (
         (strategies.codecs, Codec, "codec"),
+        (strategies.guards, Guard, "guard"),
         (strategies.outer, Outer, "outer"),
         (strategies.weights, Weight, "weight"),
         (tasks.partitions, Partition, "partition"),

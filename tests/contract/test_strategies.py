@@ -116,6 +116,8 @@ def test_every_part_has_a_scope_and_the_private_part_never_leaves_the_silo(strat
     made = strategy()
     assert set(made.scopes) == set(PARTS)
     assert set(made.scopes.values()) <= set(SCOPES)
+    assert set(made.wider) <= set(PARTS) - {"private"}
+    assert all(wide != made.scopes[part] for part, wide in made.wider.items())
     assert not any(made.sent(name, r) for name in PRIVATE for r in range(1, 6))
 
 

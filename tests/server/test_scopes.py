@@ -14,6 +14,7 @@ from fl_server import cohort
 from fl_server.silos import Silo
 from strategies.adapter import part
 from strategies.fedavg import fedavg
+from strategies.partial_pool import partial_pool
 from strategies.weights.weight import Counts
 
 
@@ -116,3 +117,48 @@ def test_components_link_silos_through_shared_groups():
     assert cohort.components(apart) == [["as-1"], ["ne-1"], ["sat-1"]]
     assert cohort.components(linked) == [["as-1", "ne-1", "sat-1"]]
     assert cohort.components(by_family) == [["as-1", "ne-1"], ["sat-1"]]
+
+
+def silo(lang: str, node: int = 0) -> Silo:
+    return Silo(node, f"{lang}-1", {lang: Counts(1, 1, 1, 1)}, "")
+
+
+@pytest.mark.parametrize(
+    ("strategy", "folders"),
+    [
+        (fedavg(lora="everyone", rows="everyone"), {"as": "everyone", "mni-Beng": "everyone"}),
+        (fedavg(lora="family", rows="language"), {"as": "as", "mni-Beng": "mni-Beng"}),
+        (
+            fedavg(lora="family", rows="script"),
+            {
+                "as": "family-indo-aryan_script-beng",
+                "mni-Beng": "family-sino-tibetan_script-beng",
+                "sat": "family-austroasiatic_script-olck",
+            },
+        ),
+        (
+            fedavg(lora="as+ne", rows="everyone"),
+            {"as": "group-as-ne", "ne": "group-as-ne", "sat": "sat"},
+        ),
+        (partial_pool(rows="everyone"), {"as": "family-indo-aryan", "sat": "family-austroasiatic"}),
+    ],
+)
+def test_silos_are_released_under_one_name_only_where_they_share_every_tensor(strategy, folders):
+    names = ["e.trainable_tokens_delta", "q.lora_A.weight", "q.lora_B.weight"]
+    present = [silo(lang) for lang in folders]
+    gathered = cohort.gather(present, strategy, names)
+    found = {s.language: cohort.folder_of(gathered, s, strategy) for s in present}
+    assert found == folders
+
+
+def test_a_grouping_and_partial_pooling_run_and_release_an_adapter_a_group(
+    small, simulate, tmp_path
+):
+    grouping = "fedavg(lora='as+ne', rows='as+ne')"
+    report, _, _ = run(small, simulate, tmp_path / "g", grouping, rounds=1)
+    assert report["adapters"] == ["group-as-ne"]
+    pooled = "partial_pool(0.5, lora='language', rows='language')"
+    report, _, folder = run(small, simulate, tmp_path / "p", pooled)
+    assert report["adapters"] == ["as", "ne"]
+    assamese, nepali = tensors(folder, "as"), tensors(folder, "ne")
+    assert all(not np.array_equal(assamese[n], nepali[n]) for n in assamese)

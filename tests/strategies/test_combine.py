@@ -21,12 +21,19 @@ from strategies.combine import Cohort, Parts, refusals
 from strategies.fedavg import fedavg
 from strategies.fedprox import fedprox
 from strategies.ffa import ffa
+from strategies.guards.bulyan import bulyan
+from strategies.guards.median import median
+from strategies.guards.multi_krum import multi_krum
+from strategies.guards.none import none
+from strategies.guards.norm_clip import norm_clip
 from strategies.outer.adagrad import adagrad
 from strategies.outer.adam import adam
 from strategies.outer.mean import mean
 from strategies.outer.momentum import momentum
 from strategies.outer.nesterov import nesterov
 from strategies.outer.yogi import yogi
+from strategies.partial_pool import partial_pool
+from strategies.rolora import rolora
 from strategies.scope import group
 from strategies.weights.bytes import bytes as by_bytes
 from strategies.weights.examples import examples
@@ -40,6 +47,7 @@ SILOS = {"s1": "as", "s2": "as", "s3": "ta"}
 COHORT = Cohort(SILOS, (A, B, ROWS))
 NO_ROWS = Cohort(SILOS, (A, B))
 UNKNOWN = Cohort({"s1": "as", "s2": "und"}, (A, B, ROWS))
+MIXED = Cohort({"s1": "as", "s2": "bn", "s3": "und"}, (A, B, ROWS))
 STRANGE = Cohort({"s1": "as", "s2": "tlh"}, (A, B, ROWS))
 
 ALONE = fedavg("silo", "silo")
@@ -68,9 +76,15 @@ WEIGHTS = [uniform(), examples(), by_bytes(3.0)]
 OUTERS = [mean(), momentum(), nesterov(), adam(), yogi(), adagrad()]
 
 
-def parts(strategy=None, links=(), weights=None, outer=None):
+MANY = Cohort({f"s{k}": "as" for k in range(7)}, (A, B, ROWS))
+ONE_OF_ITS_KIND = Cohort({**MANY.languages, "s7": "sat"}, (A, B))
+
+
+def parts(strategy=None, links=(), weights=None, outer=None, guard=None):
     codec = chain([LINKS[name] for name in links])
-    return Parts(strategy or fedavg(), weights or uniform(), outer or mean(), codec)
+    return Parts(
+        strategy or fedavg(), weights or uniform(), outer or mean(), codec, guard or none()
+    )
 
 
 def codes(found):
@@ -97,6 +111,18 @@ BAD = {
     "family of an unknown language": (parts(fedavg("family", "silo")), UNKNOWN, "C61"),
     "family of a strange language": (parts(fedavg("family")), STRANGE, "C62"),
     "script of a strange language": (parts(fedavg(rows="script")), STRANGE, "C62"),
+    "grouping, language unknown": (parts(fedavg("as+bn", "as+bn")), MIXED, "C61"),
+    "a grouping of absent languages": (parts(fedavg("as+tam", "silo")), COHORT, "C63"),
+    "krum of two": (parts(fedavg("language", "silo"), guard=multi_krum(1)), COHORT, "C40"),
+    "median of two": (parts(fedavg("language", "silo"), guard=median()), COHORT, "C40"),
+    "rolora under error feedback": (parts(rolora(), ("topk",)), MANY, "C54"),
+    "bulyan of seven, two hostile": (parts(guard=bulyan(2)), MANY, "C40"),
+    "krum, one of its language": (parts(guard=multi_krum(1)), ONE_OF_ITS_KIND, "C41"),
+    "median, one of its language": (parts(guard=median()), ONE_OF_ITS_KIND, "C41"),
+    "krum under error feedback": (parts(links=("topk", "int8"), guard=multi_krum()), MANY, "C42"),
+    "median under error feedback": (parts(links=("topk",), guard=median()), None, "C42"),
+    "clip of a pool": (parts(partial_pool(), guard=norm_clip()), MANY, "C43"),
+    "krum of a pool": (parts(partial_pool(), guard=multi_krum()), MANY, "C43"),
 }
 
 
@@ -133,7 +159,30 @@ def test_the_silos_whose_language_is_missing_are_named():
     assert "s2" in refusals(parts(fedavg("family")), STRANGE)[0].reason
 
 
+def test_the_one_silo_of_its_language_and_its_group_are_named():
+    reason = refusals(parts(guard=multi_krum(1)), ONE_OF_ITS_KIND)[0].reason
+    assert "s7" in reason and "everyone" in reason
+    assert "s1" not in reason
+
+
+def test_a_group_that_is_too_small_is_named_with_what_it_has_and_needs():
+    reason = refusals(parts(fedavg("language", "silo"), guard=median()), COHORT)[0].reason
+    assert "needs 3" in reason and "as has 2" in reason
+
+
 CURED = {
+    "a guard and enough silos": (parts(guard=bulyan(1)), MANY),
+    "exclusion accepted": (parts(guard=multi_krum(1, accept_exclusion=True)), ONE_OF_ITS_KIND),
+    "clip instead of krum": (parts(guard=norm_clip()), ONE_OF_ITS_KIND),
+    "rolora without feedback": (parts(rolora(), ("int8",)), MANY),
+    "ffa under feedback": (parts(ffa(), ("topk", "int8")), MANY),
+    "clip of two": (parts(fedavg("language", "silo"), guard=norm_clip()), COHORT),
+    "merged by language": (parts(fedavg("as+ta", "silo"), guard=norm_clip()), COHORT),
+    "no feedback under krum": (parts(links=("int8",), guard=multi_krum()), MANY),
+    "clip under feedback": (parts(links=("topk", "int8"), guard=norm_clip()), MANY),
+    "a family under a guard": (parts(fedavg("family"), guard=median()), MANY),
+    "a pool without a guard": (parts(partial_pool()), MANY),
+    "a grouping of present languages": (parts(fedavg("as+ta", "silo")), COHORT),
     "narrow last": (parts(links=("topk", "int8")), COHORT),
     "finer lots": (parts(links=("topk", "qsgd")), COHORT),
     "four bits": (parts(links=("randk", "int4")), COHORT),

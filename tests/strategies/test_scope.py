@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from strategies.scope import SCOPES, finest, group, language, languages, scope
+from strategies.scope import SCOPES, finest, group, grouped, language, languages, scope
 
 SILOS = {"s1": "as", "s2": "as", "s3": "bn", "s4": "ta", "s5": "te", "s6": "doi"}
 
@@ -66,10 +66,76 @@ def test_a_scope_is_returned_as_it_is(value):
     assert scope(value, "lora") == value
 
 
-def test_the_finest_of_scopes_is_the_narrowest():
-    assert finest({"everyone", "language", "family"}) == "language"
-    assert finest({"everyone", "silo", "script"}) == "silo"
-    assert finest({"everyone"}) == "everyone"
+def test_the_finest_of_scopes_is_the_narrowest_and_several_where_neither_lies_within_the_other():
+    assert finest({"everyone", "language", "family", "as+bn"}) == {"language"}
+    assert finest({"everyone", "silo", "script"}) == {"silo"}
+    assert finest({"everyone"}) == {"everyone"}
+    assert finest({"everyone", "family", "script"}) == {"family", "script"}
+    assert finest({"everyone", "family", "as+bn"}) == {"family", "as+bn"}
+
+
+GROUPING = "as+bn,te+ta"
+
+
+def test_a_grouping_joins_the_languages_it_names_and_leaves_every_other_to_itself():
+    within = scope(GROUPING, "lora")
+    assert groups(within) == {frozenset(m.split()) for m in ("s1 s2 s3", "s4 s5", "s6")}
+    assert group(within, "bn", "s3") == "group-as-bn"
+    assert group(within, "doi", "s6") == group("language", "doi", "s6")
+
+
+@pytest.mark.parametrize("same", ["ta+te,as+bn", "bn + as, ta+te", "te+ta,bn+as"])
+def test_a_grouping_is_the_same_however_it_is_written(same):
+    assert scope(same, "lora") == scope(GROUPING, "lora")
+
+
+def test_the_names_of_groups_fit_a_folder_and_meet_no_other():
+    within = scope("as+mni-Beng,ks+ur", "lora")
+    names = {group(within, code, code) for code in languages()}
+    assert all(re.fullmatch(r"[A-Za-z0-9]+(-[A-Za-z0-9]+)*", name) for name in names)
+    assert len(names) == len(languages()) - 2
+    others = [group(w, code, code) for w in SCOPES if w != "language" for code in languages()]
+    assert not names & set(others)
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        ("as+", "'' is no language code"),
+        ("as+bn,", "'' is no language code"),
+        ("as+bn,hi", "joins hi with nothing"),
+        ("as,bn", "joins as with nothing"),
+        ("as+bn,bn+hi", "names bn twice"),
+        ("as+as", "names as twice"),
+        ("as+../bn", "'../bn' is no language code"),
+        ("as+und", "'und' is no language code"),
+        ("Assamese+bn", "'Assamese' is no language code"),
+    ],
+)
+def test_a_malformed_grouping_is_refused_in_plain_words(value, why):
+    with pytest.raises(ValueError, match=f"lora=.*{re.escape(why)}"):
+        scope(value, "lora")
+
+
+def test_the_languages_of_a_grouping_are_found_again():
+    assert grouped(scope(GROUPING, "lora")) == [["as", "bn"], ["ta", "te"]]
+    assert all(grouped(within) == [] for within in SCOPES)
+
+
+def test_the_table_holds_every_language_of_the_eighth_schedule():
+    named = {languages()[code].name for code in languages()}
+    assert named >= {
+        "Assamese", "Bengali", "Bodo", "Dogri", "Gujarati", "Hindi", "Kannada", "Kashmiri", "Konkani",
+        "Maithili", "Malayalam", "Manipuri", "Marathi", "Nepali", "Odia", "Punjabi", "Sanskrit", "Santali",
+        "Sindhi", "Tamil", "Telugu", "Urdu",
+    }  # fmt: skip
+
+
+def test_a_language_under_two_codes_has_one_family_and_one_script():
+    rows = {}
+    for row in languages().values():
+        rows.setdefault(row.name, set()).add(row)
+    assert all(len(found) == 1 for found in rows.values())
 
 
 @pytest.mark.parametrize("code", ["xx", "und", "", "../as", "AS"])

@@ -1,0 +1,77 @@
+"""Which guards fit which strategy, codec and silos: rules of ``combine.py``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from strategies.guards.guard import keep_all
+from strategies.parts import Cohort, Parts, Refusal
+
+
+def discarding_guard_needs_a_codec_without_memory(parts: Parts) -> Refusal | None:
+    """C42: a guard that may set an update aside, over a codec under error feedback."""
+    if not parts.guard.discards or not any(link.biased for link in parts.codec.links):
+        return None
+    return Refusal(
+        "C42",
+        "the codec counts on it that what a silo sent was merged, and the guard may set it aside",
+        "choose a codec without error feedback, such as int8(), or guard='norm_clip()'",
+    )
+
+
+def guard_needs_one_start(parts: Parts) -> Refusal | None:
+    """C43: a guard over parts that are merged in two scopes at once."""
+    if parts.guard.judge is keep_all or not parts.strategy.wider:
+        return None
+    return Refusal(
+        "C43",
+        "a pooled part starts from a mixture of two groups, so a guard has no common start to compare from",
+        "merge it in one scope, as in fedavg(lora='family'), or choose guard='none()'",
+    )
+
+
+def guard_needs_enough_silos(parts: Parts, cohort: Cohort) -> Refusal | None:
+    """C40: a group of fewer silos than the guard needs to tell one from the others."""
+    for name, members in _groups(parts, cohort):
+        if len(members) < parts.guard.least:
+            return Refusal(
+                "C40",
+                f"the guard needs {parts.guard.least} silos in each group and {name} has {len(members)}",
+                "merge in a wider scope, expect fewer hostile silos, or choose guard='norm_clip()'",
+            )
+    return None
+
+
+def guard_excludes_who_is_different(parts: Parts, cohort: Cohort) -> Refusal | None:
+    """C41: an only silo of its language among others, which looks hostile to a guard that compares."""
+    if not parts.guard.discards or parts.guard.accept_exclusion:
+        return None
+    for name, members in _groups(parts, cohort):
+        spoken = list(members.values())
+        only = [silo for silo, lang in members.items() if spoken.count(lang) == 1]
+        if only and len(members) >= max(2, parts.guard.least):
+            return Refusal(
+                "C41",
+                f"in the group {name} the guard cannot tell {', '.join(only)}, the only silo of its language, "
+                "from a hostile one",
+                "merge by 'language', choose guard='norm_clip()', or give the guard accept_exclusion=True",
+            )
+    return None
+
+
+def _groups(parts: Parts, cohort: Cohort) -> Iterable[tuple[str, dict[str, str]]]:
+    for within in sorted(cohort.scopes(parts.strategy)):
+        try:
+            yield from cohort.groups(within).items()
+        except ValueError:  # a language that the table does not hold: C61 and C62 say so
+            continue
+
+
+RULES: Iterable[Callable[[Parts], Refusal | None]] = (
+    discarding_guard_needs_a_codec_without_memory,
+    guard_needs_one_start,
+)
+COHORT_RULES: Iterable[Callable[[Parts, Cohort], Refusal | None]] = (
+    guard_needs_enough_silos,
+    guard_excludes_who_is_different,
+)

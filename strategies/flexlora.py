@@ -1,0 +1,39 @@
+"""FlexLoRA: average the products, not the factors (Bai et al. 2024, arXiv 2402.11505).
+
+The mean of the silos' products has up to K times their rank; its best approximation of the adapter's own rank is
+sent back. Departs from the paper in three ways: the singular values come from small QR factors, so no m x n matrix
+is formed; the pair is turned towards the round's start, so that an optimizer's moments stay meaningful; and what is
+returned is the step from the start, so that the hub's optimizer still applies. Token rows are averaged as they are.
+"""
+
+from __future__ import annotations
+
+from strategies import accumulate
+from strategies import adapter as algebra
+from strategies.adapter import Adapter
+from strategies.fedavg import fedavg
+from strategies.product import align, norm, pairs, stack, tensors, truncate
+from strategies.strategy import Memory, Strategy, Weighted
+
+
+def flexlora(lora: str = "everyone", rows: str = "language", private: int = 0) -> Strategy:
+    """Average the products of the LoRA pairs, cut back to their rank; token rows as FedAvg does."""
+    return fedavg(lora=lora, rows=rows, private=private)._replace(
+        aggregate=_aggregate, reduction="gather", domain="product"
+    )
+
+
+def _aggregate(updates: list[Weighted], start: Adapter, memory: Memory) -> tuple[Adapter, Memory]:
+    updates = sorted(updates, key=lambda one: one.silo)
+    running = accumulate.empty(algebra.layout(start))
+    for one in updates:
+        running = accumulate.add(running, one.update, one.weight)
+    total = sum(one.weight for one in updates)
+    ends = [(one.weight / total, pairs(algebra.add(start, one.update))) for one in updates]
+    merged = {}
+    for module, pair in pairs(start).items():
+        whole = stack((weight, end[module]) for weight, end in ends)
+        # A product of zero has no directions: both factors would be zero, and never learn again.
+        merged[module] = align(truncate(whole, len(pair.a)), pair) if norm(whole) else pair
+    new = tensors(merged)
+    return accumulate.mean(running) | algebra.subtract(new, algebra.pick(start, new)), memory

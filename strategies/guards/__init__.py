@@ -1,0 +1,1 @@
+"""What defends a merge against updates that are wrong, by accident or on purpose."""

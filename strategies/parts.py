@@ -1,0 +1,53 @@
+"""The choices of a study that concern updates, what is known of its silos, and why some do not fit together."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from strategies.codecs.codec import Chain
+from strategies.guards.guard import Guard
+from strategies.outer.outer import Outer
+from strategies.scope import Scope, group
+from strategies.strategy import Strategy
+from strategies.weights.weight import Weight
+
+
+class Parts(NamedTuple):
+    """The choices of a study that concern updates."""
+
+    strategy: Strategy
+    weights: Weight
+    outer: Outer
+    codec: Chain
+    guard: Guard = Guard()
+
+
+class Cohort(NamedTuple):
+    """What is known of the silos when a study begins: each silo's main language, and the tensors trained."""
+
+    languages: dict[str, str]
+    tensors: tuple[str, ...]
+
+    def scopes(self, strategy: Strategy) -> set[Scope]:
+        """Return all scopes within which something of this study is merged in its first two rounds."""
+        sent = {name for name in self.tensors for r in (1, 2) if strategy.sent(name, r)}
+        return {within for name in sent for within in strategy.within(name)}
+
+    def groups(self, within: Scope) -> dict[str, dict[str, str]]:
+        """Return the language of each silo by group of a scope, groups by name."""
+        found: dict[str, dict[str, str]] = {}
+        for silo, lang in sorted(self.languages.items()):
+            found.setdefault(group(within, lang, silo), {})[silo] = lang
+        return dict(sorted(found.items()))
+
+
+class Refusal(NamedTuple):
+    """Why a combination cannot work, and what to choose instead."""
+
+    code: str
+    reason: str
+    instead: str
+
+    def __str__(self) -> str:
+        """One sentence with the code in it."""
+        return f"{self.reason} [{self.code}]; {self.instead}"
