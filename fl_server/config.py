@@ -31,6 +31,8 @@ def build(study: Study) -> tuple[Parts, Schedule]:
         weights=spec.build(study.weights, "weights"),
         outer=spec.build(study.outer, "outer"),
         codec=spec.codec(study.codec),
+        alone=study.alone.enabled,
+        scored=study.rounds == 1 or study.evaluate.every < study.rounds,
     )
     schedule: Schedule = spec.build(study.schedule, "schedule")
     parts_of_silos = {

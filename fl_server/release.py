@@ -68,6 +68,7 @@ def _report(run: Run, scored: dict[str, Table], released: dict[str, tuple[int, A
         "released_round": {folder: number for folder, (number, _) in released.items()},
         "adapters": sorted(released),
         "bytes": {"down": _sum(recorded, "down"), "up": _sum(recorded, "up"), "dense_up": dense},
+        "weights": weights(recorded),
         "effort": effort(recorded),
         "wall_s": round(sum(line["seconds"] for line in recorded), 1),
         "adapter_sha256": algebra.sha256(everything),
@@ -150,6 +151,16 @@ def effort(recorded: list[record.Line]) -> dict[str, dict[str, dict[str, float]]
         }
         for silo, own in sorted(held.items())
     }
+
+
+def weights(recorded: list[record.Line]) -> dict[str, list[float]]:
+    """Return the least and the most that each silo's update counted in any round; the heaviest of a round is 1."""
+    held: dict[str, list[float]] = {}
+    for line in recorded:
+        for silo, note in line["silos"].items():
+            if "weight" in note:
+                held.setdefault(silo, []).append(note["weight"])
+    return {silo: [min(row), max(row)] for silo, row in sorted(held.items())}
 
 
 def _sum(recorded: list[record.Line], way: str, names: list[str] | None = None) -> int:

@@ -11,7 +11,7 @@ from fl_client import messages
 from fl_client.config import ConfigError, Study
 from fl_client.messages import Content, Order
 from fl_server import cohort as cohorts
-from fl_server import journal, merge, record, silos
+from fl_server import journal, merge, record, silos, weighing
 from fl_server.cohort import Cohort
 from fl_server.journal import State
 from fl_server.silos import Grid, Refused, Silo
@@ -37,7 +37,7 @@ class Run(NamedTuple):
     schedule: Schedule
     folder: Path
     cohort: Cohort
-    weights: dict[str, float]
+    alone: dict[str, float]  # bits per byte that silos reached alone, where they told
     start: Adapter
     base: Order  # what every order of this study holds
     peft_config: dict[str, Any]
@@ -54,8 +54,7 @@ def join(grid: Grid, study: Study, parts: Parts, schedule: Schedule, folder: Pat
     base = Order(scripts=scripts, start_sha256=algebra.sha256(shared))
     cohort = cohorts.gather(present, parts.strategy, sorted(shared))
     LOG.info("%d silos joined: %s", len(present), ", ".join(languages))
-    weights = silos.weights(present, parts.weights)
-    return Run(grid, study, parts, schedule, folder, cohort, weights, shared, base, peft_config)
+    return Run(grid, study, parts, schedule, folder, cohort, {}, shared, base, peft_config)
 
 
 def _initial(grid: Grid, silo: Silo, order: Order) -> tuple[Adapter, dict[str, Any]]:
@@ -77,7 +76,7 @@ def run(run: Run) -> State:
         _commit(run, state, {"round": 0, "silos": _evaluated(run, state), "seconds": 0.0})
     record.rewind(run.folder, state.round)
     if run.study.alone.enabled:
-        alone(run)
+        run = run._replace(alone=alone(run))
     while state.round < run.study.rounds:
         state = one(run, state)
     return state
@@ -94,9 +93,10 @@ def first(run: Run) -> State:
 def one(run: Run, state: State) -> State:
     """Run one round and commit it; return the next state. Raises ``RoundFailed`` below the quorum."""
     began, number = time.monotonic(), state.round + 1
-    expected = sent_layout(run, number)
+    expected, recorded = sent_layout(run, number), record.lines(run.folder)
     contents = broadcast(run, state)
     merged = merge.empty(run.parts, state)
+    weights = weighing.weights(run.cohort.silos, run.parts.weights, recorded, run.alone)
     notes: dict[str, dict[str, Any]] = {}
     for silo, reply in silos.ask(run.grid, "train", contents, run.schedule.closes):
         try:
@@ -106,9 +106,9 @@ def one(run: Run, state: State) -> State:
             notes[silo.name] = {"refused": str(error), "up": reply.bytes}
             continue
         groups = run.cohort.groups[silo.name]
-        merged = merge.add(merged, run.parts, groups, silo.name, run.weights[silo.name], update)
-        ranks = messages.by_rank(reply.metrics)
-        notes[silo.name] = {"loss": reply.metrics.get("loss"), "up": reply.bytes, "ranks": ranks}
+        merged = merge.add(merged, run.parts, groups, silo.name, weights[silo.name], update)
+        said = {"loss": reply.metrics.get("loss"), "ranks": messages.by_rank(reply.metrics)}
+        notes[silo.name] = said | {"up": reply.bytes, "weight": weights[silo.name]}
     counted = [name for name, note in notes.items() if "refused" not in note]
     if not run.schedule.enough(len(contents), len(counted)):
         raise RoundFailed(_too_few(run, number, counted, notes))
@@ -124,14 +124,10 @@ def one(run: Run, state: State) -> State:
 
 def _too_few(run: Run, number: int, counted: list[str], notes: dict[str, dict[str, Any]]) -> str:
     asked = len(run.cohort.silos)
-    why = [
-        f"{name}: {note['refused']}" for name, note in sorted(notes.items()) if "refused" in note
-    ]
-    silent = sorted({silo.name for silo in run.cohort.silos} - set(notes))
-    why += [f"no answer from {', '.join(silent)}"] if silent else []
     return (
         f"round {number} has {len(counted)} of {asked} updates and needs {run.schedule.needed(asked)}; "
-        f"{'; '.join(why)}. Rounds before it are kept: continue with --resume {run.folder}"
+        f"{'; '.join(silos.unheard(run.cohort.silos, notes))}. "
+        f"Rounds before it are kept: continue with --resume {run.folder}"
     )
 
 
@@ -183,12 +179,16 @@ def _evaluated(run: Run, state: State) -> dict[str, dict[str, Any]]:
     return notes
 
 
-def alone(run: Run) -> None:
-    """Have every silo train by itself, once; each keeps its result."""
+def alone(run: Run) -> dict[str, float]:
+    """Have every silo train by itself, once; each keeps its result. Return the bits per byte it reached."""
     contents = [(silo, messages.order(run.base)) for silo in run.cohort.silos]
+    reached: dict[str, float] = {}
     for silo, reply in silos.ask(run.grid, "train.alone", contents):
         if reply.code:
             LOG.warning("%s has no run of its own: %s", silo.name, messages.CODES[reply.code])
+        elif "valid" in reply.metrics:
+            reached[silo.name] = reply.metrics["valid"]
+    return reached
 
 
 def _commit(run: Run, state: State, line: record.Line) -> None:

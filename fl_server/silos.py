@@ -15,7 +15,7 @@ from fl_client.config import ConfigError
 from fl_client.messages import Content, Order, Reply
 from strategies.adapter import Adapter, Layout, size, unflatten
 from strategies.codecs.codec import Chain
-from strategies.weights.weight import Counts, Weight, total
+from strategies.weights.weight import Counts
 
 LOG = logging.getLogger("bhasha_fl.hub")
 WAIT_S = 2.0  # the longest wait for news before deadlines are looked at again
@@ -162,13 +162,6 @@ def _all_within(seconds: float) -> Closes:
     return lambda asked, answered, waiting, elapsed: waiting == 0 or elapsed >= seconds
 
 
-def weights(silos: list[Silo], weight: Weight) -> dict[str, float]:
-    """Return each silo's weight, the largest being 1, from its registered counts."""
-    raw = {silo.name: weight.of(total(silo.counts)) for silo in silos}
-    top = max(raw.values())
-    return {name: value / top for name, value in raw.items()}
-
-
 def check(silo: Silo, reply: Reply, expected: Layout, number: int, codec: Chain) -> Adapter:
     """Return the update of a reply, decoded; raises ``Refused`` on anything but what was asked for."""
     if reply.code:
@@ -185,3 +178,10 @@ def check(silo: Silo, reply: Reply, expected: Layout, number: int, codec: Chain)
     if not np.all(np.abs(vector) < MOST):
         raise Refused(f"it holds a number beyond {MOST:g}")
     return unflatten(vector, expected)
+
+
+def unheard(asked: list[Silo], notes: dict[str, dict[str, Any]]) -> list[str]:
+    """Return in words why the update of each silo that has none is missing: refused, or never sent."""
+    why = [f"{name}: {own['refused']}" for name, own in sorted(notes.items()) if "refused" in own]
+    silent = sorted({silo.name for silo in asked} - set(notes))
+    return why + ([f"no answer from {', '.join(silent)}"] if silent else [])

@@ -55,6 +55,7 @@ def centralised(study: Study, silos: int) -> dict[float, Study]:
     """Return, by learning rate, the study in which one silo holds all text and takes every silo's steps."""
     shared = {
         "strategy": "fedavg(lora='everyone', rows='everyone')",
+        "weights": "uniform()",
         "alone": study.alone.model_copy(update={"enabled": False}),
         "simulation": study.simulation.model_copy(update={"pooled": True}),
     }

@@ -384,3 +384,13 @@ def test_the_page_shows_how_each_process_of_a_real_silo_worked(finished):
     page = pages.html(made | {"effort": {"as-1": speed, "ne-1": gpu}})
     for shown in ("0.91", "0.87", "1,234", "1,180", "83 %"):
         assert f"<td>{shown}</td>" in page
+
+
+def test_the_page_shows_how_much_each_silo_counted_from_its_lightest_round_to_its_heaviest():
+    made = run(1)
+    assert "Weight" not in pages.html(made)
+    made["weights"] = {"l0-1": [0.25, 0.5], "l0-2": [1.0, 1.0]}
+    read = Page(pages.html(made))
+    assert [read.row(silo)[6] for silo in ("l0-1", "l0-2")] == ["0.25 to 0.50", "1.00"]
+    del made["silo_scores"]["l0-1"]
+    assert ("td", {"colspan": "8", "class": "words none"}) in Page(pages.html(made)).tags

@@ -27,6 +27,8 @@ from strategies.outer.yogi import yogi
 from strategies.scope import group
 from strategies.weights.bytes import bytes as by_bytes
 from strategies.weights.examples import examples
+from strategies.weights.loss_gap import loss_gap
+from strategies.weights.qffl import qffl
 from strategies.weights.uniform import uniform
 from strategies.weights.weight import Counts
 
@@ -69,6 +71,8 @@ def codes(found):
 
 
 BAD = {
+    "a gap to nothing": (parts(weights=loss_gap())._replace(alone=False), None, "C16"),
+    "losses that come too late": (parts(weights=qffl())._replace(scored=False), None, "C17"),
     "narrow first": (parts(links=("int8", "topk")), COHORT, "C52"),
     "narrow in the middle": (parts(links=("topk", "float16", "int8")), None, "C52"),
     "narrow twice": (parts(links=("bfloat16", "float16")), COHORT, "C52"),
@@ -119,6 +123,10 @@ def test_the_silos_whose_language_is_missing_are_named():
 
 
 CURED = {
+    "a gap to training alone": (parts(weights=loss_gap()), COHORT),
+    "the loss itself": (parts(weights=qffl())._replace(alone=False), COHORT),
+    "losses in time": (parts(weights=qffl())._replace(scored=True), COHORT),
+    "by text": (parts(weights=by_bytes())._replace(alone=False, scored=False), COHORT),
     "narrow last": (parts(links=("topk", "int8")), COHORT),
     "one topk": (parts(links=("topk",)), COHORT),
     "wider lora": (parts(fedavg("language", "silo")), COHORT),
