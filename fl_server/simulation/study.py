@@ -13,6 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
+from fl_client import spec
 from fl_client.config import ConfigError, Study, flat
 from fl_server import config, journal, record
 from fl_server.rounds import RoundFailed
@@ -71,7 +72,7 @@ def run(
             f"the disk of {folder} has under {FREE // 10**6} MB free; choose another --out"
         )
     done = max(journal.committed(folder / "journal"), default=0)
-    with screen.watching(console, study, silos, done, verbose):
+    with screen.watching(console, study, silos, done, verbose, trains_alone(study, folder)):
         try:
             grid.run(server, client, silos, flat(study), processes=min(processes, silos))
         except BrokenProcessPool:
@@ -89,6 +90,15 @@ def hand_on(before: Path, folder: Path) -> None:
         target = folder / "silos" / held.parent.name / "alone"
         if not target.exists():
             shutil.copytree(held, target)
+
+
+def trains_alone(study: Study, folder: Path) -> bool:
+    """Return whether some silo of a run folder has yet to train alone."""
+    from fl_client import alone, site
+
+    key = alone.key(study, spec.build(study.strategy, "strategy").private_rank)
+    homes = (folder / "silos" / own.name for own in site.simulated(study))
+    return study.alone.enabled and not all(alone.recall(home, key)[1] for home in homes)
 
 
 def recorded(folder: Path) -> Study:
