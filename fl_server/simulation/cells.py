@@ -13,6 +13,7 @@ from rich.console import Console
 
 from fl_client.config import Study
 from fl_server.simulation import study as studies
+from fl_server.simulation.pool import Pool
 
 Report = dict[str, Any]
 
@@ -31,12 +32,12 @@ def finished(
     console: Console,
     verbose: bool = False,
     alone_from: Path | None = None,
-    processes: int = 1,
+    pool: Pool | None = None,
 ) -> Report:
     """Return a study's report, after running it, or the rest of it where it was cut short."""
     resume = (folder / "provenance.json").exists()
     return held(study, folder) or studies.run(
-        study, folder, console, resume, verbose, alone_from, processes
+        study, folder, console, resume, verbose, alone_from, pool=pool
     )
 
 

@@ -13,6 +13,7 @@ from fl_client.memory import write_whole
 from fl_server import report
 from fl_server.simulation import baselines, cells
 from fl_server.simulation import study as studies
+from fl_server.simulation.pool import Pool, several
 
 
 def compare(
@@ -24,21 +25,18 @@ def compare(
     processes: int = 1,
 ) -> dict[str, Any]:
     """Run each strategy and the pooled text in folders below ``folder``; write and return the comparison."""
-    runs: dict[str, Any] = {}
-    before: Path | None = None
     variants = {s: study.model_copy(update={"strategy": s}) for s in strategies}
-    pooled = baselines.centralised(study, studies.prepare(study))
+    silos = studies.prepare(study)
+    pooled = baselines.centralised(study, silos)
     for variant in [*variants.values(), *pooled.values()]:
         studies.prepare(variant)
-    for strategy, variant in variants.items():
-        console.print(f"[bold]{strategy}[/bold]", highlight=False)
-        own = folder / cells.name(strategy)
-        runs[strategy] = cells.finished(variant, own, console, verbose, before, processes)
-        before = own
-    central = []
-    for lr, variant in pooled.items():
-        console.print(f"[bold]centralised[/bold] at {lr:g}: all text in one place, all steps")
-        central.append(cells.finished(variant, folder / f"centralised-{lr:g}", console, verbose))
+    with several(min(processes, silos)) as pool:
+        runs = _federated(variants, folder, console, verbose, pool)
+        central = []
+        for lr, variant in pooled.items():
+            console.print(f"[bold]centralised[/bold] at {lr:g}: all text in one place, all steps")
+            own = folder / f"centralised-{lr:g}"
+            central.append(cells.finished(variant, own, console, verbose, pool=pool))
     made = {
         "schema": 1,
         "study": study.model_dump(exclude={"home"}),
@@ -49,6 +47,19 @@ def compare(
     write_whole(folder / "compare.json", json.dumps(made, indent=1, ensure_ascii=False).encode())
     write_whole(folder / "compare.html", report.compare_html(made).encode())
     return made
+
+
+def _federated(
+    variants: dict[str, Study], folder: Path, console: Console, verbose: bool, pool: Pool | None
+) -> dict[str, Any]:
+    runs: dict[str, Any] = {}
+    before: Path | None = None
+    for strategy, variant in variants.items():
+        console.print(f"[bold]{strategy}[/bold]", highlight=False)
+        own = folder / cells.name(strategy)
+        runs[strategy] = cells.finished(variant, own, console, verbose, before, pool)
+        before = own
+    return runs
 
 
 def best(reports: list[dict[str, Any]]) -> dict[str, Any]:

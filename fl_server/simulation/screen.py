@@ -166,7 +166,7 @@ def known(interval: dict[str, Any] | None, unit: str = "", digits: int = 3) -> s
     if interval is None:
         return "-"
     half = "" if interval["half"] is None else f" ±{interval['half']:.{digits}f}"
-    return f"{interval['mean']:.{digits}f}{half}{unit}"
+    return f"{round(interval['mean'], digits) + 0.0:.{digits}f}{half}{unit}"  # + 0.0: no -0.0
 
 
 def _cells(*values: float | None) -> list[str]:

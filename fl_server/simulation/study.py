@@ -18,6 +18,7 @@ from fl_client.config import ConfigError, Study, flat
 from fl_server import config, journal, record
 from fl_server.rounds import RoundFailed
 from fl_server.simulation import grid, screen
+from fl_server.simulation.pool import Pool
 from strategies import combine, scope
 
 FREE = 500_000_000  # bytes that a run may need on disk
@@ -54,6 +55,7 @@ def run(
     verbose: bool = False,
     alone_from: Path | None = None,
     processes: int = 1,
+    pool: Pool | None = None,
 ) -> dict[str, Any]:
     """Run a study in ``folder`` to its end and return its report; raises ``ConfigError`` before anything is trained.
 
@@ -74,7 +76,8 @@ def run(
     done = max(journal.committed(folder / "journal"), default=0)
     with screen.watching(console, study, silos, done, verbose, trains_alone(study, folder)):
         try:
-            grid.run(server, client, silos, flat(study), processes=min(processes, silos))
+            workers = min(processes, silos)
+            grid.run(server, client, silos, flat(study), processes=workers, pool=pool)
         except BrokenProcessPool:
             raise RoundFailed(
                 "a process that trained silos died, perhaps for lack of memory; "

@@ -22,6 +22,7 @@ from fl_server.rounds import RoundFailed
 from fl_server.simulation import baselines, cells, sweep_page, tuning
 from fl_server.simulation import study as studies
 from fl_server.simulation.cells import Report
+from fl_server.simulation.pool import Pool, several
 
 SWEPT: dict[str, Any] = {
     "home": True,
@@ -116,10 +117,12 @@ def sweep(
     anything is trained, and ``RoundFailed`` where a seed has no cell at all that ended.
     """
     first = study.model_copy(update={"strategy": swept.strategies[0]})
-    todo = planned(study, swept, studies.prepare(first))
+    silos = studies.prepare(first)
+    todo = planned(study, swept, silos)
     for cell in {cell.method: cell for cell in todo}.values():
         studies.prepare(cell.study)
-    reports, failed = run(todo, folder / "cells", console, verbose, processes)
+    with several(min(processes, silos)) as pool:
+        reports, failed = run(todo, folder / "cells", console, verbose, pool)
     runs = [tuning.Run(c.method, c.rate, c.seed, reports.get(c.name)) for c in todo]
     made = {
         "schema": 1,
@@ -135,7 +138,7 @@ def sweep(
 
 
 def run(
-    todo: list[Cell], folder: Path, console: Console, verbose: bool, processes: int
+    todo: list[Cell], folder: Path, console: Console, verbose: bool, pool: Pool | None
 ) -> tuple[dict[str, Report], dict[str, str]]:
     """Run the cells that are not in the folder yet; return the reports of all, and why others have none."""
     found = {c.name: report for c in todo if (report := cells.held(c.study, folder / c.name))}
@@ -154,7 +157,7 @@ def run(
         before = folder / cell.before if cell.before else None
         try:
             found[cell.name] = cells.finished(
-                cell.study, folder / cell.name, console, verbose, before, processes
+                cell.study, folder / cell.name, console, verbose, before, pool
             )
         except RoundFailed as error:
             failed[cell.name] = str(error)
