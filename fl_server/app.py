@@ -11,6 +11,7 @@ from flwr.serverapp import Grid, ServerApp
 from fl_client import config as studies
 from fl_client.config import Study
 from fl_server import config, federation, queue, record, release, rounds
+from fl_server import run as runs
 from fl_server.grid import Grid as Way
 from fl_server.grid import Polled
 
@@ -34,5 +35,5 @@ def main(grid: Grid, context: Context) -> None:
 def _run(grid: Way, study: Study, folder: Path) -> None:
     parts, schedule = config.build(study)
     record.claim(folder, study, resume=(folder / "provenance.json").exists())
-    joined = rounds.join(grid, study, parts, schedule, folder)
+    joined = runs.join(grid, study, parts, schedule, folder)
     release.release(joined, rounds.run(joined))

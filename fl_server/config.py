@@ -32,6 +32,8 @@ def build(study: Study) -> tuple[Parts, Schedule]:
         outer=spec.build(study.outer, "outer"),
         codec=spec.codec(study.codec),
         guard=spec.build(study.guard, "guard"),
+        alone=study.alone.enabled,
+        scored=study.rounds == 1 or study.evaluate.every < study.rounds,
     )
     schedule: Schedule = spec.build(study.schedule, "schedule")
     parts_of_silos = {

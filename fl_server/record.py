@@ -102,14 +102,15 @@ def best(recorded: list[Line], silos: list[str]) -> int:
     return min(reached, key=lambda number: (reached[number], number), default=0)
 
 
-def _mean(line: Line, silos: list[str]) -> float | None:
-    scores = [
-        line["silos"][silo]["valid"] for silo in silos if line["silos"].get(silo, {}).get("valid")
-    ]
-    if not scores:
+def bits_per_byte(line: Line, silo: str) -> float | None:
+    """Return a silo's validation bits per byte over all its languages after a round, None if it was not scored."""
+    own = line["silos"].get(silo, {}).get("valid")
+    if not own:
         return None
-    each = [
-        sum(s["bits"] for s in own.values()) / sum(s["bytes"] for s in own.values())
-        for own in scores
-    ]
-    return float(sum(each) / len(each))
+    bits, size = (sum(score[name] for score in own.values()) for name in ("bits", "bytes"))
+    return float(bits / size)
+
+
+def _mean(line: Line, silos: list[str]) -> float | None:
+    scores = [score for silo in silos if (score := bits_per_byte(line, silo)) is not None]
+    return sum(scores) / len(scores) if scores else None

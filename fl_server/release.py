@@ -7,9 +7,9 @@ from typing import Any
 
 from fl_client import export, messages, metrics
 from fl_client.memory import write_whole
+from fl_server import broadcast, journal, record, report, silos
 from fl_server import cohort as cohorts
-from fl_server import journal, record, report, rounds, silos
-from fl_server.rounds import Run
+from fl_server.run import RoundFailed, Run
 from strategies import adapter as algebra
 from strategies.adapter import Adapter
 from strategies.scope import languages
@@ -20,11 +20,9 @@ Table = dict[str, Any]
 def release(run: Run, state: journal.State) -> Table:
     """Score, write ``adapter/`` and the report; return the report."""
     scored: dict[str, Table] = {}
-    for silo, reply in silos.ask(run.grid, "evaluate", rounds.broadcast(run, state, final=True)):
+    for silo, reply in silos.ask(run.grid, "evaluate", broadcast.contents(run, state, final=True)):
         if reply.code:
-            raise rounds.RoundFailed(
-                f"{silo.name} could not be scored: {messages.CODES[reply.code]}"
-            )
+            raise RoundFailed(f"{silo.name} could not be scored: {messages.CODES[reply.code]}")
         own = {
             what: metrics.by_language(reply.metrics, what) for what in ("base", "alone", "together")
         }
@@ -40,7 +38,7 @@ def adapters(run: Run, state: journal.State) -> dict[str, tuple[int, Adapter]]:
     """Write the best round of each narrowest group as a PEFT folder; return round and adapter by folder."""
     recorded, strategy, found = record.lines(run.folder), run.parts.strategy, {}
     for members in cohorts.components(run.cohort):
-        kept = rounds.released_from(run, state, record.best(recorded, members))
+        kept = broadcast.released_from(run, state, record.best(recorded, members))
         for silo in (s for s in run.cohort.silos if s.name in members):
             name = cohorts.folder_of(run.cohort, silo, strategy)
             adapter = cohorts.adapter_of(run.cohort, silo, kept.adapter, strategy)
@@ -54,7 +52,10 @@ def _report(run: Run, scored: dict[str, Table], released: dict[str, tuple[int, A
     recorded = record.lines(run.folder)
     everything = {f"{folder}/{n}": x for folder, (_, a) in released.items() for n, x in a.items()}
     dense = (
-        algebra.size(rounds.sent_layout(run, 1)) * 4 * len(run.cohort.silos) * (len(recorded) - 1)
+        algebra.size(broadcast.sent_layout(run, 1))
+        * 4
+        * len(run.cohort.silos)
+        * (len(recorded) - 1)
     )
     return {
         "schema": 1,
@@ -68,6 +69,7 @@ def _report(run: Run, scored: dict[str, Table], released: dict[str, tuple[int, A
         "released_round": {folder: number for folder, (number, _) in released.items()},
         "adapters": sorted(released),
         "bytes": {"down": _sum(recorded, "down"), "up": _sum(recorded, "up"), "dense_up": dense},
+        "weights": weights(recorded),
         "effort": effort(recorded),
         "wall_s": round(sum(line["seconds"] for line in recorded), 1),
         "adapter_sha256": algebra.sha256(everything),
@@ -150,6 +152,16 @@ def effort(recorded: list[record.Line]) -> dict[str, dict[str, dict[str, float]]
         }
         for silo, own in sorted(held.items())
     }
+
+
+def weights(recorded: list[record.Line]) -> dict[str, list[float]]:
+    """Return the least and the most that each silo's update counted in any round; the heaviest of a round is 1."""
+    held: dict[str, list[float]] = {}
+    for line in recorded:
+        for silo, note in line["silos"].items():
+            if "weight" in note:
+                held.setdefault(silo, []).append(note["weight"])
+    return {silo: [min(row), max(row)] for silo, row in sorted(held.items())}
 
 
 def _sum(recorded: list[record.Line], way: str, names: list[str] | None = None) -> int:

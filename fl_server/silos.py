@@ -16,7 +16,7 @@ from fl_client.messages import Content, Order, Reply
 from fl_server.grid import Grid
 from strategies.adapter import Adapter, Layout, size, unflatten
 from strategies.codecs.codec import Chain, Key
-from strategies.weights.weight import Counts, Weight, total
+from strategies.weights.weight import Counts
 
 LOG = logging.getLogger("bhasha_fl.hub")
 WAIT_S = 2.0  # the longest wait for news before deadlines are looked at again
@@ -150,13 +150,6 @@ def _all_within(seconds: float) -> Closes:
     return lambda asked, answered, waiting, elapsed: waiting == 0 or elapsed >= seconds
 
 
-def weights(silos: list[Silo], weight: Weight) -> dict[str, float]:
-    """Return each silo's weight, the largest being 1, from its registered counts."""
-    raw = {silo.name: weight.of(total(silo.counts)) for silo in silos}
-    top = max(raw.values())
-    return {name: value / top for name, value in raw.items()}
-
-
 def check(
     silo: Silo, reply: Reply, expected: Layout, number: int, codec: Chain, seed: int
 ) -> Adapter:
@@ -185,3 +178,10 @@ def note(silo: Silo, reply: Reply, number: int) -> dict[str, Any]:
         return noted
     LOG.warning("round %d: the codec of %s began without a residual", number, silo.name)
     return noted | {"codec_reset": True}
+
+
+def unheard(asked: list[Silo], notes: dict[str, dict[str, Any]]) -> list[str]:
+    """Return in words why the update of each silo that has none is missing: refused, or never sent."""
+    why = [f"{name}: {own['refused']}" for name, own in sorted(notes.items()) if "refused" in own]
+    silent = sorted({silo.name for silo in asked} - set(notes))
+    return why + ([f"no answer from {', '.join(silent)}"] if silent else [])

@@ -23,6 +23,28 @@ def refusals(parts: Parts, cohort: Cohort | None = None) -> list[Refusal]:
     return [refusal for refusal in found if refusal]
 
 
+def gap_needs_training_alone(parts: Parts) -> Refusal | None:
+    """C16: a weight by the gap to training alone where nobody trains alone."""
+    if parts.alone or parts.weights.needs != "gap":
+        return None
+    return Refusal(
+        "C16",
+        "the weight looks at what silos reach alone, and alone.enabled=false: nobody tells",
+        "set alone.enabled=true, or weigh by the loss itself with weights='qffl()'",
+    )
+
+
+def loss_needs_scores(parts: Parts) -> Refusal | None:
+    """C17: a weight by losses of which only those of the untrained base are ever told in time."""
+    if parts.scored or parts.weights.needs == "counts":
+        return None
+    return Refusal(
+        "C17",
+        "the weight follows losses, and silos are scored only before the first round and after the last",
+        "lower evaluate.every, or weigh by text with weights='bytes()'",
+    )
+
+
 def narrow_codec_must_come_last(parts: Parts) -> Refusal | None:
     """C52: a codec after one whose values are no longer float32."""
     if not any(link.narrows for link in parts.codec.links[:-1]):
@@ -140,6 +162,8 @@ def _silos(cohort: Cohort, wanted: Callable[[str], bool]) -> list[str]:
 
 
 RULES: Iterable[Callable[[Parts], Refusal | None]] = (
+    gap_needs_training_alone,
+    loss_needs_scores,
     narrow_codec_must_come_last,
     sparsifier_only_once,
     feedback_needs_a_codec_that_contracts,

@@ -20,6 +20,8 @@ class Parts(NamedTuple):
     outer: Outer
     codec: Chain
     guard: Guard = Guard()
+    alone: bool = True  # silos also train alone, and tell what they reach
+    scored: bool = True  # silos are scored again between the first round and the last
 
 
 class Cohort(NamedTuple):

@@ -18,7 +18,7 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 from fl_client.config import Scalar
-from fl_server.simulation.pool import Pool
+from fl_server.simulation.pool import Pool, several
 
 RUN_ID = 1
 
@@ -135,18 +135,11 @@ def run(
     run_config: dict[str, Scalar],
     order: int | None = None,
     processes: int = 1,
+    pool: Pool | None = None,
 ) -> None:
-    """Run a ServerApp against ``nodes`` ClientApps until it ends, in this process or over a pool of several."""
-    pool = Pool(processes) if processes > 1 else None
-    grid = LocalGrid(client, nodes, run_config, order, pool)
+    """Run a ServerApp against ``nodes`` ClientApps until it ends: in this process, in several, or in a pool's."""
     context = Context(
         run_id=RUN_ID, node_id=0, node_config={}, state=RecordDict(), run_config=dict(run_config)
     )
-    try:
-        server(grid, context)
-    except BaseException:
-        if pool is not None:
-            pool.kill()
-        raise
-    if pool is not None:
-        pool.close()
+    with several(1 if pool else processes) as own:
+        server(LocalGrid(client, nodes, run_config, order, pool or own), context)

@@ -12,8 +12,10 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing.connection import wait
 from typing import Any
 
@@ -24,15 +26,23 @@ class Pool:
     """``submit`` a call of a function that can be pickled by name; ``close`` when done, ``kill`` to break off."""
 
     def __init__(self, processes: int) -> None:
-        spawn = multiprocessing.get_context("spawn")  # a forked Torch may hang
-        self._lines: Any = spawn.Queue()
+        self._spawn = multiprocessing.get_context("spawn")  # a forked Torch may hang
+        self._processes = processes
+        self._lines: Any = self._spawn.Queue()
         self._listener = logging.handlers.QueueListener(self._lines, _Relay())
         self._listener.start()
-        self._executor = ProcessPoolExecutor(processes, spawn, _start, (self._lines,))
+        self._executor = self._begun()
+
+    def _begun(self) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(self._processes, self._spawn, _start, (self._lines,))
 
     def submit(self, work: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        """Return the result to come."""
-        return self._executor.submit(work, *arguments)
+        """Return the result to come; where processes died over earlier work, by new ones."""
+        try:
+            return self._executor.submit(work, *arguments)
+        except BrokenProcessPool:
+            self._executor = self._begun()
+            return self._executor.submit(work, *arguments)
 
     def close(self) -> None:
         """Let the processes end by themselves; for when all work is done."""
@@ -50,6 +60,20 @@ class Pool:
         self._executor.shutdown(wait=False, cancel_futures=True)
         for worker in workers:
             worker.kill()
+
+
+@contextmanager
+def several(processes: int) -> Iterator[Pool | None]:
+    """Give a pool of so many processes, none for one; they are ended afterwards, at once if it is broken off."""
+    pool = Pool(processes) if processes > 1 else None
+    try:
+        yield pool
+    except BaseException:
+        if pool is not None:
+            pool.kill()
+        raise
+    if pool is not None:
+        pool.close()
 
 
 class _Relay(logging.Handler):

@@ -8,10 +8,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from fl_client.config import Study
+from fl_server import report as pages
 
 LOGGER = "bhasha_fl"
 
@@ -48,12 +50,12 @@ def _headline(line: dict[str, Any]) -> str:
 
 @contextmanager
 def watching(
-    console: Console, study: Study, silos: int, done: int, verbose: bool
+    console: Console, study: Study, silos: int, done: int, verbose: bool, alone: bool
 ) -> Iterator[None]:
-    """Show progress over all training steps of a study, ``done`` rounds of which are behind us."""
+    """Show progress over all training steps to come: of the rounds after ``done``, and of silos alone if they train."""
     each = silos * study.train.steps
     steps = each * (study.rounds - done)
-    if study.alone.enabled:
+    if alone:
         steps += each * study.rounds * len(study.alone.lrs())
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f}%"))
     times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
@@ -123,6 +125,48 @@ def compared(comparison: dict[str, Any]) -> Table:
     sent = [size(run["bytes"]["up"]) for run in runs.values()]
     table.add_row("sent up", "-", "-", *sent, "all text")
     return table
+
+
+def swept(sweep: dict[str, Any]) -> Table:
+    """Return one table of a sweep: languages down, methods across, each at its best rate, with intervals."""
+    methods: dict[str, Any] = sweep["methods"]
+    table = Table(title="Bits per byte on test text (lower is better)")
+    labels = pages.labels(methods)
+    for heading in ("language", "before", *labels):
+        table.add_column(heading, justify="left" if heading == "language" else "right")
+    for lang, name in sweep["languages"].items():
+        held = [row["languages"].get(lang) for row in (sweep["before"], *methods.values())]
+        table.add_row(name, *map(known, held))
+    table.add_section()
+    table.add_row("mean", *(known(row["mean"]) for row in (sweep["before"], *methods.values())))
+    gains = (row["gain"] for row in methods.values())
+    table.add_row("against alone", "-", *(known(gain, " %", 1) for gain in gains))
+    worse = [row.get("worse") for row in methods.values()]
+    table.add_row("silos worse", "-", *(f"{row['mean']:.1f}" if row else "-" for row in worse))
+    rates = ["own" if name == "alone" else row["rate"] for name, row in methods.items()]
+    table.add_row("rate", "-", *("-" if rate is None else str(rate) for rate in rates))
+    sent = [row.get("bytes") for row in methods.values()]
+    table.add_row("sent up", "-", *(size(row["up"]) if row else "-" for row in sent))
+    table.caption = escape("; ".join(_notes(sweep, dict(zip(labels, methods, strict=True)))))
+    return table
+
+
+def _notes(sweep: dict[str, Any], specs: dict[str, str]) -> list[str]:
+    seeds, methods = len(sweep["seeds"]), sweep["methods"]
+    said = [f"± is the 95 % interval over {seeds} seeds" if seeds > 1 else "one seed: no intervals"]
+    edges = ", ".join(label for label, spec in specs.items() if methods[spec].get("edge"))
+    said += [f"best at the edge of the rates tried, so try more: {edges}"] if edges else []
+    said += [f"{label} is {spec}" for label, spec in specs.items() if label != spec]
+    broke = sum("failed" in cell for cell in sweep["cells"].values())
+    return said + ([f"{broke} cells broke off and are left out"] if broke else [])
+
+
+def known(interval: dict[str, Any] | None, unit: str = "", digits: int = 3) -> str:
+    """Return a mean with half its interval where there is one."""
+    if interval is None:
+        return "-"
+    half = "" if interval["half"] is None else f" ±{interval['half']:.{digits}f}"
+    return f"{round(interval['mean'], digits) + 0.0:.{digits}f}{half}{unit}"  # + 0.0: no -0.0
 
 
 def _cells(*values: float | None) -> list[str]:

@@ -13,10 +13,12 @@ from typing import Any
 
 from rich.console import Console
 
+from fl_client import spec
 from fl_client.config import ConfigError, Study, flat
 from fl_server import config, journal, record
-from fl_server.rounds import RoundFailed
+from fl_server.run import RoundFailed
 from fl_server.simulation import grid, screen
+from fl_server.simulation.pool import Pool
 from strategies import combine, scope
 
 FREE = 500_000_000  # bytes that a run may need on disk
@@ -53,6 +55,7 @@ def run(
     verbose: bool = False,
     alone_from: Path | None = None,
     processes: int = 1,
+    pool: Pool | None = None,
 ) -> dict[str, Any]:
     """Run a study in ``folder`` to its end and return its report; raises ``ConfigError`` before anything is trained.
 
@@ -71,9 +74,10 @@ def run(
             f"the disk of {folder} has under {FREE // 10**6} MB free; choose another --out"
         )
     done = max(journal.committed(folder / "journal"), default=0)
-    with screen.watching(console, study, silos, done, verbose):
+    with screen.watching(console, study, silos, done, verbose, trains_alone(study, folder)):
         try:
-            grid.run(server, client, silos, flat(study), processes=min(processes, silos))
+            workers = min(processes, silos)
+            grid.run(server, client, silos, flat(study), processes=workers, pool=pool)
         except BrokenProcessPool:
             raise RoundFailed(
                 "a process that trained silos died, perhaps for lack of memory; "
@@ -89,6 +93,15 @@ def hand_on(before: Path, folder: Path) -> None:
         target = folder / "silos" / held.parent.name / "alone"
         if not target.exists():
             shutil.copytree(held, target)
+
+
+def trains_alone(study: Study, folder: Path) -> bool:
+    """Return whether some silo of a run folder has yet to train alone."""
+    from fl_client import alone, site
+
+    key = alone.key(study, spec.build(study.strategy, "strategy").private_rank)
+    homes = (folder / "silos" / own.name for own in site.simulated(study))
+    return study.alone.enabled and not all(alone.recall(home, key)[1] for home in homes)
 
 
 def recorded(folder: Path) -> Study:

@@ -7,4 +7,4 @@ from strategies.weights.weight import Weight
 
 def uniform() -> Weight:
     """Weigh all silos alike."""
-    return Weight(lambda counts: 1.0)
+    return Weight()

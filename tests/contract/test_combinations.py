@@ -74,7 +74,8 @@ def runs(parts):
         assert (x.shape, x.dtype) == (SHAPES[name], np.dtype(np.float32))
         assert np.isfinite(x).all()
     moved = {name for name, x in held.items() if np.any(x != START[name])}
-    assert moved and moved <= sent  # randk(0.05) leaves out most of tensors as small as these
+    assert sent and moved <= sent
+    # of tensors as small as these randk(0.05) sends one number, which may move no product
     assert moved == sent or any(link.biased for link in parts.codec.links)
 
 

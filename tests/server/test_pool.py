@@ -18,11 +18,11 @@ from fl_client.config import flat
 from fl_server import record
 from fl_server.app import app as server
 from fl_server.simulation import grid
-from fl_server.simulation.pool import Pool
+from fl_server.simulation.pool import Pool, several
 
 CHILDREN = """
 import os, sys, time
-from fl_server.simulation.pool import Pool
+from fl_server.simulation.pool import Pool, several
 if __name__ == "__main__":
     pool = Pool(2)
     print(*{pool.submit(os.getpid).result() for _ in range(20)}, flush=True)
@@ -88,3 +88,23 @@ def alive(pid: int) -> bool:
     except FileNotFoundError:
         return False
     return state != "Z"
+
+
+def test_after_a_process_died_over_its_work_later_work_is_done_by_new_ones():
+    with several(2) as pool:
+        with pytest.raises(BrokenProcessPool):
+            pool.submit(os._exit, 1).result()
+        assert pool.submit(os.getpid).result() != os.getpid()
+
+
+def test_one_process_needs_no_pool_and_a_pool_broken_off_leaves_nobody_behind():
+    with several(1) as none:
+        assert none is None
+    with pytest.raises(KeyboardInterrupt), several(2) as pool:  # noqa: PT012
+        worker = pool.submit(os.getpid).result()
+        raise KeyboardInterrupt
+    for _ in range(200):
+        if not alive(worker):
+            break
+        time.sleep(0.05)
+    assert not alive(worker)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from fl_server import report as pages
+from fl_server.simulation import sweep_page
 
 CHROMIUM = Path("/usr/bin/chromium")
 QUIET = [
@@ -124,7 +125,45 @@ def comparison(**options):
     return {"schema": 1, "study": made["study"], "runs": runs, "centralised": {"languages": pooled}}
 
 
-@pytest.mark.parametrize("page", [pages.html(run()), pages.compare_html(comparison())])
+def known(mean, half=0.02):
+    return {"values": [mean - 0.01, mean, mean + 0.01], "mean": mean, "half": half}
+
+
+def swept(half=0.02):
+    """A sweep of two methods, one of which never ended, over two languages."""
+    codes = {"l0": "Language 0", "l1": "Language 1"}
+    bits = {"alone": 1.3, "fedavg(lora='language')": 1.2, "centralised": 1.1}
+    methods = {
+        spec: {
+            "rate": None if spec == "alone" else 0.01,
+            "mean": known(mean, half),
+            "gain": None if spec == "alone" else known(7.5, half),
+            "languages": {code: known(mean + n / 10, half) for n, code in enumerate(codes)},
+        }
+        for n, (spec, mean) in enumerate(bits.items())
+    }
+    valid = {"0.003": 1.5, "0.01": 1.4, "0.03": None}
+    methods["fedavg(lora='language')"] |= {"valid": valid, "edge": False, "worse": known(1.5, half)}
+    methods["fedavg(lora='language')"]["bytes"] = {"up": 4e6, "down": 8e6}
+    methods["centralised"] |= {"valid": valid, "edge": True}
+    nothing = {"rate": None, "mean": None, "gain": None, "languages": {}}
+    methods["ffa()"] = nothing | {"valid": dict.fromkeys(valid)}
+    return {
+        "schema": 1,
+        "study": run()["study"],
+        "rates": [0.003, 0.01, 0.03],
+        "seeds": [7, 8, 9] if half is not None else [7],
+        "languages": codes,
+        "before": methods["alone"],
+        "methods": methods,
+        "cells": {"ffa-0.03-7": {"failed": "round 1 has 0 of 4 updates"}, "fedavg-0.003-7": {}},
+    }
+
+
+PAGES = [pages.html(run()), pages.compare_html(comparison()), sweep_page.html(swept())]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=["run", "compare", "sweep"])
 def test_the_page_needs_no_network_and_no_script(page):
     assert "http://" not in page and "https://" not in page
     assert "<script" not in page and "@import" not in page and "url(" not in page
@@ -133,7 +172,7 @@ def test_the_page_needs_no_network_and_no_script(page):
     assert "default-src 'none'" in page
 
 
-@pytest.mark.parametrize("page", [pages.html(run()), pages.compare_html(comparison())])
+@pytest.mark.parametrize("page", PAGES, ids=["run", "compare", "sweep"])
 def test_the_page_can_be_heard_as_well_as_seen(page):
     read = Page(page)
     assert ("html", {"lang": "en"}) in read.tags
@@ -384,3 +423,59 @@ def test_the_page_shows_how_each_process_of_a_real_silo_worked(finished):
     page = pages.html(made | {"effort": {"as-1": speed, "ne-1": gpu}})
     for shown in ("0.91", "0.87", "1,234", "1,180", "83 %"):
         assert f"<td>{shown}</td>" in page
+
+
+def test_the_page_shows_how_much_each_silo_counted_from_its_lightest_round_to_its_heaviest():
+    made = run(1)
+    assert "Weight" not in pages.html(made)
+    made["weights"] = {"l0-1": [0.25, 0.5], "l0-2": [1.0, 1.0]}
+    read = Page(pages.html(made))
+    assert [read.row(silo)[6] for silo in ("l0-1", "l0-2")] == ["0.25 to 0.50", "1.00"]
+    del made["silo_scores"]["l0-1"]
+    assert ("td", {"colspan": "8", "class": "words none"}) in Page(pages.html(made)).tags
+
+
+def test_a_sweep_shows_means_with_intervals_the_rate_chosen_and_silos_worse_than_alone():
+    read = Page(sweep_page.html(swept()))
+    assert read.result.startswith("fedavg at its best rate ends at 1.200 ± 0.020 bits per byte")
+    row = read.row("fedavg")
+    assert row[1].split() == ["1.200", "±", "0.020"]
+    assert row[2].startswith("+7.5 %") and row[3:5] == ["1.5", "0.01"]
+    assert row[5:] == ["1.500", "1.400", "–", "4.0 MB", "8.0 MB"]
+    assert read.row("Alone")[4] == "each its own"
+    assert read.row("Language 1")[2].split()[0] == "1.400"
+
+
+def test_a_sweep_tells_which_rate_stands_at_the_edge_and_which_run_broke_off():
+    page = sweep_page.html(swept())
+    assert "The best rate of centralised, 0.01, is the highest" in page
+    assert "ffa-0.03-7 broke off: round 1 has 0 of 4 updates" in page
+    assert [cell for cell in Page(page).row("ffa") if cell != "–"] == ["ffa"]
+
+
+def test_a_sweep_of_one_seed_has_no_intervals_and_says_so():
+    page = sweep_page.html(swept(half=None))
+    assert "With one seed there is no interval" in page
+    assert "<small>±" not in page
+
+
+def test_a_gain_whose_interval_holds_nothing_is_told_to_be_none():
+    made = swept()
+    assert "do not tell them apart" not in sweep_page.html(made)
+    made["methods"]["fedavg(lora='language')"]["gain"] = known(1.0, 1.5)
+    assert "do not tell them apart" in sweep_page.html(made)
+
+
+def test_an_interval_is_drawn_around_its_mean_and_a_very_wide_one_keeps_the_page_readable():
+    found = sweep_page.rows(swept())["strips"]["l0"]
+    assert all(low < place < high for _, _, place, low, high in found)
+    assert sweep_page.ends(known(1.2)) == pytest.approx((1.18, 1.22))
+    assert sweep_page.ends(known(1.2, 40.0)) == pytest.approx((0.6, 2.4))
+    points = {line.name: line.points for line in sweep_page.cost(sweep_page_methods()).lines}
+    assert len(points["fedavg"]) == 3 and len({x for x, _ in points["fedavg"]}) == 1
+    assert [x for x, _ in points["alone"]] == [0.0, 100.0]
+
+
+def sweep_page_methods():
+    made = swept()["methods"]
+    return dict(zip(pages.labels(made), made.values(), strict=True))

@@ -19,7 +19,7 @@ from fl_client import messages
 from fl_client.app import app as client
 from fl_client.config import ConfigError
 from fl_server import journal, record
-from fl_server.rounds import RoundFailed
+from fl_server.run import RoundFailed
 
 
 def test_a_seed_fixes_a_run_to_the_bit_whatever_the_order_of_answers(small, simulate, tmp_path):

@@ -37,6 +37,8 @@ from strategies.rolora import rolora
 from strategies.scope import group
 from strategies.weights.bytes import bytes as by_bytes
 from strategies.weights.examples import examples
+from strategies.weights.loss_gap import loss_gap
+from strategies.weights.qffl import qffl
 from strategies.weights.uniform import uniform
 from strategies.weights.weight import Counts
 
@@ -92,6 +94,8 @@ def codes(found):
 
 
 BAD = {
+    "a gap to nothing": (parts(weights=loss_gap())._replace(alone=False), None, "C16"),
+    "losses that come too late": (parts(weights=qffl())._replace(scored=False), None, "C17"),
     "narrow first": (parts(links=("int8", "topk")), COHORT, "C52"),
     "narrow in the middle": (parts(links=("topk", "float16", "int8")), None, "C52"),
     "narrow twice": (parts(links=("bfloat16", "float16")), COHORT, "C52"),
@@ -183,6 +187,10 @@ CURED = {
     "a family under a guard": (parts(fedavg("family"), guard=median()), MANY),
     "a pool without a guard": (parts(partial_pool()), MANY),
     "a grouping of present languages": (parts(fedavg("as+ta", "silo")), COHORT),
+    "a gap to training alone": (parts(weights=loss_gap()), COHORT),
+    "the loss itself": (parts(weights=qffl())._replace(alone=False), COHORT),
+    "losses in time": (parts(weights=qffl())._replace(scored=True), COHORT),
+    "by text": (parts(weights=by_bytes())._replace(alone=False, scored=False), COHORT),
     "narrow last": (parts(links=("topk", "int8")), COHORT),
     "finer lots": (parts(links=("topk", "qsgd")), COHORT),
     "four bits": (parts(links=("randk", "int4")), COHORT),

@@ -1,0 +1,50 @@
+"""What the silos of a study are sent, and what each of them sends back."""
+
+from __future__ import annotations
+
+from fl_client import messages
+from fl_client.messages import Content
+from fl_server import cohort as cohorts
+from fl_server import journal, record
+from fl_server.journal import State
+from fl_server.run import RoundFailed, Run
+from fl_server.silos import Silo
+from strategies import adapter as algebra
+from strategies.adapter import Adapter, Layout
+
+
+def sent_layout(run: Run, number: int) -> Layout:
+    """Return the shapes of what each silo sends in a round."""
+    shapes = algebra.layout(run.start)
+    return {name: s for name, s in shapes.items() if run.parts.strategy.sent(name, number)}
+
+
+def contents(run: Run, state: State, final: bool = False) -> list[tuple[Silo, Content]]:
+    """Return what each silo is sent: its groups' tensors, less those still at the start that it makes itself."""
+    recorded = record.lines(run.folder)
+    found = []
+    for members in cohorts.components(run.cohort):
+        best = record.best(recorded, members)
+        released = released_from(run, state, best) if final else state
+        order = run.base._replace(after=released.round, best=best, final=final)
+        for silo in run.cohort.silos:
+            if silo.name in members:
+                arrays = _travels(run, released, silo)
+                parcel = run.grid.lay_out(arrays)
+                found.append((silo, messages.order(order, arrays, parcel)))
+    return found
+
+
+def _travels(run: Run, state: State, silo: Silo) -> Adapter:
+    strategy = run.parts.strategy
+    groups = {g: strategy.broadcast(a, state.strategy[g]) for g, a in state.adapter.items()}
+    adapter = cohorts.adapter_of(run.cohort, silo, groups, strategy)
+    return {n: x for n, x in adapter.items() if strategy.changed(n, state.round + 1)}
+
+
+def released_from(run: Run, state: State, best: int) -> State:
+    """Return the committed state of the best round (0: the state given); raises ``RoundFailed`` if it is damaged."""
+    released = state if best in (0, state.round) else journal.recall(run.folder / "journal", best)
+    if released is None:
+        raise RoundFailed(f"the record of round {best} in {run.folder} is damaged")
+    return released

@@ -1,0 +1,66 @@
+"""A study that runs: its silos, its parts, its start, and all that does not change from round to round."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fl_client import messages
+from fl_client.config import ConfigError, Study
+from fl_client.messages import Order
+from fl_server import cohort as cohorts
+from fl_server import silos
+from fl_server.cohort import Cohort
+from fl_server.grid import Grid
+from fl_server.silos import Silo
+from strategies import adapter as algebra
+from strategies import combine, scope
+from strategies.adapter import Adapter
+from strategies.combine import Parts
+from strategies.schedules.schedule import Schedule
+
+LOG = logging.getLogger("bhasha_fl.hub")
+
+
+class RoundFailed(RuntimeError):
+    """Too few silos answered. What was committed is kept and can be resumed."""
+
+
+class Run(NamedTuple):
+    """Everything about a study that does not change from round to round."""
+
+    grid: Grid
+    study: Study
+    parts: Parts
+    schedule: Schedule
+    folder: Path
+    cohort: Cohort
+    alone: dict[str, float]  # bits per byte that silos reached alone, where they told
+    start: Adapter
+    base: Order  # what every order of this study holds
+    peft_config: dict[str, Any]
+
+
+def join(grid: Grid, study: Study, parts: Parts, schedule: Schedule, folder: Path) -> Run:
+    """Return the run after its silos introduced themselves and one made the seeded adapter; raises ``ConfigError``."""
+    present = silos.introduce(grid)
+    scripts = scope.scripts(lang for silo in present for lang in silo.counts)
+    shared, peft_config = _initial(grid, present[0], Order(scripts=scripts))
+    languages = {silo.name: silo.language for silo in present}
+    for refusal in combine.refusals(parts, combine.Cohort(languages, tuple(shared))):
+        raise ConfigError(str(refusal))
+    base = Order(scripts=scripts, start_sha256=algebra.sha256(shared))
+    cohort = cohorts.gather(present, parts.strategy, sorted(shared))
+    LOG.info("%d silos joined: %s", len(present), ", ".join(languages))
+    return Run(grid, study, parts, schedule, folder, cohort, {}, shared, base, peft_config)
+
+
+def _initial(grid: Grid, silo: Silo, order: Order) -> tuple[Adapter, dict[str, Any]]:
+    for _, reply in silos.ask(grid, "query.initial", [(silo, messages.order(order))]):
+        if not reply.code:
+            return reply.arrays, reply.facts["peft"]
+        raise ConfigError(
+            f"silo {silo.name} cannot make the first adapter: {messages.CODES[reply.code]}"
+        )
+    raise ConfigError(f"silo {silo.name} did not answer")

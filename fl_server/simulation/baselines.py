@@ -1,0 +1,41 @@
+"""What every reader asks to see beside a method: every silo alone, and all text in one place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fl_client.config import Study
+
+POOLED = {
+    "strategy": "fedavg(lora='everyone', rows='everyone')",
+    "weights": "uniform()",  # there is one silo, which does not train alone
+}
+
+
+def centralised(study: Study, silos: int) -> dict[float, Study]:
+    """Return, by learning rate, the study in which one silo holds all text and takes every silo's steps."""
+    shared = POOLED | {
+        "alone": study.alone.model_copy(update={"enabled": False}),
+        "simulation": study.simulation.model_copy(update={"pooled": True}),
+    }
+    steps = study.train.steps * silos
+    return {
+        lr: study.model_copy(
+            update=shared | {"train": study.train.model_copy(update={"steps": steps, "lr": lr})}
+        )
+        for lr in study.alone.lrs()
+    }
+
+
+def local_only(run: dict[str, Any]) -> dict[str, Any]:
+    """Return the scores of a run's silos training alone, in the shape of a run's own."""
+    return {
+        "languages": {
+            lang: {"before": row["before"], "after": row["alone"]}
+            for lang, row in run["languages"].items()
+        },
+        "silo_scores": {
+            name: {"language": own["language"], "before": own["before"], "after": own["alone"]}
+            for name, own in run["silo_scores"].items()
+        },
+    }

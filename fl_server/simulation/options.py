@@ -1,0 +1,95 @@
+"""What the commands of ``fl-sim`` share: their options, the study they make, errors in plain words."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from fl_client.config import ConfigError, Study
+from fl_server import config
+from fl_server.run import RoundFailed
+
+StudyFile = Annotated[
+    Path | None, typer.Argument(help="A study file; without one, the built-in study.")
+]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", help="Change one key, as key=value; repeat for more.")
+]
+Silos = Annotated[int | None, typer.Option(help="Number of silos.")]
+Rounds = Annotated[int | None, typer.Option(help="Number of rounds.")]
+Data = Annotated[str | None, typer.Option(help="A folder of text, or 'cldr', the built-in corpus.")]
+Languages = Annotated[str | None, typer.Option(help="Language codes with commas between.")]
+Base = Annotated[
+    str | None, typer.Option(help="A base model: builtin:tiny, a folder, a GGUF file, a hub name.")
+]
+Out = Annotated[Path | None, typer.Option(help="Run folder; by default one under runs/.")]
+Processes = Annotated[
+    int, typer.Option(min=0, help="Processes that train silos side by side; 0 for one a core.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the report as JSON on standard output.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show what hub and silos log.")]
+
+
+def study_of(
+    path: Path | None,
+    overrides: list[str] | None,
+    silos: int | None,
+    rounds: int | None,
+    data: str | None,
+    languages: str | None,
+    base: str | None,
+) -> Study:
+    """Return the study of a file, or the built-in one, with the changes that options ask for."""
+    given = {
+        "simulation.silos": silos,
+        "rounds": rounds,
+        "simulation.data": data if data in (None, "cldr") else os.path.abspath(data),  # noqa: PTH100
+        "simulation.languages": languages,
+        "model.base": base,
+    }
+    options = [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
+    return config.read(path, [*(overrides or []), *options])
+
+
+def cores() -> int:
+    """Return the cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def plain_errors(console: Console) -> Iterator[None]:
+    """Turn what a user can mend into one sentence on standard error: exit code 2, or 1 for a study that broke off."""
+    error_console = console if console.stderr else Console(stderr=True)
+    try:
+        yield
+    except ConfigError as error:
+        error_console.print(f"[red]error:[/red] {_escaped(error)}", highlight=False, soft_wrap=True)
+        raise typer.Exit(2) from None
+    except RoundFailed as error:
+        error_console.print(
+            f"[red]stopped:[/red] {_escaped(error)}", highlight=False, soft_wrap=True
+        )
+        raise typer.Exit(1) from None
+
+
+@contextmanager
+def resumable(folder: Path, console: Console, option: str = "--resume") -> Iterator[None]:
+    """On Ctrl-C say how to go on; what was committed is kept."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        console.print(
+            f"stopped; committed rounds are kept. Continue with {option} {folder}", soft_wrap=True
+        )
+        raise typer.Exit(130) from None
+
+
+def _escaped(error: Exception) -> str:
+    return str(error).replace("[", "\\[")

@@ -1,0 +1,176 @@
+"""Strategies, learning rates and seeds, every combination a run: what each method is worth once its rate is tuned.
+
+Every silo alone and all text in one place try the same rates, and are always beside the methods. Each cell is a run in
+a folder of its own below ``cells/``; one that is there already is not run again, so a sweep that was cut short, or that
+is given one more seed, goes on where it stood.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Console
+from rich.markup import escape
+
+from fl_client.checks.check import span
+from fl_client.config import ConfigError, Study
+from fl_client.memory import write_whole
+from fl_server.run import RoundFailed
+from fl_server.simulation import baselines, cells, sweep_page, tuning
+from fl_server.simulation import study as studies
+from fl_server.simulation.cells import Report
+from fl_server.simulation.pool import Pool, several
+
+SWEPT: dict[str, Any] = {
+    "home": True,
+    "strategy": True,
+    "seed": True,
+    "train": {"lr"},
+    "alone": True,
+}
+FEWEST = 3  # rates: with fewer, a method that is tuned badly looks like one that is bad
+
+
+class Choices(NamedTuple):
+    """What is swept, each without repetition; rates from low to high."""
+
+    strategies: list[str]
+    rates: list[float]
+    seeds: list[int]
+
+
+class Cell(NamedTuple):
+    """One run of a sweep; what silos reach alone is taken over from the cell ``before`` it where it would be equal."""
+
+    method: str
+    rate: float
+    seed: int
+    study: Study
+    before: str
+
+    @property
+    def name(self) -> str:
+        """The name of its folder."""
+        return cell_name(self.method, self.rate, self.seed)
+
+    @property
+    def work(self) -> int:
+        """How long it takes, in runs: training alone tries every rate, and is done once for a seed."""
+        alone = self.study.alone.enabled and not self.before
+        return 1 + (len(self.study.alone.lrs()) if alone else 0)
+
+
+def cell_name(method: str, rate: float, seed: int) -> str:
+    """Return the name of the folder of a method at a rate with a seed."""
+    return f"{cells.name(method)}-{rate:g}-{seed}"
+
+
+def choices(study: Study, strategies: list[str], rates: str = "", seeds: str = "") -> Choices:
+    """Return what to sweep; raises ``ConfigError``. By default the rates of ``alone.rates`` and three seeds."""
+    given = study.alone.model_copy(update={"rates": rates} if rates else {}).lrs()
+    numbers = seeds or ",".join(str(study.seed + n) for n in range(3))
+    if not all(number.strip().isdecimal() for number in numbers.split(",")):
+        raise ConfigError(
+            f"--seeds {seeds!r} must be whole numbers with commas between, as in 7,8,9"
+        )
+    if len(set(given)) < FEWEST:
+        raise ConfigError(
+            f"--rates {','.join(f'{rate:g}' for rate in given)} are fewer than {FEWEST} learning rates; "
+            "give more, a method is only as good as its rate"
+        )
+    distinct = dict.fromkeys(int(number) for number in numbers.split(","))
+    return Choices(list(dict.fromkeys(strategies)), sorted(set(given)), list(distinct))
+
+
+def planned(study: Study, swept: Choices, silos: int) -> list[Cell]:
+    """Return all cells, seed by seed; those of each method from the lowest rate to the highest."""
+    found: list[Cell] = []
+    rates = ",".join(f"{rate!r}" for rate in swept.rates)
+    alone = study.alone.model_copy(update={"enabled": True, "rates": rates})
+    for seed in swept.seeds:
+        own, before = study.model_copy(update={"seed": seed, "alone": alone}), ""
+        for strategy in swept.strategies:
+            for rate in swept.rates:
+                train = own.train.model_copy(update={"lr": rate})
+                variant = own.model_copy(update={"strategy": strategy, "train": train})
+                found.append(Cell(strategy, rate, seed, variant, before))
+                before = found[-1].name
+        pooled = baselines.centralised(own, silos)
+        found += [Cell(tuning.CENTRALISED, rate, seed, each, "") for rate, each in pooled.items()]
+    return found
+
+
+def sweep(
+    study: Study,
+    swept: Choices,
+    folder: Path,
+    console: Console,
+    verbose: bool = False,
+    processes: int = 1,
+) -> dict[str, Any]:
+    """Run every cell that is not there yet; write ``sweep.json`` and ``sweep.html`` and return the former.
+
+    A cell that breaks off, as training does at too high a rate, is told and left out. Raises ``ConfigError`` before
+    anything is trained, and ``RoundFailed`` where a seed has no cell at all that ended.
+    """
+    first = study.model_copy(update={"strategy": swept.strategies[0]})
+    silos = studies.prepare(first)
+    todo = planned(study, swept, silos)
+    for cell in {cell.method: cell for cell in todo}.values():
+        studies.prepare(cell.study)
+    with several(min(processes, silos)) as pool:
+        reports, failed = run(todo, folder / "cells", console, verbose, pool)
+    runs = [tuning.Run(c.method, c.rate, c.seed, reports.get(c.name)) for c in todo]
+    made = {
+        "schema": 1,
+        "study": study.model_dump(exclude=SWEPT),
+        "rates": swept.rates,
+        "seeds": swept.seeds,
+        **tuning.tuned(runs),
+        "cells": {c.name: _told(c, reports.get(c.name), failed.get(c.name)) for c in todo},
+    }
+    write_whole(folder / "sweep.json", json.dumps(made, indent=1, ensure_ascii=False).encode())
+    write_whole(folder / "sweep.html", sweep_page.html(made).encode())
+    return made
+
+
+def run(
+    todo: list[Cell], folder: Path, console: Console, verbose: bool, pool: Pool | None
+) -> tuple[dict[str, Report], dict[str, str]]:
+    """Run the cells that are not in the folder yet; return the reports of all, and why others have none."""
+    found = {c.name: report for c in todo if (report := cells.held(c.study, folder / c.name))}
+    missing, failed = [cell for cell in todo if cell.name not in found], {}
+    if found:
+        console.print(f"{len(found)} of {len(todo)} cells are there already")
+    began, done = time.monotonic(), 0
+    for number, cell in enumerate(missing):
+        ahead = sum(each.work for each in missing[number:])
+        left = span((time.monotonic() - began) / done * ahead) if done else ""
+        console.print(
+            f"[bold]cell {len(todo) - len(missing) + number + 1} of {len(todo)}[/bold]: {escape(cell.method)} "
+            f"at {cell.rate:g}, seed {cell.seed}{f'; about {left} left in all' if left else ''}",
+            highlight=False,
+        )
+        before = folder / cell.before if cell.before else None
+        try:
+            found[cell.name] = cells.finished(
+                cell.study, folder / cell.name, console, verbose, before, pool
+            )
+        except RoundFailed as error:
+            failed[cell.name] = str(error)
+            console.print(
+                f"[yellow]left out:[/yellow] {escape(str(error))}", highlight=False, soft_wrap=True
+            )
+        done += cell.work
+    return found, failed
+
+
+def _told(cell: Cell, report: Report | None, why: str | None) -> dict[str, Any]:
+    told: dict[str, Any] = {"method": cell.method, "rate": cell.rate, "seed": cell.seed}
+    if report is None:
+        return told | {"failed": why}
+    kept = {key: report[key] for key in ("bytes", "wall_s", "adapter_sha256")}
+    return told | {"valid": tuning.valid(report), "test": tuning.mean(report["languages"])} | kept
