@@ -129,13 +129,13 @@ def _exchange(
         for node, reply in _arrived(grid, waiting):
             answered += 1
             yield node, reply
-        if answered == before:
-            grid.wait(WAIT_S)
+        if answered == before:  # a reply that came before its silo started anew is taken first
             lost = {n: contents[n] for n in grid.restarted() & set(waiting.values())}
             if lost:
                 LOG.info("%d silos started anew and are asked again", len(lost))
                 kept = {key: node for key, node in waiting.items() if node not in lost}
                 waiting = kept | _push(grid, kind, lost)
+            grid.wait(WAIT_S)
 
 
 def _push(grid: Grid, kind: str, contents: dict[int, Content]) -> dict[str, int]:
