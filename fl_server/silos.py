@@ -124,17 +124,21 @@ def _exchange(
 ) -> Iterator[tuple[int, Reply]]:
     waiting = _push(grid, kind, contents)
     began, answered = time.monotonic(), 0
+    anew: set[int] = set()
     while not closes(len(contents), answered, len(waiting), time.monotonic() - began):
         before = answered
         for node, reply in _arrived(grid, waiting):
             answered += 1
             yield node, reply
-        if answered == before:  # a reply that came before its silo started anew is taken first
-            lost = {n: contents[n] for n in grid.restarted() & set(waiting.values())}
+        if answered == before:
+            lost = {n: contents[n] for n in anew & set(waiting.values())}
             if lost:
                 LOG.info("%d silos started anew and are asked again", len(lost))
                 kept = {key: node for key, node in waiting.items() if node not in lost}
                 waiting = kept | _push(grid, kind, lost)
+            anew = (
+                grid.restarted()
+            )  # asked again after the next look for what they sent before that
             grid.wait(WAIT_S)
 
 

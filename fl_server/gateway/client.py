@@ -28,7 +28,10 @@ class Gateway:
 
     def __init__(self, hub: Path, patience_s: float = 0.0) -> None:
         self._patience_s = patience_s
-        transport = httpx.HTTPTransport(uds=str(hubs.socket(hub)))
+        # No connection outlives its call: one from before the gateway started anew would be of no use.
+        transport = httpx.HTTPTransport(
+            uds=str(hubs.socket(hub)), limits=httpx.Limits(max_keepalive_connections=0)
+        )
         self._http = httpx.Client(transport=transport, base_url="http://gateway", timeout=ANSWER_S)
 
     def status(self) -> dict[str, dict[str, Any]]:

@@ -97,10 +97,15 @@ def test_a_ticket_that_does_not_change_keeps_its_time(running):
 def test_two_processes_that_change_one_ticket_at_once_lose_nothing(running):
     script = """
 hub = Path(sys.argv[1])
+print("in", flush=True)
+while not (hub / "go").exists():
+    pass
 for _ in range(25):
     queue.change(hub, "one", lambda t: t.model_copy(update={"attempts": t.attempts + 1}))
 """
     with start(script, running) as one, start(script, running) as other:
+        assert [one.stdout.readline(), other.stdout.readline()] == ["in\n", "in\n"]
+        (running / "go").touch()
         assert (one.wait(60), other.wait(60)) == (0, 0)
     assert queue.one(running, "one").attempts == 50
 
