@@ -1,7 +1,8 @@
 """Loopback, where the SuperNode asks: twelve paths and nothing else.
 
 The SuperNode is told 200, or 403 (it drops the message and stays), and 503 for all else (it asks again): at other
-answers it gives up.
+answers it gives up. Only where the hub says 401 to a heartbeat it is told so, which ends it: Flower lost its node, and
+the one that is started in its place activates anew.
 """
 
 from __future__ import annotations
@@ -68,6 +69,8 @@ async def _handle(way: Way, request: web.BaseRequest) -> web.Response:
     status = found.status if found.status in (200, 403) else 503
     if status == 403 and path in MEMBERSHIP:
         status = 503
+    if found.status == 401 and path == fleet.HEARTBEAT:
+        status = 401
     if found.status not in (200, 403, 503):
         LOG.warning("the hub answers %d to %s", found.status, path)
     content = found.body if status == 200 else b""

@@ -9,11 +9,13 @@ from typing import Any
 
 import httpx
 
+from fl_client import sockets
 from fl_client.config import ConfigError
 from fl_server import hub as hubs
 
 ANSWER_S = 30.0  # how long it may take for anything
 AGAIN_S = 0.5  # between two tries while it is started again
+REMEDY = "see logs/gateway.log in the hub's folder"
 
 
 class Away(ConfigError):
@@ -27,12 +29,12 @@ class Gateway:
     """
 
     def __init__(self, hub: Path, patience_s: float = 0.0) -> None:
-        self._patience_s = patience_s
+        self._socket, self._patience_s = hubs.socket(hub), patience_s
         # No connection outlives its call: one from before the gateway started anew would be of no use.
         transport = httpx.HTTPTransport(
-            uds=str(hubs.socket(hub)), limits=httpx.Limits(max_keepalive_connections=0)
+            uds=str(self._socket), limits=httpx.Limits(max_keepalive_connections=0)
         )
-        self._http = httpx.Client(transport=transport, base_url="http://gateway", timeout=ANSWER_S)
+        self._http = httpx.Client(transport=transport, base_url="http://gateway")
 
     def status(self) -> dict[str, dict[str, Any]]:
         """Return what is known of each silo, by name."""
@@ -53,24 +55,32 @@ class Gateway:
         As soon as there is more than that, or after so many seconds.
         """
         try:
-            answer = self._http.get("/ready", params={"since": since}, timeout=seconds)
-            said = answer.raise_for_status().json()
+            said = self._call("GET", f"/ready?since={since}", seconds)
         except httpx.ReadTimeout:
             return since, []
-        except httpx.HTTPError as error:
-            raise Away(f"the hub gateway does not answer: {type(error).__name__}") from None
         return int(said["count"]), list(said["answered"])
 
     def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         until = time.monotonic() + self._patience_s
         while True:
             try:
-                answer = self._http.request(method, path, json=body).raise_for_status()
-                return dict(answer.json())
-            except httpx.HTTPError as error:
+                return self._call(method, path, ANSWER_S, body)
+            except (Away, httpx.ReadTimeout) as error:
                 if time.monotonic() > until:
-                    why = f"{type(error).__name__} at {path}"
-                    raise Away(
-                        f"the hub gateway does not answer ({why}); see logs/gateway.log in the hub's folder"
-                    ) from None
+                    late = Away(f"the hub gateway takes longer than {ANSWER_S:g} s; {REMEDY}")
+                    raise (error if isinstance(error, Away) else late) from None
             time.sleep(AGAIN_S)
+
+    def _call(
+        self, method: str, path: str, seconds: float, body: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Return what is answered; raises ``Away``, and ``httpx.ReadTimeout`` where that takes longer."""
+        if not sockets.alive(self._socket):  # httpx would leave a socket open that is refused
+            raise Away(f"the hub gateway does not run; {REMEDY}")
+        try:
+            answer = self._http.request(method, path, json=body, timeout=seconds)
+            return dict(answer.raise_for_status().json())
+        except httpx.ReadTimeout:
+            raise
+        except httpx.HTTPError as error:
+            raise Away(f"the hub gateway hangs up ({type(error).__name__}); {REMEDY}") from None

@@ -22,8 +22,6 @@ from fl_server.gateway.client import Away, Gateway
 from fl_server.silos import Silo
 from strategies.weights.weight import Counts
 
-# httpcore leaves the socket of a connection that was refused to the garbage collector.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 RUN = 7
 NODES = {"as-1": 1001, "ne-1": 1002}
 
@@ -253,10 +251,16 @@ def test_a_study_waits_for_a_gateway_that_starts_anew(way, gateway, flower):
 
 def test_a_gateway_that_stays_away_is_an_error_in_one_sentence(way, gateway, hub):
     gateway.stop()
-    with pytest.raises(Away, match=r"does not answer \(ConnectError at /status\); see logs/gatew"):
+    with pytest.raises(Away, match="the hub gateway does not run; see logs/gateway.log"):
         Federation(None, Gateway(hub), RUN, ["as-1"]).get_node_ids()
     way.wait(1)  # this one only looks, and the next look may find it
     gateway.start()
+
+
+def test_a_gateway_that_does_not_answer_in_time_is_an_error_too(hub, gateway, monkeypatch):
+    monkeypatch.setattr(client, "ANSWER_S", 0.0)
+    with pytest.raises(Away, match="takes longer than 0 s; see logs/gateway.log"):
+        Gateway(hub).status()
 
 
 def test_silence_is_no_error(hub, gateway):

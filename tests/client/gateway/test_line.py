@@ -99,6 +99,13 @@ def test_a_403_becomes_503_where_it_would_end_the_supernode(hub, clinic, path):
     assert clinic.post(path).status_code == 503
 
 
+def test_a_401_to_a_heartbeat_passes_as_it_has_the_supernode_start_anew(hub, clinic):
+    for path in fleet.PATHS:
+        hub.answers[path] = lambda _: (401, b"")
+    said = {path: clinic.post(path, fleet.asking(path)).status_code for path in OPAQUE}
+    assert said == dict.fromkeys(OPAQUE, 503) | {fleet.HEARTBEAT: 401}
+
+
 def test_a_line_that_is_there_again_in_time_is_not_noticed(hub, clinic, world, monkeypatch):
     monkeypatch.setattr(link, "AGAIN_S", 0.1)
     world.run(hub.close())
