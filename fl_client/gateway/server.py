@@ -16,9 +16,9 @@ from pathlib import Path
 
 from aiohttp import web
 
-from fl_client import fleet
+from fl_client import fleet, heard
 from fl_client.config import ConfigError
-from fl_client.gateway import exchange, link, runs
+from fl_client.gateway import exchange, greet, link, runs
 from fl_client.gateway.egress import Meter
 from fl_client.gateway.exchange import Way
 from fl_client.gateway.link import Answer, Call
@@ -44,7 +44,8 @@ async def open_(folder: Path, port: int) -> AsyncIterator[int]:
         server = web.ServerRunner(web.Server(handle, access_log=None), shutdown_timeout=1.0)
         await server.setup()
         try:
-            yield await _listen(server, port)
+            async with greet.saying(folder, line):
+                yield await _listen(server, port)
         finally:
             await server.cleanup()
 
@@ -64,6 +65,7 @@ async def _handle(way: Way, request: web.BaseRequest) -> web.Response:
     path = request.rel_url.raw_path
     if request.method != "POST" or path not in fleet.PATHS or request.rel_url.raw_query_string:
         return web.Response(status=404)
+    heard.note(way.book.folder)
     body = await _body(request, fleet.PATHS[path].cap)
     found = NO if body is None else await _answer(way, path, body)
     status = found.status if found.status in (200, 403) else 503
