@@ -31,7 +31,10 @@ def recall(folder: Path) -> dict[str, Any]:
 
 
 def whole(folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the greeting: facts of a machine, what ``silo.toml`` and the count of the text say. Raises ``ConfigError``."""
+    """Return the greeting: these facts of a machine, and what the settings and the count of the text say.
+
+    Raises ``ConfigError``.
+    """
     wanted = silo.read(folder).processes
     known = {
         "languages": volume.recall(folder),
