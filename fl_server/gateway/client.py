@@ -56,7 +56,7 @@ class Gateway:
         """
         try:
             said = self._call("GET", f"/ready?since={since}", seconds)
-        except httpx.ReadTimeout:
+        except httpx.TimeoutException:
             return since, []
         return int(said["count"]), list(said["answered"])
 
@@ -65,7 +65,7 @@ class Gateway:
         while True:
             try:
                 return self._call(method, path, ANSWER_S, body)
-            except (Away, httpx.ReadTimeout) as error:
+            except (Away, httpx.TimeoutException) as error:
                 if time.monotonic() > until:
                     late = Away(f"the hub gateway takes longer than {ANSWER_S:g} s; {REMEDY}")
                     raise (error if isinstance(error, Away) else late) from None
@@ -74,13 +74,13 @@ class Gateway:
     def _call(
         self, method: str, path: str, seconds: float, body: dict[str, Any] | None = None
     ) -> dict[str, Any]:
-        """Return what is answered; raises ``Away``, and ``httpx.ReadTimeout`` where that takes longer."""
+        """Return what is answered; raises ``Away``, and ``httpx.TimeoutException`` where that takes longer."""
         if not sockets.alive(self._socket):  # httpx would leave a socket open that is refused
             raise Away(f"the hub gateway does not run; {REMEDY}")
         try:
             answer = self._http.request(method, path, json=body, timeout=seconds)
             return dict(answer.raise_for_status().json())
-        except httpx.ReadTimeout:
+        except httpx.TimeoutException:
             raise
         except httpx.HTTPError as error:
             raise Away(f"the hub gateway hangs up ({type(error).__name__}); {REMEDY}") from None
