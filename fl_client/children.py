@@ -25,21 +25,23 @@ LARGEST = 10 << 20  # bytes of a log, which then goes on from the start beside a
 
 
 class Child(NamedTuple):
-    """One program: its command, what its environment has more than ours, and when it counts as started."""
+    """One program: its command, what its environment has more than ours, if it started, for how long it was silent."""
 
     name: str
     command: list[str]
     env: dict[str, str] = {}
     ready: Callable[[], bool] | None = None
+    silence: Callable[[], float] | None = None
 
 
 class Pace(NamedTuple):
-    """How soon a program starts again, after which life that counts anew, and how long it may take to stop."""
+    """How soon a program starts again, after which life that counts anew, how long it may take to stop or be silent."""
 
     first_s: float = 1.0
     most_s: float = 60.0
     healthy_s: float = 60.0
     stop_s: float = 15.0
+    silent_s: float = 180.0
 
 
 PACE = Pace()
@@ -99,13 +101,11 @@ def _look_after(kept: Kept, on_event: Callable[[str], None], pace: Pace) -> bool
         if now >= kept.due:
             _start(kept, on_event, pace)
         return False
-    code = kept.process.poll()
-    if code is not None:
-        lived = now - kept.began
+    code, lived = kept.process.poll(), now - kept.began
+    why = processes.ended(code) if code is not None else _silent(kept.child, lived, pace)
+    if why:
         kept.delay_s = pace.first_s if lived >= pace.healthy_s else kept.delay_s
-        on_event(
-            f"{name} {processes.ended(code)}; it starts again in {kept.delay_s:g} s; see {kept.log}"
-        )
+        on_event(f"{name} {why}; it starts again in {kept.delay_s:g} s; see {kept.log}")
         _end(kept, 0)
         _put_off(kept, pace)
         return True
@@ -114,6 +114,11 @@ def _look_after(kept: Kept, on_event: Callable[[str], None], pace: Pace) -> bool
         on_event(f"{name} is ready")
     _rotate(kept.log)
     return False
+
+
+def _silent(child: Child, lived: float, pace: Pace) -> str:
+    silence = min(child.silence(), lived) if child.silence is not None else 0.0
+    return f"was silent for {silence:.0f} s" if silence > pace.silent_s else ""
 
 
 def _put_off(kept: Kept, pace: Pace) -> None:

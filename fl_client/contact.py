@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 
-from fl_client import audit, certificates, silo, volume
+from fl_client import audit, certificates, greeting, silo
 from fl_client.config import ConfigError
 from fl_client.silo import Folder
 
@@ -41,13 +41,9 @@ def hello(folder: Path, facts: dict[str, Any]) -> None:
 
     Where they do not say it, what ``silo.toml`` and the doctor's count of the text say is added.
     """
-    wanted = silo.read(folder).processes
-    known = {
-        "languages": volume.recall(folder),
-        "processes": 0 if wanted == "auto" else int(wanted),
-    }
+    said = greeting.whole(folder, facts)
     with _line(folder) as line:
-        line.post("/v1/silo/hello", json=known | facts).raise_for_status()
+        line.post("/v1/silo/hello", json=said).raise_for_status()
 
 
 def probe(folder: Path, size: int) -> float:

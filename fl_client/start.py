@@ -21,6 +21,8 @@ from fl_client import (
     enrol,
     forks,
     frames,
+    greeting,
+    heard,
     lock,
     machine,
     plain,
@@ -58,7 +60,8 @@ def start(folder: Dir = Path("silo")) -> None:
         audit.check(folder)
         lock.check(folder)
         approved(folder)
-        greet(folder, settings)
+        seen = machine.look(folder, gpus=True)
+        greeting.keep(folder, machine.greeting(seen, settings.uplink_bytes_s))
         port = settings.gateway_port or ports.free()
         ports.check(f"127.0.0.1:{port}", "gateway_port in silo.toml")
         children.supervise(folder, family(folder, settings, port))
@@ -78,15 +81,6 @@ def approved(folder: Path) -> None:
             children.say(why)
             said = True
         time.sleep(ASK_S)
-
-
-def greet(folder: Path, settings: Settings) -> None:
-    """Tell the hub what this silo is, if it can be reached now."""
-    seen = machine.look(folder, gpus=True)
-    try:
-        contact.hello(folder, machine.greeting(seen, settings.uplink_bytes_s))
-    except contact.Unreachable as error:
-        children.say(str(error))
 
 
 def pieces(uplink: int) -> dict[str, str]:
@@ -125,7 +119,7 @@ def family(folder: Path, settings: Settings, port: int) -> list[Child]:
             environment | {"OPENBLAS_NUM_THREADS": "1"},  # a process with threads should not fork
             partial(sockets.alive, forks.path(folder)),
         ),
-        Child("supernode", supernode, only_ours),
+        Child("supernode", supernode, only_ours, silence=partial(heard.silence, folder)),
     ]
 
 

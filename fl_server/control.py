@@ -21,6 +21,7 @@ app = typer.Typer()
 Hub = Annotated[Path, typer.Option("--hub", envvar="BHASHA_HUB", help="The hub's folder.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 Name = Annotated[str, typer.Argument(help="The study's name.")]
+LOOK_S = 1.0  # between two looks at a log
 
 
 @app.command()
@@ -111,15 +112,22 @@ def log(
         path = queue.folder(hub, name) / "log.txt"
         at = 0
         while True:
-            if path.exists():
-                with path.open(encoding="utf-8") as stream:
-                    stream.seek(at)
-                    typer.echo(stream.read(), nl=False)
-                    at = stream.tell()
+            grown = _lines(path, at)
+            at += len(grown)
+            typer.echo(grown.decode("utf-8", "replace"), nl=False)
             if not follow or ticket.state in queue.ENDED:
                 return
-            time.sleep(1)
+            time.sleep(LOOK_S)
             ticket = queue.one(hub, name)
+
+
+def _lines(path: Path, at: int) -> bytes:
+    """Return the whole lines of a file from a byte on; the last one may be half written."""
+    if not path.exists():
+        return b""
+    with path.open("rb") as stream:
+        stream.seek(at)
+        return b"".join(stream.read().rpartition(b"\n")[:2])
 
 
 @app.command()
@@ -148,7 +156,6 @@ def stop(
         ticket = queue.one(hub, name)
         if ticket.state in queue.ENDED:
             raise ConfigError(f"{name} is {ticket.state} already")
+        queue.move(hub, name, "stopped", {"queued"})
         state = queue.move(hub, name, "stopping", {"running"}).state
-        if state == "queued":
-            queue.move(hub, name, "stopped", {"queued"})
-    Console().print(f"{name} is stopped; its committed rounds are kept", highlight=False)
+    Console().print(f"{name} is {state}; its committed rounds are kept", highlight=False)

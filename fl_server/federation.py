@@ -2,65 +2,24 @@
 
 from __future__ import annotations
 
-import base64
 import logging
 import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from fl_client.config import ConfigError
 from fl_client.parcels import Parcel
-from fl_server import hub as hubs
 from fl_server import queue
 from fl_server.freight import Freight
+from fl_server.gateway.client import AGAIN_S, Away, Gateway
 from fl_server.queue import Ticket
 from strategies.adapter import Adapter
 
 LOG = logging.getLogger("bhasha_fl.hub")
 JOIN_S = 600.0  # how long a study waits for its silos to be there
 LOOK_S = 30.0  # between two looks for what the gateway does not announce
-PATIENCE_S = 30.0  # how long the gateway may take for anything
-
-
-class Gateway:
-    """The hub gateway as this machine's own programs see it, over its Unix socket."""
-
-    def __init__(self, hub: Path) -> None:
-        transport = httpx.HTTPTransport(uds=str(hubs.socket(hub)), retries=5)
-        self._http = httpx.Client(
-            transport=transport, base_url="http://gateway", timeout=PATIENCE_S
-        )
-
-    def status(self) -> dict[str, dict[str, Any]]:
-        """Return what is known of each silo, by name; raises ``httpx.HTTPError`` if the gateway does not run."""
-        found: dict[str, dict[str, Any]] = (
-            self._http.get("/status").raise_for_status().json()["silos"]
-        )
-        return found
-
-    def register(self, run: int, envelope: bytes) -> None:
-        """Let silos fetch the signed study of a Flower run."""
-        body = {"run": run, "envelope": base64.b64encode(envelope).decode()}
-        self._http.post("/runs", json=body).raise_for_status()
-
-    def kick(self) -> None:
-        """Say that there are messages to fetch."""
-        self._http.post("/kick").raise_for_status()
-
-    def news(self, since: int, seconds: float) -> tuple[int, list[str]]:
-        """Return the count of what has come in, and the messages answered since it was ``since``.
-
-        As soon as there is more than that, or after so many seconds.
-        """
-        try:
-            answer = self._http.get("/ready", params={"since": since}, timeout=seconds)
-        except httpx.ReadTimeout:
-            return since, []
-        said = answer.raise_for_status().json()
-        return int(said["count"]), list(said["answered"])
+PATIENCE_S = 300.0  # how long a study waits for a gateway that is started again
 
 
 class Federation:
@@ -83,23 +42,27 @@ class Federation:
         """Return the nodes of the study's silos once all are there; raises ``ConfigError`` if none comes."""
         until = time.monotonic() + JOIN_S
         while True:
-            there = self.names()
-            missing = [name for name in self._names if name not in there.values()]
+            known = self._gateway.status()
+            there = [name for name in self._names if known.get(name, {}).get("connected")]
+            missing = [name for name in self._names if name not in there]
             if not missing or time.monotonic() > until:
                 break
             LOG.info("waiting for %s", ", ".join(missing))
             self.wait(5)
         if not there:
-            raise ConfigError(f"none of {', '.join(self._names)} was there within {JOIN_S:.0f} s")
-        return sorted(there)
+            raise ConfigError(
+                f"none of {', '.join(self._names)} was there within {JOIN_S:.0f} s; "
+                "fl-server status shows who is, and fl-server resume goes on"
+            )
+        return sorted(int(known[name]["node_id"]) for name in there)
 
     def names(self) -> dict[int, str]:
-        """Return the study's silos that are connected: their names by node."""
+        """Return the names of the study's silos by node, connected or not: who left is still who it was."""
         known = self._gateway.status()
         return {
             int(known[name]["node_id"]): name
             for name in self._names
-            if known.get(name, {}).get("connected")
+            if known.get(name, {}).get("node_id")
         }
 
     def push_messages(self, messages: Iterable[Any]) -> Iterable[str]:
@@ -128,9 +91,9 @@ class Federation:
             self._looked = now if self._blind else self._looked
             self._count = count
             self._answered.update(answered)
-        except httpx.HTTPError as error:
-            LOG.warning("the hub gateway does not answer: %s", type(error).__name__)
-            time.sleep(1)
+        except Away as error:
+            LOG.warning("%s", error)
+            time.sleep(AGAIN_S)
 
     def refused(self) -> dict[int, str]:
         """Return the code with which a silo's own gateway refused this run, by node."""
@@ -148,11 +111,10 @@ class Federation:
 
     def collect(self, node: int, parcel: Parcel) -> Adapter:
         """Return the arrays of a parcel that a silo brought; raises ``ValueError``."""
-        known = self._gateway.status()
-        silos = {int(row["node_id"]): name for name, row in known.items() if row.get("node_id")}
-        if silos.get(node) not in self._names:
+        silo = self.names().get(node)
+        if silo is None:
             raise ValueError(f"node {node} is no silo of this study")
-        return self._freight.collect(silos[node], parcel)
+        return self._freight.collect(silo, parcel)
 
     def _activations(self) -> dict[int, int]:
         known = self._gateway.status()
@@ -165,6 +127,6 @@ class Federation:
 
 def join(grid: Any, hub: Path, run: int, ticket: Ticket) -> Federation:
     """Return the way to the silos of a hub's study, after its signed form was laid out for them."""
-    gateway = Gateway(hub)
+    gateway = Gateway(hub, PATIENCE_S)
     gateway.register(run, (queue.folder(hub, ticket.name) / "signed.json").read_bytes())
     return Federation(grid, gateway, run, list(ticket.silos), Freight(hub))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from fl_client.memory import write_whole
 
 FILE = "progress.json"
+NOTHING: dict[str, Any] = {"round": 0, "asked_for": "", "answered": [], "waiting": []}
 
 
 class Progress(logging.Handler):
@@ -19,7 +21,7 @@ class Progress(logging.Handler):
     def __init__(self, folder: Path) -> None:
         super().__init__(logging.DEBUG)
         self._path = folder / FILE
-        self._now: dict[str, Any] = {"round": 0, "asked_for": "", "answered": [], "waiting": []}
+        self._now = NOTHING | read(folder)  # a study that goes on is where it was
 
     def emit(self, record: logging.LogRecord) -> None:
         """Take one event into the file."""
@@ -39,7 +41,8 @@ class Progress(logging.Handler):
                 self._now["round"] = event["line"]["round"]
             case _:
                 return
-        write_whole(self._path, json.dumps(self._now).encode())
+        with suppress(OSError):  # what only shows must not end a study
+            write_whole(self._path, json.dumps(self._now).encode())
 
 
 def read(folder: Path) -> dict[str, Any]:

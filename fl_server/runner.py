@@ -19,7 +19,7 @@ import typer
 from fl_client import bundle, signed
 from fl_client.config import ConfigError, Study, toml_value
 from fl_client.memory import write_whole
-from fl_server import hub, queue
+from fl_server import hub, journal, queue
 from fl_server.queue import Ticket
 
 LOG = logging.getLogger("bhasha_fl.hub")
@@ -43,9 +43,7 @@ def main(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     app = prepare(folder, superlink)
     while True:
-        due = [t for t in queue.tickets(folder) if t.state not in queue.ENDED]
-        for ticket in due[:1]:
-            advance(folder, app, ticket)
+        step(folder, app)
         time.sleep(LOOK_S)
 
 
@@ -57,21 +55,41 @@ def prepare(folder: Path, port: int) -> Path:
     return bundle.write(folder / "bundle")
 
 
+def step(folder: Path, app: Path) -> None:
+    """Bring the first study of the queue that has not ended one step on; one that cannot run holds nobody up."""
+    due = [ticket for ticket in queue.tickets(folder) if ticket.state not in queue.ENDED]
+    for ticket in due[:1]:
+        try:
+            advance(folder, app, ticket)
+        except ConfigError as error:
+            queue.move(folder, ticket.name, "failed", {"queued", "running"}, error=str(error))
+
+
 def advance(folder: Path, app: Path, ticket: Ticket) -> None:
-    """Bring the first study of the queue one step on."""
+    """Bring a study one step on."""
     name = ticket.name
-    if queue.held(folder, name):
-        if ticket.state == "stopping" and ticket.run:
-            flwr(folder, "stop", ticket.run)
-            _wait(lambda: not queue.held(folder, name), START_S)
-        return
     if ticket.state == "stopping":
-        queue.move(folder, name, "stopped")
+        stop(folder, ticket)
+    elif not queue.held(folder, name):
+        done = max(journal.committed(folder / "runs" / name / "journal"), default=-1)
+        if done > ticket.round:  # each run may fail, as long as the study gets on
+            ticket = ticket.model_copy(update={"attempts": 0, "round": done})
+        if ticket.attempts >= ATTEMPTS:
+            why = f"{ATTEMPTS} runs ended early; {ticket.error or 'see its log'}"
+            queue.move(folder, name, "failed", {"queued", "running"}, error=why)
+        else:
+            start(folder, app, ticket)
+
+
+def stop(folder: Path, ticket: Ticket) -> None:
+    """Stop the newest run of a study, also where its rounds have not begun yet."""
+    name = ticket.name
+    if ticket.run:
+        flwr(folder, "stop", ticket.run)
+    _wait(lambda: not queue.held(folder, name), START_S)
+    if not queue.held(folder, name):
+        queue.move(folder, name, "stopped", {"stopping"})
         LOG.info("%s is stopped", name)
-    elif ticket.attempts >= ATTEMPTS:
-        queue.move(folder, name, "failed", error=f"{ATTEMPTS} runs ended early; see its log")
-    else:
-        start(folder, app, ticket)
 
 
 def start(folder: Path, app: Path, ticket: Ticket) -> None:
@@ -80,12 +98,14 @@ def start(folder: Path, app: Path, ticket: Ticket) -> None:
     here = queue.folder(folder, name)
     write_whole(here / "signed.json", sign(folder, study, ticket.silos))
     write_whole(here / "run.toml", run_config(study).encode())
-    queue.move(folder, name, "running", attempts=ticket.attempts + 1, run="")
+    began = {"attempts": ticket.attempts + 1, "round": ticket.round, "run": ""}
+    if queue.move(folder, name, "running", {"queued", "running"}, **began).state != "running":
+        return  # it was stopped meanwhile
     made = flwr(folder, "run", str(app), "hub", "--run-config", str(here / "run.toml"))
-    if not made.get("success"):
-        queue.move(folder, name, "failed", error=str(made.get("error-message", "Flower refused")))
+    if not made.get("success"):  # the SuperLink may be starting anew
+        queue.note(folder, name, error=str(made.get("error-message", "Flower refused")))
         return
-    queue.move(folder, name, "running", {"running"}, run=str(made["run-id"]))
+    queue.note(folder, name, run=str(made["run-id"]), error="")
     LOG.info("%s runs as Flower's run %s", name, made["run-id"])
     ended = {"finished", "failed"}
     _wait(lambda: queue.held(folder, name) or queue.one(folder, name).state in ended, START_S)

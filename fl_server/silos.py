@@ -100,18 +100,22 @@ def _exchange(
 ) -> Iterator[tuple[int, Reply]]:
     waiting = _push(grid, kind, contents)
     began, answered = time.monotonic(), 0
+    anew: set[int] = set()
     while not closes(len(contents), answered, len(waiting), time.monotonic() - began):
         before = answered
         for node, reply in _arrived(grid, waiting):
             answered += 1
             yield node, reply
         if answered == before:
-            grid.wait(WAIT_S)
-            lost = {n: contents[n] for n in grid.restarted() & set(waiting.values())}
+            lost = {n: contents[n] for n in anew & set(waiting.values())}
             if lost:
                 LOG.info("%d silos started anew and are asked again", len(lost))
                 kept = {key: node for key, node in waiting.items() if node not in lost}
                 waiting = kept | _push(grid, kind, lost)
+            anew = (
+                grid.restarted()
+            )  # asked again after the next look for what they sent before that
+            grid.wait(WAIT_S)
 
 
 def _push(grid: Grid, kind: str, contents: dict[int, Content]) -> dict[str, int]:

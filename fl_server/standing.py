@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from fl_client import children
 from fl_server import hub as hubs
 from fl_server import progress, queue, record, roster
-from fl_server.federation import Gateway
+from fl_server.gateway.client import Away, Gateway
 from fl_server.queue import Ticket
 
 
@@ -19,7 +17,7 @@ def of(hub: Path) -> dict[str, Any]:
     settings = hubs.read(hub)
     try:
         known = Gateway(hub).status()
-    except httpx.HTTPError:
+    except Away:
         known = {}
     silos = [
         {"name": name, "state": entry.state, "languages": list(entry.languages)}

@@ -1,7 +1,8 @@
 """Loopback, where the SuperNode asks: twelve paths and nothing else.
 
 The SuperNode is told 200, or 403 (it drops the message and stays), and 503 for all else (it asks again): at other
-answers it gives up.
+answers it gives up. Only where the hub says 401 to a heartbeat it is told so, which ends it: Flower lost its node, and
+the one that is started in its place activates anew.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from pathlib import Path
 
 from aiohttp import web
 
-from fl_client import fleet
+from fl_client import fleet, heard
 from fl_client.config import ConfigError
-from fl_client.gateway import exchange, link, parcels, runs
+from fl_client.gateway import exchange, greet, link, parcels, runs
 from fl_client.gateway.egress import Meter
 from fl_client.gateway.exchange import Way
 from fl_client.gateway.link import Answer, Call
@@ -43,7 +44,8 @@ async def open_(folder: Path, port: int) -> AsyncIterator[int]:
         server = web.ServerRunner(web.Server(handle, access_log=None), shutdown_timeout=1.0)
         await server.setup()
         try:
-            yield await _listen(server, port)
+            async with greet.saying(folder, line):
+                yield await _listen(server, port)
         finally:
             await server.cleanup()
             await parcels.end(way.trips)
@@ -64,11 +66,14 @@ async def _handle(way: Way, request: web.BaseRequest) -> web.Response:
     path = request.rel_url.raw_path
     if request.method != "POST" or path not in fleet.PATHS or request.rel_url.raw_query_string:
         return web.Response(status=404)
+    heard.note(way.book.folder)
     body = await _body(request, fleet.PATHS[path].cap)
     found = NO if body is None else await _answer(way, path, body)
     status = found.status if found.status in (200, 403) else 503
     if status == 403 and path in MEMBERSHIP:
         status = 503
+    if found.status == 401 and path == fleet.HEARTBEAT:
+        status = 401
     if found.status not in (200, 403, 503):
         LOG.warning("the hub answers %d to %s", found.status, path)
     content = found.body if status == 200 else b""

@@ -17,18 +17,18 @@ COMING_S, AGAIN_S = (
     5.0,
     0.05,
 )  # how long an object that the hub is still writing is waited for, and how often
-UNREADABLE, REFUSED, LATER = Answer(400), Answer(403), Answer(503)
+UNREADABLE, ANEW, REFUSED, LATER = Answer(400), Answer(401), Answer(403), Answer(503)
 
 
 async def answer(gate: Gate, call: Call) -> Answer:
-    """Answer a call; 400 where it cannot be read, 403 where it speaks for another node, 503 before activation."""
+    """Answer a call; 400 where it cannot be read, 401 before activation, 403 where it speaks for another node."""
     try:
         asked = fleet.request(call.path, call.body)
     except ValueError:
         return UNREADABLE
     node, ids = seen.of(gate.seen, call.silo).node, fleet.node_ids(asked)
     if ids and not node:
-        return LATER
+        return ANEW
     if ids - {node}:
         LOG.warning("%s is node %d and speaks for %s", call.silo, node, ids - {node})
         return REFUSED
@@ -47,6 +47,8 @@ async def activate(gate: Gate, call: Call) -> Answer:
     if not node:
         return LATER
     known = seen.of(gate.seen, call.silo)
+    if node != known.node:  # what is kept was for a node of a SuperLink that is no more
+        pulls.drop(gate.pulls, call.silo)
     seen.note(gate.seen, call.silo, node=node, left=False, activations=known.activations + 1)
     LOG.info("%s is here, node %d", call.silo, node)
     return Answer(200, fleet.answering(fleet.ACTIVATE, node_id=node))
@@ -60,9 +62,20 @@ async def leave(gate: Gate, call: Call) -> Answer:
 
 async def heartbeat(gate: Gate, call: Call) -> Answer:
     """Pass a heartbeat on with an interval that a bad line does not break."""
-    if not await relay.heartbeat(gate.relay, call.silo, call.node):
+    status = await relay.heartbeat(gate.relay, call.silo, call.node)
+    if status == relay.UNKNOWN:
+        return _forgotten(gate, call)
+    if status != relay.ONLINE:
         return LATER
     return Answer(200, fleet.answering(fleet.HEARTBEAT, success=True))
+
+
+def _forgotten(gate: Gate, call: Call) -> Answer:
+    """Say 401: the SuperLink lost its database, so the silo has to activate again; until then it is not there."""
+    if not seen.of(gate.seen, call.silo).left:
+        LOG.warning("Flower does not know the node of %s any more; it has to start anew", call.silo)
+        seen.note(gate.seen, call.silo, left=True)
+    return ANEW
 
 
 async def pull_messages(gate: Gate, call: Call) -> Answer:
@@ -87,10 +100,8 @@ async def _next(gate: Gate, call: Call) -> Answer | None:
         if kept is None:
             body = fleet.asking(fleet.PULL_MESSAGES, node={"node_id": call.node})
             answer = await relay.send(gate.relay, call.silo, fleet.PULL_MESSAGES, body)
-            if (
-                answer.status == 401
-            ):  # the SuperLink does not know the node: it has to activate again
-                return LATER
+            if answer.status == relay.UNKNOWN:
+                return _forgotten(gate, call)
             kept = pulls.keep(gate.pulls, call.silo, answer.body) if answer.status == 200 else None
     return Answer(200, kept.body) if kept else None
 

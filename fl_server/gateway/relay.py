@@ -24,7 +24,7 @@ from fl_client.certificates import load_key, new_key, save_key
 
 INTERVAL_S = 900.0  # the heartbeat that Flower is told: at most 1,800, two may be missed
 FRESH_S = 30.0  # a signature holds for about 300 s
-AWAY = 503
+ONLINE, UNKNOWN, AWAY = 200, 401, 503
 RUNS = 1000  # of which it is remembered whether they go on
 Value = TypeVar("Value")
 
@@ -138,7 +138,7 @@ async def activate(relay: Relay, silo: str, known: int) -> int:
 
     ``known`` is the id from before. A heartbeat alone brings such a node back, so it is not offline for a moment.
     """
-    if known and await heartbeat(relay, silo, known):
+    if known and await heartbeat(relay, silo, known) == ONLINE:
         return known
     key = public(relay, silo)
     registered = await send(
@@ -153,11 +153,13 @@ async def activate(relay: Relay, silo: str, known: int) -> int:
     return int(fleet.response(fleet.ACTIVATE, answer.body).node_id)
 
 
-async def heartbeat(relay: Relay, silo: str, node: int) -> bool:
-    """Return whether the SuperLink knows a silo's node, which is then online for half an hour."""
+async def heartbeat(relay: Relay, silo: str, node: int) -> int:
+    """Return 200 where the SuperLink has a silo's node online, for half an hour; 401 where it does not know it."""
     body = fleet.asking(fleet.HEARTBEAT, node={"node_id": node}, heartbeat_interval=INTERVAL_S)
     answer = await send(relay, silo, fleet.HEARTBEAT, body)
-    return answer.status == 200 and fleet.response(fleet.HEARTBEAT, answer.body).success
+    if answer.status == ONLINE and not fleet.response(fleet.HEARTBEAT, answer.body).success:
+        return UNKNOWN
+    return answer.status
 
 
 async def goes_on(relay: Relay, silo: str, node: int, run: int) -> bool:

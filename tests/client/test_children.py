@@ -26,7 +26,8 @@ from fl_client.children import Child, Pace, supervise
 folder = Path(sys.argv[1])
 def made(name, script, ready):
     return Child(name, [sys.executable, "-c", script, str(folder), name], {"HINT": name},
-                 (folder / ready).exists if ready else None)
+                 (folder / ready).exists if ready else None,
+                 (lambda: 9e9) if "SILENT" in script else None)
 supervise(folder, [made(*each) for each in json.loads(sys.argv[2])],
           pace=Pace(*json.loads(sys.argv[3])))
 """
@@ -162,6 +163,15 @@ def test_a_program_that_keeps_ending_is_started_ever_more_rarely_and_its_words_a
     ]
     assert "ended with exit code 3" in said[0]
     assert (house.folder / "logs" / "one.log").read_text().startswith("no such thing\n")
+
+
+def test_a_program_of_which_nothing_is_heard_any_more_is_ended_and_starts_again(house):
+    silent, never_asked = STAYS + "# SILENT", STAYS
+    house.start(("one", silent, ""), ("two", never_asked, ""), pace=[0.1, 60, 60, 5, 0.5])
+    first, again = until(lambda: len(found := house.pids("one")) == 2 and found)
+    assert not alive(first) and alive(again)
+    assert len(house.pids("two")) == 1
+    assert "one was silent for 1 s; it starts again in 0.1 s" in house.end()
 
 
 def test_the_pause_is_short_again_after_a_healthy_life(house):

@@ -33,3 +33,27 @@ def test_a_federation_ends_where_the_same_study_on_one_machine_does(
     for lang, row in local["languages"].items():
         bits = report["languages"][lang]["after"]["bits_per_byte"]
         assert bits == pytest.approx(row["after"]["bits_per_byte"], abs=max(tolerance, 1e-12))
+
+
+def test_a_hub_that_lost_flowers_database_goes_on_and_nobody_touches_a_silo(
+    federation, simulate, study
+):
+    local = simulate(study)
+    real = federation(study.model_copy(update={"home": ""}))
+    real.begin()
+    for name in real.silos:
+        real.join(name, threads="1")
+
+    def here():
+        return all(silo.get("connected") for silo in real.status()["silos"])
+
+    real.until(here, "the silos")
+    before = {silo["name"]: silo["node_id"] for silo in real.status()["silos"]}
+    real.hub.type("fl-server stop")
+    for path in (real.hub.folder / "hub").glob("superlink.db*"):
+        path.unlink()
+    real.hub.start("fl-server start")
+    real.run()
+    assert real.finished()["adapter_sha256"] == local["adapter_sha256"]
+    after = {silo["name"]: silo["node_id"] for silo in real.status()["silos"]}
+    assert not set(before.values()) & set(after.values())

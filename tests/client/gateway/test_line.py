@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from fl_client import audit, fleet, ports
+from fl_client import audit, fleet, heard, ports
 from fl_client.gateway import exchange, link, runs
 from fl_client.gateway.link import Patience
 from fl_client.silo import Folder
@@ -97,6 +97,22 @@ def test_a_403_passes_where_the_supernode_then_drops_a_message(hub, clinic):
 def test_a_403_becomes_503_where_it_would_end_the_supernode(hub, clinic, path):
     hub.answers[path] = lambda _: (403, b"")
     assert clinic.post(path).status_code == 503
+
+
+def test_a_401_to_a_heartbeat_passes_as_it_has_the_supernode_start_anew(hub, clinic):
+    for path in fleet.PATHS:
+        hub.answers[path] = lambda _: (401, b"")
+    said = {path: clinic.post(path, fleet.asking(path)).status_code for path in OPAQUE}
+    assert said == dict.fromkeys(OPAQUE, 503) | {fleet.HEARTBEAT: 401}
+
+
+def test_each_call_of_the_supernode_is_noted_also_while_the_hub_is_away(hub, clinic, world, hasty):
+    world.run(hub.close())
+    assert not (clinic.folder / heard.FILE).exists()
+    assert clinic.post("/v1/fleet/none").status_code == 404
+    assert not (clinic.folder / heard.FILE).exists()
+    assert clinic.call(fleet.HEARTBEAT) == 503
+    assert (clinic.folder / heard.FILE).exists()
 
 
 def test_a_line_that_is_there_again_in_time_is_not_noticed(hub, clinic, world, monkeypatch):

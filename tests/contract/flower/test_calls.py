@@ -5,7 +5,13 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import os
+import subprocess
+import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import httpx
 import pytest
@@ -20,9 +26,11 @@ from flwr.supercore.run import RunNotRunningException
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode.fleet_http_client import FleetHttpClient
 
-from fl_client import fleet
+from fl_client import fleet, ports, processes
 from fl_server.gateway import relay
 from fl_server.hub import Hub
+
+BIN = Path(sys.executable).parent
 
 
 def test_the_supernode_calls_these_twelve_paths_with_these_types_and_no_others():
@@ -54,6 +62,53 @@ def test_a_supernode_comes_again_after_503_gives_up_a_run_after_403_and_the_call
         assert giveup(failed(status)) is True
     with pytest.raises(RunNotRunningException):
         giveup(failed(403))
+
+
+@pytest.mark.superlink
+def test_a_supernode_ends_at_a_401_to_its_heartbeat(tmp_path):
+    called = []
+
+    class Hub(BaseHTTPRequestHandler):
+        def do_POST(self):
+            called.append(self.path)
+            self.rfile.read(int(self.headers["content-length"]))
+            known = {fleet.REGISTER: {"node_id": 7}, fleet.ACTIVATE: {"node_id": 7}}
+            body = fleet.answering(self.path, **known.get(self.path, {}))
+            self.send_response(401 if self.path == fleet.HEARTBEAT else 200)
+            self.send_header("content-type", fleet.MEDIA)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    environment = os.environ | {"FLWR_HOME": str(tmp_path), "FLWR_TELEMETRY_ENABLED": "0"}
+    environment |= {
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+    }
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as hub:
+        threading.Thread(target=hub.serve_forever).start()
+        command = [
+            BIN / "flower-supernode",
+            "--insecure",
+            "--superlink",
+            f"127.0.0.1:{hub.server_port}",
+        ]
+        command += ["--host", "127.0.0.1", "--port", str(ports.free())]
+        log = tmp_path / "log"
+        with log.open("wb") as said:
+            process = subprocess.Popen(
+                command, env=environment, stdout=said, stderr=said, start_new_session=True
+            )
+        try:
+            assert process.wait(60) == 0
+        finally:
+            processes.end_group(process, 0)  # and the SuperExec that it leaves behind
+            hub.shutdown()
+    assert called[:2] == [fleet.REGISTER, fleet.ACTIVATE] and fleet.HEARTBEAT in called
+    assert "terminated gracefully" in log.read_text()
 
 
 def test_the_times_that_the_gateways_build_on():

@@ -9,7 +9,7 @@ import pytest
 
 from fl_client import fleet
 from fl_server import roster
-from fl_server.gateway import calls
+from fl_server.gateway import calls, local
 
 
 def test_a_silo_is_the_same_node_for_life_also_for_a_new_gateway(house, hub):
@@ -55,12 +55,60 @@ def test_flower_is_told_an_interval_that_a_bad_line_does_not_break(house):
     assert set(asyncio.run(run())) == {900.0}
 
 
-def test_before_activation_a_silo_is_asked_to_come_again(house):
+def test_before_activation_a_silo_is_told_to_start_anew(house):
     async def run():
         async with house() as h:
             return await h.silo("one").call(fleet.PULL_MESSAGES, node={"node_id": 1000})
 
-    assert asyncio.run(run()) == 503
+    assert asyncio.run(run()) == 401
+
+
+@pytest.mark.parametrize("path", [fleet.HEARTBEAT, fleet.PULL_MESSAGES], ids=lambda p: p[10:])
+def test_a_silo_whose_node_the_superlink_lost_starts_anew_as_another_node(house, path):
+    async def run():
+        async with house() as h:
+            silo = h.silo("one")
+            await silo.activate()
+            h.superlink.nodes, h.superlink.online = {b"of another silo": 1}, set()
+            lost, away = await silo.call(path), local.status(h.gate)["one"]
+            await silo.activate()
+            answer = await silo.call(fleet.HEARTBEAT)
+            return lost, away, answer, local.status(h.gate)["one"]
+
+    lost, away, answer, here = asyncio.run(run())
+    assert lost == 401
+    assert (away["node_id"], away["connected"]) == (1000, False)
+    assert answer.success
+    assert (here["node_id"], here["connected"], here["activations"]) == (1001, True, 2)
+
+
+def test_a_superlink_that_is_away_is_no_reason_to_start_anew(house):
+    async def run():
+        async with house() as h:
+            silo = h.silo("one")
+            await silo.activate()
+            h.superlink.down = True
+            return await silo.call(fleet.HEARTBEAT), local.status(h.gate)["one"]["connected"]
+
+    assert asyncio.run(run()) == (503, True)
+
+
+def test_a_message_for_a_node_that_is_no_more_is_not_handed_out(house):
+    async def run():
+        async with house() as h:
+            silo = h.silo("one")
+            h.superlink.ask(await silo.activate(), "work of a run that is no more")
+            assert (await silo.call(fleet.PULL_MESSAGES)).messages_list
+            await silo.activate()
+            again = (await silo.call(fleet.PULL_MESSAGES)).messages_list
+            h.superlink.nodes, h.superlink.online = {b"of another silo": 1}, set()
+            new = h.superlink.ask(await silo.activate(), "new work")
+            found = await silo.call(fleet.PULL_MESSAGES)
+            return again, new, found.messages_list[0].metadata.message_id
+
+    again, new, found = asyncio.run(run())
+    assert again, "the same node asks for the message that it did not confirm"
+    assert found == new
 
 
 @pytest.mark.parametrize(

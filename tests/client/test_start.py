@@ -1,0 +1,56 @@
+"""``fl-client start``: which programs a silo consists of, and what it leaves for them to tell."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from typer.testing import CliRunner
+
+from fl_client import children, forks, greeting, heard, machine, ports, start
+from fl_client.silo import Settings, create
+
+
+@pytest.fixture
+def silo(tmp_path, monkeypatch):
+    """Return a silo's folder that may start, and a list of what would be supervised."""
+    said = {"name": "clinic-a", "federation": "demo", "address": "127.0.0.1:1", "data": "text"}
+    said |= {"base": "builtin:tiny", "base_sha256": "b" * 64, "uplink_bytes_s": 500_000}
+    create(tmp_path, Settings(**said))
+    found = []
+    monkeypatch.setattr(children, "supervise", lambda *given: found.append(given))
+    monkeypatch.setattr(start, "approved", lambda folder: None)
+    monkeypatch.setattr(start.policy, "read", lambda folder: None)
+    monkeypatch.setattr(machine, "gpus_seen", lambda: ())
+    return tmp_path, found
+
+
+def test_a_silo_that_starts_leaves_what_its_machine_is_for_the_gateway_to_tell(silo):
+    folder, found = silo
+    ran = CliRunner().invoke(start.app, ["start", "--dir", str(folder)])
+    assert ran.exit_code == 0, ran.output
+    assert greeting.recall(folder)["cpus"] == machine.cpus()
+    assert greeting.recall(folder)["uplink_bytes_s"] == 500_000
+    ((where, family),) = found
+    assert where == folder
+    assert [child.name for child in family] == ["gateway", "workers", "forks", "supernode"]
+
+
+def test_the_supernode_alone_is_started_anew_where_it_falls_silent(silo, monkeypatch):
+    folder, _ = silo
+    family = start.family(folder, start.silo.read(folder), ports.free())
+    assert [child.silence is not None for child in family] == [False, False, False, True]
+    heard.note(folder)
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 1000)
+    assert family[-1].silence() > children.PACE.silent_s
+
+
+def test_the_supernode_finds_the_programs_of_ours_alone_and_listens_on_loopback(silo):
+    folder, _ = silo
+    port = ports.free()
+    supernode = start.family(folder, start.silo.read(folder), port)[-1]
+    assert supernode.env["PATH"] == str(forks.programs(folder))
+    words = supernode.command
+    assert words[words.index("--superlink") + 1] == f"127.0.0.1:{port}"
+    assert words[words.index("--host") + 1] == "127.0.0.1"

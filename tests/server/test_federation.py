@@ -1,0 +1,383 @@
+"""The way to real silos: the gateway's own local side over its socket, and a grid of Flower's that is none."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from itertools import count
+
+import numpy as np
+import pytest
+from flwr.supercore.task_identity import TaskIdentity
+
+from fl_client import messages, parcels
+from fl_client.config import ConfigError
+from fl_client.messages import Order
+from fl_server import federation, queue, silos
+from fl_server import hub as hubs
+from fl_server.federation import Federation
+from fl_server.freight import Freight
+from fl_server.gateway import client, gate, local, seen, studies
+from fl_server.gateway.client import Away, Gateway
+from fl_server.grid import Polled
+from fl_server.silos import Silo
+from strategies.weights.weight import Counts
+
+RUN = 7
+NODES = {"as-1": 1001, "ne-1": 1002}
+
+
+class Local:
+    """The local side of a hub's gateway in a thread of its own; what it hears of silos is told by the test."""
+
+    def __init__(self, hub):
+        self.hub, self.loop, self.gate = hub, asyncio.new_event_loop(), None
+        self.thread = threading.Thread(target=self.loop.run_forever)
+        self.thread.start()
+        self.stack = contextlib.AsyncExitStack()
+
+    def do(self, work):
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(20)
+
+    def start(self):
+        async def enter():
+            self.gate = await self.stack.enter_async_context(gate.open_(self.hub, 1))
+            await self.stack.enter_async_context(local.open_(self.gate, hubs.socket(self.hub)))
+
+        self.do(enter())
+
+    def stop(self):
+        self.do(self.stack.aclose())
+
+    def end(self):
+        self.stop()
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join()
+        self.loop.close()
+
+    def tell(self, change, *arguments, **more):
+        """Call something of the gateway's where the gateway runs."""
+
+        async def call():
+            return change(*arguments, **more)
+
+        return self.do(call())
+
+    def here(self, name, starts=1, **more):
+        said = {"node": NODES.get(name, 1003), "contact": time.time(), "activations": starts}
+        said |= {"left": False}
+        self.tell(seen.note, self.gate.seen, name, **said | more)
+
+    def delivered(self, key):
+        """Say that a reply to this message lies at Flower."""
+        self.tell(self.gate.answered.append, (self.gate.ready.count + 1, key))
+        self.tell(self.gate.ready.ring)
+
+
+class Flower:
+    """What is used of Flower's grid. ``answers`` says what comes back, and when: after how many pushes to a node."""
+
+    def __init__(self):
+        self.pushed, self.replies, self.pulled = [], {}, []
+        self.on_push = lambda key, message: None
+
+    def push_messages(self, pushed):
+        keys = []
+        for message in pushed:
+            keys.append(f"{message.metadata.dst_node_id}/{len(self.pushed)}")
+            message.metadata.__dict__["_message_id"] = keys[-1]
+            self.pushed.append((keys[-1], message))
+            self.on_push(keys[-1], message)
+        return keys
+
+    def pull_messages(self, keys):
+        self.pulled += keys
+        return [self.replies.pop(key) for key in keys if key in self.replies]
+
+    def reply(self, key, loss=0.0):
+        message = dict(self.pushed)[key]
+        self.replies[key] = messages.answer(message, {"loss": loss}, {})
+
+
+@pytest.fixture(autouse=True)
+def identity(monkeypatch):
+    for name in ("_run_id", "_task_id", "_node_id"):
+        monkeypatch.setattr(TaskIdentity, name, RUN)
+
+
+@pytest.fixture
+def gateway(hub, monkeypatch):
+    """Return the local side of the gateway, which runs, with both silos connected."""
+    monkeypatch.setattr(client, "AGAIN_S", 0.02)
+    monkeypatch.setattr(federation, "AGAIN_S", 0.02)
+    monkeypatch.setattr(federation, "JOIN_S", 20.0)
+    monkeypatch.setattr(silos, "WAIT_S", 0.2)
+    made = Local(hub)
+    made.start()
+    for name in NODES:
+        made.here(name)
+    yield made
+    made.end()
+
+
+@pytest.fixture
+def flower():
+    return Flower()
+
+
+@pytest.fixture
+def way(hub, gateway, flower):
+    return Federation(flower, Gateway(hub, 10.0), RUN, list(NODES), Freight(hub))
+
+
+def all_are_here(asked, answered, waiting, elapsed):
+    assert elapsed < 20, "waited in vain"
+    return waiting == 0
+
+
+def asked(way, names=tuple(NODES), closes=all_are_here):
+    """Return the replies to a question, as pairs of name and loss or code."""
+    content = messages.order(Order())
+    them = [(Silo(NODES[name], name, {"as": Counts(1, 1, 1, 1)}, ""), content) for name in names]
+    found = silos.ask(way, "train", them, closes)
+    return [(silo.name, reply.code or reply.metrics["loss"]) for silo, reply in found]
+
+
+# Who is there.
+
+
+def test_the_nodes_are_those_of_the_studys_silos_alone(way, gateway):
+    gateway.here("stranger")
+    assert way.get_node_ids() == [1001, 1002]
+    assert way.names() == {1001: "as-1", 1002: "ne-1"}
+
+
+def test_a_study_waits_for_a_silo_that_is_not_there_yet(way, gateway, monkeypatch):
+    gateway.here("ne-1", left=True)
+    waits = []
+
+    def wait(seconds):
+        waits.append(seconds)
+        if len(waits) == 3:
+            gateway.here("ne-1")
+
+    monkeypatch.setattr(way, "wait", wait)
+    assert way.get_node_ids() == [1001, 1002]
+    assert len(waits) == 3
+
+
+def test_a_study_goes_on_with_those_who_came_in_time(way, gateway, monkeypatch):
+    gateway.here("ne-1", contact=time.time() - 3600)
+    monkeypatch.setattr(federation, "JOIN_S", 0.0)
+    monkeypatch.setattr(way, "wait", lambda seconds: None)
+    assert way.get_node_ids() == [1001]
+
+
+def test_a_study_whose_silos_all_stay_away_is_told_so(way, gateway, monkeypatch):
+    for name in NODES:
+        gateway.here(name, left=True)
+    monkeypatch.setattr(federation, "JOIN_S", 0.0)
+    monkeypatch.setattr(way, "wait", lambda seconds: None)
+    with pytest.raises(ConfigError, match=r"none of as-1, ne-1 was there within 0 s; fl-server st"):
+        way.get_node_ids()
+
+
+def test_a_silo_that_left_as_soon_as_it_had_answered_cannot_take_another_name(
+    way, gateway, flower, monkeypatch
+):
+    def lie_and_leave(key, message):
+        said = {"silo": "ne-1", "languages": {"as": [1, 1, 1, 1]}, "base": ""}
+        flower.replies[key] = messages.answer(message, {}, said)
+        gateway.here("as-1", left=True)
+        gateway.delivered(key)
+
+    way = Federation(flower, Gateway(gateway.hub), RUN, ["as-1"], Freight(gateway.hub))
+    flower.on_push = lie_and_leave
+    with pytest.raises(ConfigError, match="silo as-1 introduced itself as 'ne-1'"):
+        silos.introduce(way)
+
+
+# Asking and hearing.
+
+
+def test_a_push_wakes_the_pulls_that_the_gateway_holds(way, gateway, flower):
+    before = gateway.gate.kicks.count
+    flower.on_push = lambda key, message: (flower.reply(key, 0.5), gateway.delivered(key))
+    assert sorted(asked(way)) == [("as-1", 0.5), ("ne-1", 0.5)]
+    assert gateway.gate.kicks.count == before + 1
+
+
+def test_flower_is_asked_for_whole_replies_alone(way, gateway, flower):
+    flower.on_push = lambda key, message: flower.reply(key)  # both half there
+    late = count()
+
+    def closes(all_, answered, waiting, elapsed):
+        if next(late) == 2:
+            gateway.delivered("1001/0")
+        return answered == 1
+
+    assert asked(way, closes=closes) == [("as-1", 0.0)]
+    assert set(flower.pulled) == {"1001/0"}
+
+
+def test_every_so_often_flower_is_asked_for_all_as_it_may_have_errors_to_tell(
+    way, flower, monkeypatch
+):
+    monkeypatch.setattr(federation, "LOOK_S", 0.0)
+    flower.on_push = lambda key, message: flower.reply(key)
+    assert len(asked(way)) == 2
+
+
+def test_what_was_answered_before_the_gateway_started_anew_is_found(way, gateway, flower):
+    for _ in range(3):
+        gateway.tell(gateway.gate.ready.ring)
+    way.wait(1)
+
+    def answered_and_gone(key, message):
+        flower.reply(key, 0.25)
+        gateway.delivered(key)
+        gateway.stop()
+        gateway.start()
+
+    flower.on_push = answered_and_gone
+    assert asked(way, ["as-1"]) == [("as-1", 0.25)]
+
+
+def test_a_study_waits_for_a_gateway_that_starts_anew(way, gateway, flower):
+    gateway.stop()
+    flower.on_push = lambda key, message: (flower.reply(key), gateway.delivered(key))
+    threading.Timer(0.3, gateway.start).start()
+    assert asked(way, ["as-1"]) == [("as-1", 0.0)]
+
+
+def test_a_gateway_that_stays_away_is_an_error_in_one_sentence(way, gateway, hub):
+    gateway.stop()
+    with pytest.raises(Away, match="the hub gateway does not run; see logs/gateway.log"):
+        Federation(None, Gateway(hub), RUN, ["as-1"], Freight(hub)).get_node_ids()
+    way.wait(1)  # this one only looks, and the next look may find it
+    gateway.start()
+
+
+def test_a_gateway_that_does_not_answer_in_time_is_an_error_too(hub, gateway, monkeypatch):
+    monkeypatch.setattr(client, "ANSWER_S", 0.05)
+    free = threading.Event()
+    gateway.loop.call_soon_threadsafe(free.wait, 20)
+    with pytest.raises(Away, match="takes longer than 0.05 s; see logs/gateway.log"):
+        Gateway(hub).status()
+    free.set()
+
+
+def test_silence_is_no_error(hub, gateway):
+    assert Gateway(hub).news(gateway.gate.ready.count, 0.05) == (gateway.gate.ready.count, [])
+
+
+# Silos that start anew.
+
+
+def test_a_silo_that_started_anew_is_asked_once_more_and_its_late_reply_is_not_counted(
+    way, gateway, flower
+):
+    def restart(key, message):
+        if len(flower.pushed) == 1:
+            gateway.here("as-1", starts=2)
+
+    looks = count()
+
+    def closes(all_, answered, waiting, elapsed):
+        if next(looks) == 4:  # long after it was asked again, both replies come
+            for number, (key, _) in enumerate(list(flower.pushed)):
+                flower.reply(key, float(number))
+                gateway.delivered(key)
+        return all_are_here(all_, answered, waiting, elapsed)
+
+    flower.on_push = restart
+    assert asked(way, ["as-1"], closes) == [("as-1", 1.0)]
+    assert [key for key, _ in flower.pushed] == ["1001/0", "1001/1"]
+    assert "1001/0" in flower.replies, "the late one was fetched"
+
+
+def test_a_reply_that_came_before_its_silo_started_anew_is_taken_and_not_asked_for_again(
+    way, gateway, flower
+):
+    looks = count()
+
+    def closes(all_, answered, waiting, elapsed):
+        if next(looks) == 1:
+            flower.reply("1001/0", 0.5)
+            gateway.delivered("1001/0")
+            gateway.here("as-1", starts=2)
+        return all_are_here(all_, answered, waiting, elapsed)
+
+    assert asked(way, ["as-1"], closes) == [("as-1", 0.5)]
+    assert len(flower.pushed) == 1
+
+
+def test_a_silo_that_started_anew_before_it_was_asked_is_asked_once(way, gateway, flower):
+    gateway.here("as-1", starts=5)
+    flower.on_push = lambda key, message: (flower.reply(key), gateway.delivered(key))
+    assert asked(way) and asked(way)
+    assert len(flower.pushed) == 4
+    gateway.here("ne-1", starts=2)
+    assert way.restarted() == {1002}
+
+
+# Refusals.
+
+
+def test_a_refusal_by_a_silos_own_gateway_is_its_answer(way, gateway, flower):
+    flower.on_push = lambda key, message: (
+        message.metadata.dst_node_id == 1001 and (flower.reply(key), gateway.delivered(key))
+    )
+    gateway.tell(seen.refuse, gateway.gate.seen, "ne-1", RUN, "not_invited")
+    assert sorted(asked(way)) == [("as-1", 0.0), ("ne-1", "not_invited")]
+
+
+def test_a_refusal_counts_for_its_run_and_for_the_studys_silos_alone(way, gateway):
+    gateway.here("stranger")
+    gateway.tell(seen.refuse, gateway.gate.seen, "stranger", RUN, "not_invited")
+    gateway.tell(seen.refuse, gateway.gate.seen, "as-1", RUN - 1, "not_invited")
+    assert way.refused() == {}
+    gateway.tell(seen.refuse, gateway.gate.seen, "as-1", RUN, "base_not_allowed")
+    assert way.refused() == {1001: "base_not_allowed"}
+
+
+# Joining.
+
+
+def test_the_signed_study_is_laid_out_for_the_silos_of_its_ticket(hub, gateway, flower, study):
+    ticket = queue.add(hub, study("one"), ("as-1",))
+    (queue.folder(hub, "one") / "signed.json").write_bytes(b"signed")
+    assert federation.join(flower, hub, RUN, ticket).get_node_ids() == [1001]
+    assert studies.find(hub, str(RUN)) == b"signed"
+
+
+def test_any_other_grid_is_asked_every_so_often_and_has_nothing_to_tell(flower):
+    flower.get_node_ids = lambda: [1]
+    polled = Polled(flower, every_s=0.0)
+    polled.wait(60)
+    assert (polled.refused(), polled.restarted(), polled.names()) == ({}, set(), {})
+    assert polled.get_node_ids() == [1]
+
+
+def test_a_parcel_is_collected_from_the_silo_that_the_node_is_and_from_nobody_else(hub, way):
+    arrays = {"x": np.arange(9, dtype=np.float32)}
+    parcel = parcels.keep(hub / "spool" / "as-1" / "parcels", arrays)
+    np.testing.assert_array_equal(way.collect(1001, parcel)["x"], arrays["x"])
+    with pytest.raises(ValueError, match="is not there"):
+        way.collect(1002, parcel)
+    with pytest.raises(ValueError, match="no silo of this study"):
+        way.collect(1003, parcel)
+    way.settle()
+    with pytest.raises(ValueError, match="is not there"):
+        way.collect(1001, parcel)
+
+
+def test_a_plain_grid_lays_nothing_out_and_takes_no_parcel(flower):
+    flower.get_node_ids = list
+    polled = Polled(flower)
+    assert polled.lay_out({"x": np.zeros(parcels.LARGE, np.float32)}) is None
+    polled.settle()
+    with pytest.raises(ValueError, match="through a gateway"):
+        polled.collect(1, parcels.Parcel("0" * 64, 1))
