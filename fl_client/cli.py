@@ -41,8 +41,9 @@ def text(
         for row in corpus.read(data):
             held = counts.setdefault(row["lang"], {"rows": 0, "characters": 0, "bytes": 0})
             held["rows"] += 1
-            held["characters"] += len(row["text"])
-            held["bytes"] += len(row["text"].encode())
+            written = corpus.words(row)
+            held["characters"] += len(written)
+            held["bytes"] += len(written.encode())
     if as_json:
         print(json.dumps(counts))  # noqa: T201
         return
