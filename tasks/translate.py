@@ -21,7 +21,7 @@ def translate(source: str = "en") -> Task:
 
 def score(answers: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
     """Return ``chrf++`` of the answers' first lines against the examples' text: a translation is one line."""
-    return chrf([answer.partition("\n")[0] for answer in answers], examples)
+    return chrf([answer.partition("\n")[0].strip() for answer in answers], examples)
 
 
 def chrf(answers: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
