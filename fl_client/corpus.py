@@ -81,12 +81,14 @@ def example(task: Task, place: str, row: Row) -> Example | None:
 
 
 def words(row: Row) -> str:
-    """Return all that is written in a row: its text, or what was asked and answered."""
+    """Return what is written in a row: its text, or else what its messages say, or what was asked and answered."""
+    if isinstance(row.get("text"), str):
+        return str(row["text"])
     messages = row.get("messages")
-    if isinstance(messages, list):
+    if isinstance(messages, list) and messages:
         told = [str(m.get("content") or "") for m in messages if isinstance(m, dict)]
         return "\n".join(told)
-    return "\n".join(row[name] for name in (*WORDS, "messages") if isinstance(row.get(name), str))
+    return str(messages or "\n".join(str(row.get(name) or "") for name in ("prompt", "response")))
 
 
 def files(folder: Path) -> list[Path]:
@@ -161,7 +163,8 @@ def serves(row: Row, fields: Fields) -> bool:
 def _demand(row: Row, fields: Fields, place: str) -> None:
     if not serves(row, fields):
         wanted = " or ".join(" with ".join(map(repr, group)) for group in fields)
-        raise CorpusError(f"{place} has no {wanted}; it has {', '.join(sorted(row))}")
+        held = ", ".join(sorted(name for name in row if row[name] is not None)) or "nothing"
+        raise CorpusError(f"{place} has no {wanted}; it has {held}")
 
 
 def _checked(row: Row, path: Path, number: int, lang: str) -> Row:
