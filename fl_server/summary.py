@@ -6,6 +6,7 @@ counts once, however much text it has.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from statistics import fmean
 from typing import Any
@@ -39,9 +40,13 @@ def _columns(silo_scores: Mapping[str, Table], stage: str) -> dict[str, dict[str
     for silo, own in silo_scores.items():
         found = {BITS: own[stage]} | ((own.get("scores") or {}).get(stage) or {})
         for name, value in found.items():
-            if value is not None:
+            if _known(value):
                 columns.setdefault(name, {})[silo] = value
     return {name: column for name, column in columns.items() if len(column) == len(silo_scores)}
+
+
+def _known(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
 
 
 def _spread(
@@ -65,7 +70,7 @@ def _gap(silo_scores: Mapping[str, Table]) -> Table | None:
     both = [
         (own["alone"], own["together"])
         for own in silo_scores.values()
-        if own["alone"] and own["together"] is not None
+        if _known(own["alone"]) and _known(own["together"])
     ]
     if not both:
         return None
