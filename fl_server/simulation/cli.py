@@ -17,7 +17,7 @@ from fl_client import spec
 from fl_client.config import ConfigError, Study
 from fl_server import config
 from fl_server.rounds import RoundFailed
-from fl_server.simulation import screen
+from fl_server.simulation import harness, screen
 
 app = typer.Typer(
     help="Simulate a federation of silos on this machine.",
@@ -25,6 +25,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(harness.app)
 
 StudyFile = Annotated[
     Path | None, typer.Argument(help="A study file; without one, the built-in study.")
