@@ -79,9 +79,9 @@ class Alone(Section):
 
 
 class Evaluate(Section):
-    """How much held-out text is read (characters for each silo, language and split), and every how many rounds.
+    """How much held-out text is scored, and every how many rounds.
 
-    ``answers`` are written for each silo and language at the end, of ``answer_tokens`` at most.
+    ``characters`` of what is learned are read for each silo, language and split. ``answers`` are written for each silo and language at the end, of ``answer_tokens`` at most.
     """
 
     every: int = Field(1, ge=1)
