@@ -81,7 +81,8 @@ class Alone(Section):
 class Evaluate(Section):
     """How much held-out text is scored, and every how many rounds.
 
-    ``characters`` of what is learned are read for each silo, language and split. ``answers`` are written for each silo and language at the end, of ``answer_tokens`` at most.
+    ``characters`` of what is learned are read for each silo, language and split. ``answers`` are written for each silo
+    and language at the end, of ``answer_tokens`` at most; where a task has choices, every example is answered.
     """
 
     every: int = Field(1, ge=1)
