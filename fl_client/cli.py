@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from fl_client import doctor, enrol, plain, start
+from fl_client import doctor, enrol, harness, plain, start
 
 app = typer.Typer(
     help="Take part in a federation as a silo.",
@@ -19,7 +19,7 @@ app = typer.Typer(
 )
 
 
-for part in (enrol, doctor, start):
+for part in (enrol, doctor, start, harness):
     app.add_typer(part.app)
 
 
@@ -41,8 +41,9 @@ def text(
         for row in corpus.read(data):
             held = counts.setdefault(row["lang"], {"rows": 0, "characters": 0, "bytes": 0})
             held["rows"] += 1
-            held["characters"] += len(row["text"])
-            held["bytes"] += len(row["text"].encode())
+            written = corpus.words(row)
+            held["characters"] += len(written)
+            held["bytes"] += len(written.encode())
     if as_json:
         print(json.dumps(counts))  # noqa: T201
         return

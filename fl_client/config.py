@@ -79,11 +79,16 @@ class Alone(Section):
 
 
 class Evaluate(Section):
-    """How much held-out text is read (characters for each silo, language and split), and every how many rounds."""
+    """How much held-out text is scored, and every how many rounds.
+
+    ``characters`` of what is learned are read for each silo, language and split. ``answers`` are written for each silo
+    and language at the end, of ``answer_tokens`` at most; where a task has choices, every example is answered.
+    """
 
     every: int = Field(1, ge=1)
     characters: int = Field(3000, ge=100)
     answers: int = Field(16, ge=1)
+    answer_tokens: int = Field(64, ge=1)
 
 
 class Simulation(Section):

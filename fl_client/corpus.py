@@ -1,8 +1,9 @@
 """Text that lies in a silo: a folder of txt, jsonl, csv or parquet files, read row by row.
 
 Rows are streamed through ``datasets`` so that no copy of the text is left in a cache folder. A row is
-a plain dict with at least ``text`` and ``lang``. In a folder with one subfolder a language
-(``as/``, ``or/``, ``mni-Beng/``) the subfolder names the language and only those subfolders are read.
+a plain dict with ``lang`` and the fields that a task needs, ``text`` for most. In a folder with one
+subfolder a language (``as/``, ``or/``, ``mni-Beng/``) the subfolder names the language and only those
+subfolders are read.
 """
 
 from __future__ import annotations
@@ -19,13 +20,17 @@ from typing import Any
 
 from fl_client.config import ConfigError
 from strategies.scope import languages
+from tasks.task import Example, Fields, Task
 
 Row = dict[str, Any]
+Placed = tuple[str, Row]  # a row behind its file and number, as an error names them
 
 LOADERS = {".txt": "text", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
 LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Z][a-z]{3})?(-[A-Z]{2})?")
 UNKNOWN = "und"
-TEXTS = ("text", "lang", "en", "source", "doc", "split")
+WORDS = ("text", "prompt", "response")
+ANY: Fields = (("text",), ("messages",), ("prompt", "response"))  # for whoever only counts
+TEXTS = (*WORDS, "messages", "label", "lang", "en", "source", "doc", "split")
 OPTIONS: dict[str, dict[str, Any]] = {
     "text": {"encoding": "utf-8-sig"},
     "csv": {
@@ -40,24 +45,50 @@ class CorpusError(ConfigError):
     """Text that cannot be used, with the file and what to do about it."""
 
 
-def read(source: str | Path) -> Iterator[Row]:
+def read(source: str | Path, fields: Fields = ANY) -> Iterator[Row]:
     """Yield the rows of a built-in corpus (``cldr``) or of every text file below a folder, in a fixed order.
 
     Raises:
-        CorpusError: no such folder, no text in it, a file that is not UTF-8, a row without ``text``.
+        CorpusError: no such folder, no text in it, a file that is not UTF-8, a row without ``fields``.
     """
+    return (row for _, row in placed(source, fields))
+
+
+def placed(source: str | Path, fields: Fields = ANY) -> Iterator[Placed]:
+    """Yield the same rows, each behind its file and number; raises ``CorpusError``."""
     if str(source) == "cldr":
         from fl_client import cldr
 
-        yield from cldr.rows()
+        for row in cldr.rows():
+            _demand(row, fields, "cldr")
+            yield "cldr", row
         return
     folder, found = Path(source), False
     for path in files(folder):
-        for row in rows(path, language_of(path, folder)):
+        for number, row in enumerate(rows(path, language_of(path, folder), fields), 1):
             found = True
-            yield row
+            yield f"{path} row {number}", row
     if not found:
         raise CorpusError(f"{source} holds no text; put txt, jsonl, csv or parquet files in it")
+
+
+def example(task: Task, place: str, row: Row) -> Example | None:
+    """Return what a task reads in a row; a row that it refuses is named by its file and number."""
+    try:
+        return task.read(row)
+    except ValueError as error:
+        raise CorpusError(f"{place}: {error}") from None
+
+
+def words(row: Row) -> str:
+    """Return what is written in a row: its text, or else what its messages say, or what was asked and answered."""
+    if isinstance(row.get("text"), str):
+        return str(row["text"])
+    messages = row.get("messages")
+    if isinstance(messages, list) and messages:
+        told = [str(m.get("content") or "") for m in messages if isinstance(m, dict)]
+        return "\n".join(told)
+    return str(messages or "\n".join(str(row.get(name) or "") for name in ("prompt", "response")))
 
 
 def files(folder: Path) -> list[Path]:
@@ -94,7 +125,7 @@ def _cldr() -> frozenset[str]:
     return frozenset(Locale("en").languages)
 
 
-def rows(path: Path, lang: str = UNKNOWN) -> Iterator[Row]:
+def rows(path: Path, lang: str = UNKNOWN, fields: Fields = ANY) -> Iterator[Row]:
     """Yield the rows of one file, checked; raises ``CorpusError``. ``lang`` is for rows that do not name theirs."""
     import datasets
 
@@ -113,6 +144,7 @@ def rows(path: Path, lang: str = UNKNOWN) -> Iterator[Row]:
             **OPTIONS.get(kind, {}),
         )
         for number, row in enumerate(stream, 1):
+            _demand(row, fields, f"{path} row {number}")
             yield _checked(dict(row), path, number, lang)
     except CorpusError:
         raise
@@ -120,9 +152,22 @@ def rows(path: Path, lang: str = UNKNOWN) -> Iterator[Row]:
         raise CorpusError(f"{path} cannot be read as {kind}: {type(error).__name__}") from error
 
 
+def serves(row: Row, fields: Fields) -> bool:
+    """Return whether a row holds all fields of one of these groups; what is read as text must be text."""
+    return any(
+        all(isinstance(row.get(f), str) if f in WORDS else row.get(f) is not None for f in group)
+        for group in fields
+    )
+
+
+def _demand(row: Row, fields: Fields, place: str) -> None:
+    if not serves(row, fields):
+        wanted = " or ".join(" with ".join(map(repr, group)) for group in fields)
+        held = ", ".join(sorted(name for name in row if row[name] is not None)) or "nothing"
+        raise CorpusError(f"{place} has no {wanted}; it has {held}")
+
+
 def _checked(row: Row, path: Path, number: int, lang: str) -> Row:
-    if not isinstance(row.get("text"), str):
-        raise CorpusError(f"{path} row {number} has no 'text'; it has {', '.join(sorted(row))}")
     row["lang"] = row.get("lang") or lang
     if not (isinstance(row["lang"], str) and LANGUAGE.fullmatch(row["lang"])):
         raise CorpusError(

@@ -105,9 +105,7 @@ def checks(folder: Path, study: Study, say: Say) -> Iterator[Check]:
         attempt(lambda: enrol.collect(folder))
     yield files.certificate(folder, own)
     say("reading the text")
-    counted = attempt(
-        lambda: text.count(own, study.task, lambda n: say(f"reading the text: row {n:,}"))
-    )
+    counted = attempt(lambda: text.count(own, lambda n: say(f"reading the text: row {n:,}")))
     if isinstance(counted, ConfigError):
         yield failed("text", counted, "correct data in silo.toml")
     else:

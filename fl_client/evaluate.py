@@ -1,4 +1,4 @@
-"""How well an adapter does on held-out text, by language: bits per byte, and the task's own score."""
+"""How well an adapter does on held-out text, by language: the bits that it costs."""
 
 from __future__ import annotations
 
@@ -7,15 +7,13 @@ from collections.abc import Sequence
 
 import torch
 
-from fl_client.config import Study
 from fl_client.model import Warm
 from fl_client.site import by_language
 from tasks import encode
 from tasks.encode import Blocks
-from tasks.task import Example, Task
+from tasks.task import Example
 
 BATCH = 16
-NEW_TOKENS = 64
 
 Scores = dict[str, dict[str, float]]
 
@@ -58,31 +56,3 @@ def _bits(made: Warm, packed: Blocks) -> float:
 def bits_per_byte(scores: Scores) -> float:
     """Return the bits per byte over all languages together."""
     return sum(s["bits"] for s in scores.values()) / sum(s["bytes"] for s in scores.values())
-
-
-def answers(made: Warm, task: Task, examples: Sequence[Example], study: Study) -> Scores:
-    """Return the task's own score by language over at most ``evaluate.answers`` examples of each."""
-    if task.score is None:
-        return {}
-    found: Scores = {}
-    for lang, spoken in by_language(examples).items():
-        chosen = spoken[: study.evaluate.answers]
-        found[lang] = task.score([_answer(made, e.prompt) for e in chosen], chosen)
-    return found
-
-
-def _answer(made: Warm, prompt: str) -> str:
-    ids = torch.tensor([[made.end, *made.tokenize([prompt])[0]]], device=made.device)
-    made.model.eval()
-    with torch.inference_mode():
-        out = made.model.generate(
-            input_ids=ids,
-            attention_mask=torch.ones_like(ids),
-            max_new_tokens=NEW_TOKENS,
-            do_sample=False,
-            pad_token_id=made.end,
-            eos_token_id=made.end,
-        )
-    made.model.train()
-    text: str = made.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
-    return text.split("\n")[0].strip()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from fl_client import evaluate, model, spec
+from fl_client import answer, evaluate, model, spec
 from fl_client.config import Study
 from fl_client.model import Warm
 from strategies.adapter import Adapter
@@ -43,6 +43,6 @@ def metrics(what: str, scores: evaluate.Scores) -> dict[str, float]:
 def _test(made: Warm, study: Study, site: Site) -> evaluate.Scores:
     scores = evaluate.bits(made, evaluate.blocks(made, site.test, study.train.length))
     task = spec.build(study.task, "task")
-    for lang, own in evaluate.answers(made, task, site.test, study).items():
+    for lang, own in answer.scores(made, task, site.test, study).items():
         scores[lang] |= own
     return scores

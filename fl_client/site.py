@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from fl_client import corpus, silo, spec
 from fl_client.config import ConfigError, Study, digest
-from fl_client.corpus import Row
 from tasks.task import Example, Site, Task
 
 SPLITS = ("train", "valid", "test")
@@ -52,10 +51,7 @@ def own(study: Study, place: Place) -> Own:
 
 @lru_cache(maxsize=2)
 def _local(name: str, data: str, lang: str, task: str, held_out: int) -> Site:
-    rows = corpus.read(data)
-    if lang:
-        rows = ({**r, "lang": lang} if r["lang"] == corpus.UNKNOWN else r for r in rows)
-    return _site(name, _examples(rows, [], spec.build(task, "task"), data), 0, held_out)
+    return _site(name, _examples(data, [], spec.build(task, "task"), lang), 0, held_out)
 
 
 def simulated(study: Study) -> tuple[Site, ...]:
@@ -69,7 +65,7 @@ def simulated(study: Study) -> tuple[Site, ...]:
 def _deal(task: str, seed: int, held_out: int, simulation: str) -> tuple[Site, ...]:
     options = Study.model_fields["simulation"].annotation.model_validate_json(simulation)  # type: ignore[union-attr]
     wanted = [lang.strip() for lang in options.languages.split(",") if lang.strip()]
-    examples = _examples(corpus.read(options.data), wanted, spec.build(task, "task"), options.data)
+    examples = _examples(options.data, wanted, spec.build(task, "task"))
     try:
         piles = spec.build(options.partition, "partition")(examples, options.silos, seed)
     except ValueError as error:
@@ -78,28 +74,26 @@ def _deal(task: str, seed: int, held_out: int, simulation: str) -> tuple[Site, .
     return (_pool(sites),) if options.pooled else sites
 
 
-def _examples(rows: Iterator[Row], wanted: list[str], task: Task, data: str) -> list[Example]:
-    kept: list[Example] = []
-    seen: set[tuple[str, str]] = set()
+def _examples(data: str, wanted: list[str], task: Task, lang: str = "") -> list[Example]:
+    """Return what a task reads in a corpus, nothing twice. ``lang`` is for text whose language nothing says."""
+    kept: dict[tuple[Any, ...], Example] = {}
     spoken: set[str] = set()
-    for row in rows:
+    for place, row in corpus.placed(data, task.fields):
+        if lang and row["lang"] == corpus.UNKNOWN:
+            row["lang"] = lang
         spoken.add(row["lang"])
         if wanted and row["lang"] not in wanted:
             continue
-        try:
-            example = task.read(row)
-        except ValueError as error:
-            raise ConfigError(f"{data}: {error}") from None
-        if example is not None and (example.prompt, example.text) not in seen:
-            seen.add((example.prompt, example.text))
-            kept.append(example)
-    missing = sorted(set(wanted) - {e.lang for e in kept})
+        example = corpus.example(task, place, row)
+        if example is not None:
+            kept.setdefault((example.turns, example.prompt, example.text), example)
+    missing = sorted(set(wanted) - {e.lang for e in kept.values()})
     if missing:
         raise ConfigError(
             f"no text for this task in {', '.join(missing)} in {data}; "
             f"it has {', '.join(sorted(spoken))}: change simulation.languages or add text"
         )
-    return kept
+    return list(kept.values())
 
 
 def _site(name: str, pile: list[Example], characters: int, held_out: int) -> Site:
@@ -120,7 +114,7 @@ def _trim(examples: Iterable[Example], characters: int) -> list[Example]:
     for example in examples:
         if not characters or held.get(example.lang, 0) < characters:
             kept.append(example)
-            held[example.lang] = held.get(example.lang, 0) + len(example.text)
+            held[example.lang] = held.get(example.lang, 0) + len(example.learned)
     return kept
 
 
@@ -140,6 +134,7 @@ def by_language(examples: Iterable[Example]) -> dict[str, list[Example]]:
 def language(own: Site) -> str:
     """Return the language of most bytes of a silo's training text."""
     held = {
-        lang: sum(len(e.text.encode()) for e in es) for lang, es in by_language(own.train).items()
+        lang: sum(len(e.learned.encode()) for e in es)
+        for lang, es in by_language(own.train).items()
     }
     return max(held, key=lambda lang: held[lang])

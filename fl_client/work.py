@@ -13,6 +13,7 @@ import torch
 from fl_client import (
     alone,
     bases,
+    chat,
     checkpoint,
     evaluate,
     export,
@@ -55,7 +56,7 @@ class Work(NamedTuple):
 def opened(job: Job) -> Work:
     """Return a job at its silo; raises ``Fault`` where its text cannot be used."""
     try:
-        own = site.own(job.study, job.place)
+        own = chat.framed(site.own(job.study, job.place))
     except spec.SpecError:
         raise
     except ConfigError as error:
@@ -73,7 +74,7 @@ def count(work: Work) -> Result:
     tokenizer = bases.tokenizer(base)
     counts = {}
     for lang, spoken in site.by_language(work.site.train).items():
-        texts = [e.text for e in spoken]
+        texts = [e.learned for e in spoken]
         tokens = sum(map(len, tokenizer(texts, add_special_tokens=False)["input_ids"]))
         size = sum(len(text.encode()) for text in texts)
         counts[lang] = [len(texts), size, sum(map(len, texts)), tokens]
@@ -170,7 +171,7 @@ def _ready(work: Work) -> tuple[Warm, Strategy]:
         work.study.seed,
         work.study.train.parallel,
     )
-    return made, strategy
+    return chat.closed(made, work.study), strategy
 
 
 def _load(made: Warm, strategy: Strategy, work: Work) -> Adapter:

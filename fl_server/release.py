@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from statistics import fmean
 from typing import Any
 
 from fl_client import export, messages, metrics
 from fl_client.memory import write_whole
-from fl_server import broadcast, journal, record, report, silos
+from fl_server import broadcast, journal, record, report, silos, summary
 from fl_server import cohort as cohorts
 from fl_server.run import RoundFailed, Run
 from strategies import adapter as algebra
@@ -57,6 +58,7 @@ def _report(run: Run, scored: dict[str, Table], released: dict[str, tuple[int, A
         * len(run.cohort.silos)
         * (len(recorded) - 1)
     )
+    silo_scores = {s.name: _silo(s, scored[s.name]) for s in run.cohort.silos}
     return {
         "schema": 1,
         "study": run.study.model_dump(exclude={"home"}),
@@ -64,7 +66,8 @@ def _report(run: Run, scored: dict[str, Table], released: dict[str, tuple[int, A
         "rounds_completed": recorded[-1]["round"],
         "silos": [silo.name for silo in run.cohort.silos],
         "languages": _languages(run, scored, recorded),
-        "silo_scores": {s.name: _silo(s, scored[s.name]) for s in run.cohort.silos},
+        "silo_scores": silo_scores,
+        "summary": summary.summary(silo_scores),
         "curves": curves(recorded),
         "released_round": {folder: number for folder, (number, _) in released.items()},
         "adapters": sorted(released),
@@ -111,13 +114,22 @@ def _silo(silo: silos.Silo, own: Table) -> Table:
         bits = sum(r["bits"] for r in rows)
         return round(bits / sum(r["bytes"] for r in rows), 6) if rows else None
 
+    stages = {"before": "base", "alone": "alone", "together": "together"}
     return {
         "language": silo.language,
-        "before": overall("base"),
-        "alone": overall("alone"),
-        "together": overall("together"),
+        **{stage: overall(what) for stage, what in stages.items()},
+        "scores": {stage: _scores(own[what]) for stage, what in stages.items()},
         "served": own["served"],
         "alone_lr": own["alone_lr"],
+    }
+
+
+def _scores(by_language: Table) -> dict[str, float]:
+    """Return a silo's own scores of the task, each the mean over its languages."""
+    names = sorted({name for row in by_language.values() for name in row} - {"bits", "bytes"})
+    return {
+        name: round(fmean(row[name] for row in by_language.values() if name in row), 6)
+        for name in names
     }
 
 

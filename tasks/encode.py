@@ -7,13 +7,13 @@ tokens; each block is the end mark and one piece, so every token of the stream i
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.task import Example
+from tasks.task import ASSISTANT, Example
 
 Tokenize = Callable[[list[str]], list[list[int]]]
 IGNORED = -100
@@ -31,26 +31,51 @@ class Blocks(NamedTuple):
 def pack(
     examples: Sequence[Example], tokenize: Tokenize, end: int, length: int, learn_end: bool = True
 ) -> Blocks:
-    """Return the examples as blocks; prompts are never learned, end marks only where ``learn_end``.
+    """Return the examples as blocks; what is given is never learned, end marks only where ``learn_end``.
+
+    An end mark follows the text of each example and every earlier turn of the assistant.
 
     Raises:
         ValueError: no examples, or a length under 2.
     """
     if not examples or length < 2:
         raise ValueError(f"nothing to pack: {len(examples)} examples, {length=}")
-    prompts = tokenize([e.prompt for e in examples])
-    texts = tokenize([e.text for e in examples])
     ids: list[int] = []
     labels: list[int] = []
-    for prompt, text in zip(prompts, texts, strict=True):
-        ids += [*prompt, *text, end]
-        labels += [*[IGNORED] * len(prompt), *text, end if learn_end else IGNORED]
+    tokens = 0
+    for parts in _parts(examples, tokenize):
+        for part, learned in parts:
+            ids += [*part, end] if learned else part
+            labels += part if learned else [IGNORED] * len(part)
+            labels += [end if learn_end else IGNORED] * learned
+            tokens += len(part) * learned
     return Blocks(
         _cut(ids, length, first=end, fill=end),
         _cut(labels, length, first=IGNORED, fill=IGNORED),
-        sum(len(e.text.encode()) for e in examples),
-        sum(map(len, texts)),
+        sum(len(e.learned.encode()) for e in examples),
+        tokens,
     )
+
+
+def given(examples: Sequence[Example], tokenize: Tokenize, end: int) -> list[list[int]]:
+    """Return for each example the tokens that its text follows, as ``pack`` lays them, an end mark first."""
+    return [
+        [end, *(i for part, learned in parts[:-1] for i in ([*part, end] if learned else part))]
+        for parts in _parts(examples, tokenize)
+    ]
+
+
+def _parts(
+    examples: Sequence[Example], tokenize: Tokenize
+) -> Iterator[list[tuple[list[int], bool]]]:
+    """Yield each example as its tokens, part by part, and whether they are learned; its text comes last."""
+    prompts = tokenize([e.prompt for e in examples])
+    texts = tokenize([e.text for e in examples])
+    told = [turn.text for e in examples for turn in e.turns]
+    said = iter(tokenize(told) if told else [])
+    for example, prompt, text in zip(examples, prompts, texts, strict=True):
+        turns = [(next(said), turn.role == ASSISTANT) for turn in example.turns]
+        yield [*turns, (prompt, False), (text, True)]
 
 
 def _cut(stream: list[int], length: int, first: int, fill: int) -> NDArray[Any]:

@@ -7,12 +7,21 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 Row = Mapping[str, Any]
+Fields = tuple[tuple[str, ...], ...]  # of one of these groups a row must hold every field
 
 TENTHS = 10
+ASSISTANT = "assistant"
+
+
+class Turn(NamedTuple):
+    """What one side of a conversation said. What the assistant says is learned, all else is given."""
+
+    role: str
+    text: str
 
 
 class Example(NamedTuple):
-    """One piece of text to learn, in one language. ``prompt`` is given, ``text`` is learned."""
+    """One piece of text to learn, in one language. ``prompt`` is given, ``text`` is learned; ``turns`` came before."""
 
     text: str
     lang: str
@@ -20,6 +29,12 @@ class Example(NamedTuple):
     source: str = ""
     doc: str = ""
     split: str = "train"
+    turns: tuple[Turn, ...] = ()
+
+    @property
+    def learned(self) -> str:
+        """Return all that is learned, the assistant's earlier turns too, as one text to count."""
+        return "".join([t.text for t in self.turns if t.role == ASSISTANT] + [self.text])
 
 
 class Site(NamedTuple):
@@ -34,16 +49,25 @@ class Site(NamedTuple):
 class Task(NamedTuple):
     """``read(row)`` gives the example of a row, or None where the row does not serve this task.
 
-    ``score(answers, examples)`` gives the task's own score by name, or is None where bits per byte say it all.
+    ``score(answers, examples)`` gives the task's own scores by name, or is None where bits per byte say it all.
+    Answers are written freely, or chosen among ``choices`` where there are any. ``fields`` says what a row must hold.
     """
 
     read: Callable[[Row], Example | None]
     score: Callable[[Sequence[str], Sequence[Example]], dict[str, float]] | None = None
+    fields: Fields = (("text",),)
+    choices: tuple[str, ...] = ()
+    chat: bool = False  # examples hold turns, which the base's own chat template goes around
 
 
-def example(row: Row, text: str, prompt: str = "") -> Example:
-    """Return the example of a row, with its language, source, document and split."""
-    doc = str(row.get("doc") or "")
+def example(
+    row: Row, text: str, prompt: str = "", turns: tuple[Turn, ...] = (), key: str = ""
+) -> Example:
+    """Return the example of a row, with its language, source, document and split.
+
+    The split of a row without a document is that of ``key``, or of the text learned.
+    """
+    doc = str(row.get("doc") or "") or (letters(key) if key else "")
     return Example(
         text=text,
         lang=str(row["lang"]),
@@ -51,6 +75,7 @@ def example(row: Row, text: str, prompt: str = "") -> Example:
         source=str(row.get("source") or ""),
         doc=doc,
         split=split(doc or letters(text), str(row.get("split") or "")),
+        turns=turns,
     )
 
 

@@ -20,6 +20,11 @@ def translate(source: str = "en") -> Task:
 
 
 def score(answers: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
+    """Return ``chrf++`` of the answers' first lines against the examples' text: a translation is one line."""
+    return chrf([answer.partition("\n")[0].strip() for answer in answers], examples)
+
+
+def chrf(answers: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
     """Return ``chrf++``, from 0 to 100, of the answers against the examples' text."""
     from sacrebleu.metrics import CHRF
 

@@ -9,29 +9,36 @@ from fl_client import corpus, spec
 from fl_client.checks.check import Check, size
 from fl_client.silo import Settings
 from fl_client.volume import Volume
+from tasks.task import Task
 
 SPLITS = ("train", "valid", "test")
+READERS = (
+    "causal_lm()",
+    "instruct()",
+)  # a silo joins before it knows the tasks; one of these reads each row
 EVERY = 5000  # rows between two words about progress
 
 
 class Counted(NamedTuple):
-    """The text of a silo by language, and its rows by split for a task."""
+    """The text of a silo by language, and its rows by split."""
 
     languages: dict[str, Volume]
     splits: dict[str, int]
 
 
-def count(own: Settings, task: str, progress: Callable[[int], None]) -> Counted:
+def count(own: Settings, progress: Callable[[int], None]) -> Counted:
     """Return how much text the silo's folder holds, streamed; raises ``ConfigError`` where it cannot be read."""
-    read = spec.build(task, "task").read
+    readers: list[Task] = [spec.build(name, "task") for name in READERS]
     languages: dict[str, Volume] = {}
     splits = dict.fromkeys(SPLITS, 0)
-    for number, row in enumerate(corpus.read(own.data), 1):
+    for number, (place, row) in enumerate(corpus.placed(own.data), 1):
         if own.lang and row["lang"] == corpus.UNKNOWN:
             row["lang"] = own.lang
         held = languages.get(row["lang"], Volume())
-        languages[row["lang"]] = Volume(held.rows + 1, held.bytes + len(row["text"].encode()))
-        example = read(row)
+        written = len(corpus.words(row).encode())
+        languages[row["lang"]] = Volume(held.rows + 1, held.bytes + written)
+        reader = next(task for task in readers if corpus.serves(row, task.fields))
+        example = corpus.example(reader, place, row)
         if example is not None:
             splits[example.split] += 1
         if number % EVERY == 0:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fl_client import spec
-from fl_server.simulation import screen
+from fl_server.simulation import harness, screen
 from fl_server.simulation.options import (
     Base,
     Data,
@@ -36,6 +36,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(harness.app)
 
 
 @app.command()

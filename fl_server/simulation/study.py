@@ -28,12 +28,14 @@ def prepare(study: Study) -> int:
     """Check all that can be checked before training and return the number of silos; raises ``ConfigError``."""
     parts, _ = config.build(study)
     try:
-        from fl_client import bases, model, site
+        from fl_client import bases, chat, model, site
     except ImportError as error:
         raise ConfigError(f"simulating needs {error.name}: pip install 'bhasha-fl[sim]'") from None
     quiet()
     bases.locate(study.model.base)
     sites = site.simulated(study)
+    for own in sites:
+        chat.framed(site.Own(own, Path(), study))
     spoken = scope.scripts(e.lang for own in sites for e in own.train)
     made = model.warm(study.model, parts.strategy.private_rank, spoken, study.seed)
     cohort = combine.Cohort({own.name: site.language(own) for own in sites}, tuple(made.start))

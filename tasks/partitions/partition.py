@@ -32,7 +32,7 @@ def deal(examples: Sequence[Example], names: Sequence[str], seed: int) -> Piles:
         split = document[0].split
         least = min(names, key=lambda name: held[name, split])
         piles[least] += document
-        held[least, split] += sum(len(e.text) for e in document)
+        held[least, split] += sum(len(e.learned) for e in document)
     return piles
 
 

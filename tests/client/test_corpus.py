@@ -18,6 +18,7 @@ import pytest
 
 from fl_client import corpus
 from fl_client.corpus import CorpusError
+from tasks.classify import classify
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 TEXTS = ["অসমীয়া ভাষা", "नेपाली, 'भाषा'", 'a "quoted" text']
@@ -294,6 +295,90 @@ def test_a_row_without_text_is_named_with_its_number_and_what_it_has(row, has, p
 def test_rows_before_a_row_without_text_are_counted(put):
     folder = put("x.jsonl", lines({"text": "a"}, {"text": "b"}, {"other": "c"}))
     assert "x.jsonl row 3 has no 'text'" in refused(folder)
+
+
+PAIR, LABELLED = (("messages",), ("prompt", "response")), (("text", "label"),)
+MESSAGES = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "এক"}]
+ASKED = {"prompt": "007", "response": "এক"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "row"),
+    [
+        (PAIR, ASKED),
+        (PAIR, {"messages": MESSAGES}),
+        (LABELLED, {"text": "এক", "label": "good"}),
+        (LABELLED, {"text": "এক", "label": 1}),
+        (corpus.ANY, ASKED),
+        (corpus.ANY, {"messages": MESSAGES}),
+    ],
+)
+def test_rows_of_each_task_are_read_from_jsonl_and_parquet(fields, row, put):
+    for name, content in (("as.jsonl", lines(row)), ("as.parquet", as_parquet([row]))):
+        found = list(corpus.read(put(name, content), fields))
+        assert {key: found[0][key] for key in row} == row
+
+
+def test_the_fields_of_a_csv_file_are_text(put):
+    messages = json.dumps(MESSAGES, ensure_ascii=False)
+    stream = io.StringIO()
+    csv.writer(stream).writerows(
+        [["prompt", "response", "messages", "label"], ["007", "NA", messages, "01"]]
+    )
+    (row,) = corpus.read(put("as.csv", stream.getvalue()), PAIR)
+    assert (row["prompt"], row["response"], row["messages"], row["label"]) == (
+        "007",
+        "NA",
+        messages,
+        "01",
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "row", "said"),
+    [
+        (PAIR, {"prompt": "?"}, "has no 'messages' or 'prompt' with 'response'; it has prompt"),
+        (PAIR, {"text": "এক"}, "has no 'messages' or 'prompt' with 'response'; it has text"),
+        (PAIR, {"prompt": "?", "response": None}, "has no 'messages' or 'prompt' with 'response'"),
+        (LABELLED, {"text": "এক"}, "has no 'text' with 'label'; it has text"),
+        (LABELLED, {"text": "এক", "label": None}, "has no 'text' with 'label'"),
+    ],
+)
+def test_a_row_without_a_field_of_its_task_is_named_by_file_and_number(fields, row, said, put):
+    folder = put("x.jsonl", lines({**ASKED, "text": "a", "label": "b"}, row))
+    with pytest.raises(CorpusError) as caught:
+        list(corpus.read(folder, fields))
+    assert str(caught.value).startswith(f"{folder / 'x.jsonl'} row 2 {said}")
+
+
+def test_the_built_in_corpus_does_not_serve_every_task():
+    with pytest.raises(CorpusError, match="cldr has no 'text' with 'label'; it has en, lang"):
+        next(corpus.read("cldr", LABELLED))
+
+
+def test_what_a_task_refuses_is_named_by_file_and_number(put):
+    folder = put("x.jsonl", lines({"text": "a", "label": "good"}, {"text": "b", "label": "god"}))
+    task = classify("good,bad")
+    (_, first), (place, second) = corpus.placed(folder, task.fields)
+    assert corpus.example(task, "", first).text == "good"
+    with pytest.raises(CorpusError) as caught:
+        corpus.example(task, place, second)
+    assert str(caught.value).startswith(f"{folder / 'x.jsonl'} row 2: label='god' is unknown; ")
+    assert "good, bad" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("row", "written"),
+    [
+        ({"text": "এক", "label": "good", "en": "one"}, "এক"),
+        (ASKED, "007\nএক"),
+        ({"messages": MESSAGES}, "?\nএক"),
+        ({"messages": "[]"}, "[]"),
+        ({"messages": [{"role": "user"}, "x"]}, ""),
+    ],
+)
+def test_what_is_counted_of_a_row_is_all_that_is_written_in_it(row, written):
+    assert corpus.words(row) == written
 
 
 def packed() -> bytes:

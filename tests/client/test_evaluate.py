@@ -11,9 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fl_client import bases, evaluate, model
-from fl_client.config import Study, from_flat
 from tasks.encode import IGNORED
-from tasks.task import Example, Task
+from tasks.task import Example
 
 quick = settings(deadline=None, derandomize=True, max_examples=40, database=None)
 
@@ -104,30 +103,3 @@ scores = st.dictionaries(
 def test_bits_per_byte_are_those_of_all_languages_together(found):
     bits, size = (math.fsum(s[name] for s in found.values()) for name in ("bits", "bytes"))
     assert np.isclose(evaluate.bits_per_byte(found), bits / size)
-
-
-def test_a_task_without_a_score_of_its_own_asks_for_no_answers(made, examples):
-    assert evaluate.answers(made, Task(read=lambda row: None), examples, Study()) == {}
-
-
-def test_answers_are_one_line_for_at_most_so_many_examples_of_each_language(
-    made, examples, monkeypatch
-):
-    monkeypatch.setattr(evaluate, "NEW_TOKENS", 4)
-    model.write(made, {})
-    seen = []
-
-    def score(answers, chosen):
-        seen.append((answers, chosen))
-        return {"count": float(len(answers))}
-
-    task = Task(lambda row: None, score)
-    study = from_flat({"evaluate.answers": 3})
-    prompted = [e._replace(prompt="en: language\nas: ") for e in examples]
-    assert evaluate.answers(made, task, prompted, study) == {
-        "as": {"count": 3.0}, "ne": {"count": 3.0},
-    }  # fmt: skip
-    for (answers, chosen), lang in zip(seen, ("as", "ne"), strict=True):
-        assert chosen == [e for e in prompted if e.lang == lang][:3]
-        assert all("\n" not in text and text == text.strip() for text in answers)
-    assert made.model.training

@@ -206,3 +206,73 @@ def test_translation_never_learns_in_one_silo_what_another_is_tested_on():
     tested = {e.text for own in sites for e in own.test}
     assert learned and tested
     assert not learned & tested
+
+
+def told(number: int, turns: int, tail: str = "") -> list[dict[str, str]]:
+    """Return a conversation of so many exchanges; ``tail`` makes it a near-duplicate of itself."""
+    said = [
+        (f"{name(number)} question {i}", f"{name(number)} the answer {i}") for i in range(turns)
+    ]
+    return [
+        {"role": role, "content": text + tail}
+        for pair in said
+        for role, text in zip(("user", "assistant"), pair, strict=True)
+    ]
+
+
+CROWDS = {
+    "instruct()": lambda n: [
+        *({"messages": told(n, turns)} for turns in (1, 2, 3)),
+        {"messages": told(n, 2, " !")},
+        {"prompt": f"another question {n}", "response": f"«{name(n).upper()}» the answer"},
+    ],
+    "classify('good,bad')": lambda n: [
+        {"text": text, "label": label}
+        for text in (f"{name(n)} {name(n)}", f"{name(n).upper()}, {name(n)}", f"{name(n)} {name(n)}, {n}")
+        for label in ("good", "bad")
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("task", CROWDS)
+def test_nothing_near_a_text_of_the_test_is_learned_or_validated_on(task, tmp_path):
+    """A text is near another if their letters begin alike; of a conversation every turn counts."""
+    (tmp_path / "as").mkdir()
+    rows = [row for n in range(90) for row in CROWDS[task](n)]
+    (tmp_path / "as" / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = {"simulation__data": str(tmp_path), "simulation__languages": "as"}
+    sites = site.simulated(
+        study(task=task, simulation__silos=2, evaluate__characters=10**9, **options)
+    )
+    held = {
+        split: {
+            name_of(text)
+            for own in sites
+            for e in getattr(own, split)
+            for text in (*(turn.text for turn in e.turns), e.prompt, e.text)
+        }
+        - {""}
+        for split in site.SPLITS
+    }
+    assert min(map(len, held.values())) > 2
+    assert not held["train"] & held["test"]
+    assert not held["train"] & held["valid"]
+    assert not held["valid"] & held["test"]
+    owners = [{name_of(e.doc) for split in own[1:] for e in split} for own in sites]
+    assert not owners[0] & owners[1]
+
+
+def name_of(text: str) -> str:
+    """Return which conversation or text of these tests this is of: the seven letters of its name."""
+    start = "".join(c for c in text.casefold() if c.isalpha())[:7]
+    return start if len(start) == 7 and not start.strip("abcdefghij") else ""
+
+
+def test_a_label_that_the_study_does_not_know_is_named_before_any_training(tmp_path):
+    (tmp_path / "as").mkdir()
+    (tmp_path / "as" / "x.jsonl").write_text('{"text": "a", "label": "goood"}\n')
+    options = {"simulation__data": str(tmp_path), "simulation__languages": "as"}
+    with pytest.raises(ConfigError) as caught:
+        site.simulated(study(task="classify('good,bad')", **options))
+    assert f"{tmp_path / 'as' / 'x.jsonl'} row 1: label='goood'" in str(caught.value)
+    assert "good, bad" in str(caught.value)

@@ -203,6 +203,13 @@ def test_the_client_counts_text_by_language():
     assert all(held["bytes"] > held["characters"] > held["rows"] for held in counts.values())
 
 
+def test_the_client_counts_questions_and_answers_too(tmp_path):
+    rows = [{"prompt": "কি?", "response": "এক"}, {"messages": [{"role": "user", "content": "?"}]}]
+    (tmp_path / "as.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    counts = json.loads(call(fl_client, "text", tmp_path, "--json").stdout)
+    assert counts == {"as": {"rows": 2, "characters": 7, "bytes": 15}}
+
+
 def test_ctrl_c_keeps_what_was_committed_and_says_how_to_go_on(tmp_path):
     folder = tmp_path / "run"
     changed = [*SMALL, "--set=rounds=200", "--set=alone.enabled=false", "--out", str(folder)]

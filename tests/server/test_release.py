@@ -59,14 +59,15 @@ def test_what_a_silo_serves_is_a_peft_folder_that_reproduces_its_own_score(finis
 def test_the_report_has_its_documented_keys(finished):
     study, report = finished
     assert {
-        "schema", "study", "seed", "rounds_completed", "silos", "languages", "silo_scores", "curves",
-        "released_round", "adapters", "bytes", "weights", "effort", "wall_s",
-        "adapter_sha256",
+        "schema", "study", "seed", "rounds_completed", "silos", "languages", "silo_scores", "summary", "curves",
+        "released_round", "adapters", "bytes", "weights", "effort", "wall_s", "adapter_sha256",
     } == set(report)  # fmt: skip
     assert report["rounds_completed"] == 3
     assert set(report["bytes"]) == {"down", "up", "dense_up"}
     for own in report["silo_scores"].values():
-        assert {"language", "before", "alone", "together", "served", "alone_lr"} == set(own)
+        assert {"language", "before", "alone", "together", "served", "alone_lr", "scores"} == set(
+            own
+        )
         assert own["served"] in {"base", "alone", "together"}
     for row in report["languages"].values():
         assert row["after"]["bits_per_byte"] < row["before"]["bits_per_byte"]

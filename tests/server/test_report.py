@@ -12,6 +12,7 @@ import pytest
 
 from fl_server import report as pages
 from fl_server.simulation import sweep_page
+from fl_server.summary import summary
 
 CHROMIUM = Path("/usr/bin/chromium")
 QUIET = [
@@ -330,7 +331,37 @@ def test_a_task_with_a_score_shows_it():
     made = run(1)
     for number, stage in enumerate(("before", "alone", "after")):
         made["languages"]["l0"][stage]["chrf++"] = 10.0 * number + 4
-    assert Page(pages.html(made)).row("Language 0")[5:8] == ["4.0", "14.0", "24.0"]
+        made["languages"]["l0"][stage]["accuracy"] = 90.0 - number
+    page = pages.html(made)
+    (row,) = (r for r in Page(page).rows if r[0].strip() == "Language 0" and len(r) == 7)
+    assert [cell.strip() for cell in row[1:]] == ["90.0", "89.0", "88.0", "4.0", "14.0", "24.0"]
+    assert page.count('<td class="best"><data value="89.0">') == 1
+    assert page.count('<td class="best"><data value="24.0">') == 1
+
+
+def test_the_worst_silo_and_family_stand_beside_the_mean():
+    made = run(2)
+    made["silo_scores"]["l1-2"] |= {"together": 9.0, "scores": {}}
+    for number, own in enumerate(made["silo_scores"].values()):
+        own["scores"] = {stage: {"accuracy": 50.0 + number} for stage in ("before", "together")}
+    assert "Over all silos" not in pages.html(made)
+    made["summary"] = summary(made["silo_scores"])
+    read = Page(pages.html(made))
+    rows = [[cell.strip() for cell in r] for r in read.rows if r[0].strip() == "Together"]
+    assert rows[0][2] == "9.000 l1-2"
+    assert rows[0][3].endswith("l1")
+    assert rows[1][1:] == ["51.5", "50.0 l0-1", "50.5 l0", "3.0"]
+    gap = made["summary"]["gap"]["percent"]
+    assert f"{gap:+.1f}" in pages.html(made).replace("−", "-")
+
+
+def test_a_summary_without_alone_is_still_a_table():
+    made = run(2, alone=None)
+    made["summary"] = summary(made["silo_scores"])
+    page = pages.html(made)
+    assert [r for r in Page(page).rows if r[0].strip() == "Before"]
+    assert not [r for r in Page(page).rows if r[0].strip() == "Alone"]
+    assert "Together minus alone" not in page
 
 
 def test_a_comparison_has_a_column_for_each_method_and_names_the_lowest():

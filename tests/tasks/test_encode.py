@@ -4,27 +4,41 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given as every
+from hypothesis import settings
 from hypothesis import strategies as st
 
-from tasks.encode import IGNORED, order, pack
-from tasks.task import Example
+from tasks.encode import IGNORED, given, order, pack
+from tasks.task import Example, Turn
 
 quick = settings(deadline=None, derandomize=True, max_examples=80, database=None)
-END, TEXT, PROMPT = 0, 1 << 21, 1 << 22  # token ids: the end mark, and where text and prompts begin
+END = 0  # the end mark; token ids say from where text, prompts and turns begin
+TEXT, PROMPT, TURN = 1 << 21, 1 << 22, 1 << 23
 WORDS = st.text("abcঅসমীয়ᱚ😀 \n", max_size=9)
-EXAMPLES = st.lists(st.builds(Example, WORDS, st.just("as"), WORDS), min_size=1, max_size=6)
+TURNS = st.lists(st.builds(Turn, st.sampled_from(["user", "assistant"]), WORDS), max_size=3)
+ONE = st.builds(Example, WORDS, st.just("as"), WORDS, turns=TURNS.map(tuple))
+EXAMPLES = st.lists(ONE, min_size=1, max_size=6)
 
 
 def tokenizer():
-    """Return a tokenizer of code points that marks the first list it is given as prompts."""
-    calls = iter([PROMPT, TEXT])
+    """Return a tokenizer of code points: the lists it is given in turn are prompts, texts, turns."""
+    calls = iter([PROMPT, TEXT, TURN])
 
     def tokenize(texts):
         first = next(calls)
         return [[first + ord(c) for c in text] for text in texts]
 
     return tokenize
+
+
+def laid(example):
+    """Return an example as pairs of token and whether it is learned, written out slowly."""
+    pairs = []
+    for turn in example.turns:
+        said = turn.role == "assistant"
+        pairs += [(TURN + ord(c), said) for c in turn.text] + [(END, True)] * said
+    pairs += [(PROMPT + ord(c), False) for c in example.prompt]
+    return [*pairs, *((TEXT + ord(c), True) for c in example.text), (END, True)]
 
 
 def blocks_of(examples, length, learn_end=True):
@@ -40,34 +54,34 @@ def learned(blocks):
 
 
 @quick
-@given(EXAMPLES, st.integers(2, 9))
-def test_every_text_token_and_end_mark_is_predicted_exactly_once_in_order(examples, length):
-    expected = [t for e in examples for t in [*(TEXT + ord(c) for c in e.text), END]]
+@every(EXAMPLES, st.integers(2, 9))
+def test_what_is_learned_and_its_end_marks_are_predicted_exactly_once_in_order(examples, length):
+    expected = [token for e in examples for token, said in laid(e) if said]
     assert learned(blocks_of(examples, length)) == expected
 
 
 @quick
-@given(EXAMPLES, st.integers(2, 9))
+@every(EXAMPLES, st.integers(2, 9))
 def test_end_marks_are_learned_only_if_asked(examples, length):
-    expected = [TEXT + ord(c) for e in examples for c in e.text]
+    expected = [token for e in examples for token, said in laid(e) if said and token != END]
     assert learned(blocks_of(examples, length, learn_end=False)) == expected
 
 
 @quick
-@given(EXAMPLES, st.integers(2, 9), st.booleans())
-def test_prompts_are_read_but_never_learned(examples, length, learn_end):
+@every(EXAMPLES, st.integers(2, 9), st.booleans())
+def test_what_is_given_is_read_but_never_learned(examples, length, learn_end):
     blocks = blocks_of(examples, length, learn_end)
-    read = blocks.ids[blocks.ids >= PROMPT].tolist()
-    assert read == [PROMPT + ord(c) for e in examples for c in e.prompt]
-    assert not np.any(blocks.labels >= PROMPT)
+    asked = [token for e in examples for token, said in laid(e) if not said]
+    at = blocks.labels[:, 1:] == IGNORED
+    read = blocks.ids[:, 1:][at]
+    assert read[read != END].tolist() == asked
+    assert not np.any((blocks.labels >= PROMPT) & (blocks.labels < TURN))
 
 
 @quick
-@given(EXAMPLES, st.integers(2, 9))
+@every(EXAMPLES, st.integers(2, 9))
 def test_each_token_is_predicted_from_the_stream_right_before_it(examples, length):
-    stream = []
-    for e in examples:
-        stream += [*(PROMPT + ord(c) for c in e.prompt), *(TEXT + ord(c) for c in e.text), END]
+    stream = [token for e in examples for token, _ in laid(e)]
     blocks = blocks_of(examples, length)
     assert (blocks.ids[:, 0] == END).all()
     body = blocks.ids[:, 1:].ravel().tolist()
@@ -78,12 +92,22 @@ def test_each_token_is_predicted_from_the_stream_right_before_it(examples, lengt
 
 
 @quick
-@given(EXAMPLES, st.integers(2, 9))
-def test_bytes_are_utf8_bytes_of_the_text_and_tokens_are_the_tokens_of_the_text(examples, length):
+@every(EXAMPLES, st.integers(2, 9))
+def test_bytes_and_tokens_are_those_of_what_is_learned(examples, length):
     blocks = blocks_of(examples, length)
-    assert blocks.bytes == len("".join(e.text for e in examples).encode("utf-8"))
-    assert blocks.tokens == sum(len(e.text) for e in examples)
-    assert blocks.tokens == np.sum(blocks.labels >= TEXT)
+    said = [t.text for e in examples for t in e.turns if t.role == "assistant"]
+    said += [e.text for e in examples]
+    assert blocks.bytes == len("".join(said).encode("utf-8"))
+    assert blocks.tokens == len("".join(said))
+
+
+@quick
+@every(EXAMPLES)
+def test_what_is_given_before_an_answer_is_what_training_puts_before_it(examples):
+    found = given(examples, tokenizer(), END)
+    for example, ids in zip(examples, found, strict=True):
+        whole = [token for token, _ in laid(example)]
+        assert ids == [END, *whole[: len(whole) - len(example.text) - 1]]
 
 
 def test_blocks_are_int64_of_the_length_asked_for():
@@ -99,7 +123,7 @@ def test_nothing_to_pack_is_refused(examples, length):
 
 
 @quick
-@given(st.integers(1, 12), st.integers(1, 7), st.integers(1, 3), st.text(max_size=4))
+@every(st.integers(1, 12), st.integers(1, 7), st.integers(1, 3), st.text(max_size=4))
 def test_every_pass_covers_every_block_once(blocks, batch, passes, key):
     steps = -(-blocks * passes // batch)
     drawn = np.concatenate([order(step, batch, blocks, key) for step in range(steps)])

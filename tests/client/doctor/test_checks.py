@@ -91,10 +91,12 @@ def test_several_processes_that_do_not_fit_may_be_fewer():
 
 def test_progress_is_told_while_text_is_read(monkeypatch):
     monkeypatch.setattr(
-        text.corpus, "read", lambda data: ({"text": "a b", "lang": "as"} for _ in range(10001))
+        text.corpus,
+        "placed",
+        lambda data: (("x", {"text": "a b", "lang": "as"}) for _ in range(10001)),
     )
     said: list[int] = []
-    counted = text.count(settings_of(), "causal_lm()", said.append)
+    counted = text.count(settings_of(), said.append)
     assert said == [5000, 10000]
     assert counted.languages == {"as": Volume(10001, 30003)}
 

@@ -159,6 +159,23 @@ def test_7_too_little_text_for_its_splits(joined, tmp_path):
     assert "add text" in found.remedy
 
 
+def test_7_questions_and_answers_are_text_too(joined, tmp_path):
+    rows = [
+        {"prompt": "কি?", "response": f"{split} এক", "split": split}
+        for split in ("train", "valid", "test")
+    ]
+    content = "".join(json.dumps(row) + "\n" for row in [*rows, {"messages": [], "text": "এক"}])
+    replaced(joined, tmp_path, "one.jsonl", content.encode())
+    assert "as 4 rows" in look(joined)["text"].found
+
+
+def test_7_a_conversation_that_is_none_is_named(joined, tmp_path):
+    row = {"messages": [{"role": "gpt", "content": "x"}]}
+    replaced(joined, tmp_path, "one.jsonl", json.dumps(row).encode())
+    found = red(joined, "text")
+    assert "one.jsonl row 1: its message 1 has role='gpt'" in found.found
+
+
 def test_8_text_of_no_known_language(joined, tmp_path, text):
     (tmp_path / "notes").mkdir()
     shutil.copy(text / "as" / "rows.jsonl", tmp_path / "notes")
