@@ -1,6 +1,6 @@
 """The figures of a deployed federation: real SuperLink, SuperNodes, gateways and worker groups on this machine.
 
-``python -m benchmarks.deployed NAME`` with one of: floor, cost, restart, cut-200, cut-600, hub-killed, large.
+``python -m benchmarks.deployed NAME`` with one of: floor, cost, restart, cut-200, cut-600, hub-killed, large, kit.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ def main(name: Annotated[str, typer.Argument(help="Which figures to measure.")])
         "cut-600": lambda: cut(600),
         "hub-killed": hub_killed,
         "large": large,
+        "kit": kit,
     }
     if name not in groups:
         raise typer.BadParameter(f"{name!r} is not one of {', '.join(groups)}")
@@ -133,6 +134,26 @@ def spent(folder: str) -> float:
                 times = process.cpu_times()
                 total += times.user + times.system + times.children_user + times.children_system
     return total
+
+
+def kit() -> list[Figure]:
+    """Count what a new silo types from its kit to its first update that counts, and time it."""
+    began = time.monotonic()
+    with running(from_flat(NOTHING | {"rounds": 1})) as made:
+        made.run()
+        made.finished()
+        seconds = time.monotonic() - began
+        folder = made.hub.folder / "hub" / "runs" / made.study.name
+        counted = record.lines(folder)[1]["silos"]
+        most = max(len(place.typed) for place in made.silos.values())
+        told = made.silos["as-1"].typed
+    if any("refused" in note for note in counted.values()) or len(counted) != len(made.silos):
+        raise RuntimeError(f"not every update counted: {counted}")
+    return [
+        at_most("a new silo, from its kit to its first update that counts", most, "commands", 4),
+        report("the commands", ", ".join(" ".join(words.split()[:2]) for words in told), ""),
+        report("hub and two silos, from nothing to a study's end", seconds, "s"),
+    ]
 
 
 def restart() -> list[Figure]:

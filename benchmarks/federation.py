@@ -28,9 +28,11 @@ class Place:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.prefix = folder, prefix
         self.started: list[subprocess.Popen[bytes]] = []
+        self.typed: list[str] = []
 
     def type(self, command: str, code: int = 0) -> str:
         """Type a command to its end and return what it printed."""
+        self.typed.append(command)
         words = command.split()
         ran = subprocess.run(
             [*self.prefix, str(BIN / words[0]), *words[1:]],
@@ -47,6 +49,7 @@ class Place:
 
     def start(self, command: str) -> subprocess.Popen[bytes]:
         """Type a command that stays."""
+        self.typed.append(command)
         words = command.split()
         log = (self.folder / f"{words[0]}.out").open("ab")
         with log:
