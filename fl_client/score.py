@@ -31,7 +31,7 @@ def best(reached: dict[str, float], margin: float) -> str:
     ranked = [name for name in ("together", "alone", "base") if name in scored]
     winner = min(ranked, key=lambda name: scored[name], default="base")
     if winner == "together" and scored[winner] * (1 + margin) > scored.get("alone", math.inf):
-        return "alone"
+        return min(("alone", "base"), key=lambda name: scored.get(name, math.inf))
     return winner
 
 

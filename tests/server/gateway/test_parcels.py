@@ -30,6 +30,13 @@ def file_of(h, name, parcel=PARCEL):
     return parcels.path(spool.updates(h.gate.spool.folder, name), parcel)
 
 
+async def post(silo, parts):
+    """Send an update in parts, from its beginning."""
+    size = {"content-length": str(len(CONTENT))}
+    async with silo.client.post(silo.url + where(at=0), data=parts, headers=size) as back:
+        return back.status
+
+
 async def held(silo):
     status, body = await silo.get(where())
     return json.loads(body)["held"] if status == 200 else status
@@ -63,9 +70,7 @@ def test_what_came_before_a_cut_stays_and_the_rest_is_taken(house):
             raise ConnectionResetError
 
         with contextlib.suppress(aiohttp.ClientError, ConnectionResetError):
-            await silo.client.post(
-                silo.url + where(at=0), data=half(), headers={"content-length": str(len(CONTENT))}
-            )
+            await post(silo, half())
 
     async def run():
         async with house() as h:
@@ -95,13 +100,7 @@ def test_a_silo_that_comes_back_takes_over_from_its_own_dead_line(house):
                 await waiting.wait()
                 yield CONTENT[100_000:]
 
-            old = asyncio.create_task(
-                clinic.client.post(
-                    clinic.url + where(at=0),
-                    data=stuck(),
-                    headers={"content-length": str(len(CONTENT))},
-                )
-            )
+            old = asyncio.create_task(post(clinic, stuck()))
             while await held(again) != 100_000:
                 await asyncio.sleep(0.02)
             status, _ = await again.post(where(at=100_000), CONTENT[100_000:])
