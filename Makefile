@@ -31,10 +31,10 @@ check: .venv/.dev  ## format, lint, types, architecture
 	$(BIN)/lint-imports
 
 test: .venv/.dev  ## the default tests, under ten minutes on two cores
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-test-all: .venv/.dev  ## the slow ones too: Flower's own runtime, a browser, whole studies
-	$(BIN)/python -m pytest -m 'not gpu'
+test-all: test  ## the slow ones too, one by one: Flower's own runtime, a browser, whole studies
+	$(BIN)/python -m pytest -m '(slow or superlink or browser) and not gpu'
 
 notebooks: .venv/.dev  ## run the notebooks
 	$(BIN)/python -m pytest --nbmake notebooks -m '' --nbmake-timeout=900
