@@ -59,6 +59,7 @@ def silo(name: str, lang: str, room: Room | None = None, power: Power = UNKNOWN)
 FAST = [
     {"strategy": "fedavg(b='silo', private=2)", "codec": "topk(0.05) | int8()", "rounds": 3},
     {"strategy": "ffa()", "codec": "float16()"},
+    {"strategy": "flora()", "codec": "int8()"},
     {"model.rows": "none", "model.targets": "q_proj,v_proj", "codec": "topk(0.1)"},
     {"codec": "topk(0.01, decay=0.9) | int4()"},
 ]
