@@ -84,7 +84,7 @@ def runs(parts):
     assert sent and moved <= sent - again
     # of tensors as small as these randk(0.05) sends one number, which may move no product
     assert moved == sent - again or any(link.biased for link in parts.codec.links)
-    if parts.strategy.mutates_base:
+    if parts.strategy.restarts:
         assert (merged[B_MERGED] @ merged[A_MERGED]).any()
 
 
