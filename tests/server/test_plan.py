@@ -76,10 +76,14 @@ def test_the_bytes_of_a_plan_are_those_that_the_run_then_reports(case, small, si
     keys = {key.replace(".", "__"): value for key, value in case.items()}
     study = small(tmp_path / "run", **few, **keys)
     silos = [silo(own.name, site.language(own)) for own in site.simulated(study)]
+    known = (
+        "fedex" not in study.strategy
+    )  # its rest may be zero, or left out: the plan tells the most
     found = outlook.outlook(study, silos, 2**40).total
     reported = simulate(study)["bytes"]
     assert found.up == pytest.approx(reported["up"], rel=0.02)
-    assert found.down == pytest.approx(reported["down"], rel=0.02)
+    assert found.down == pytest.approx(reported["down"], rel=0.02 if known else 0.1)
+    assert known or found.down > reported["down"]
 
 
 def layout(scripts: str = "Beng", **changes: object) -> tuple[Study, algebra.Layout]:
