@@ -10,7 +10,7 @@ import numpy as np
 from safetensors.numpy import save
 
 from fl_client.memory import write_whole
-from strategies.adapter import Adapter, part
+from strategies.adapter import Adapter, Array, part
 
 
 def write(folder: Path, adapter: Adapter, peft_config: dict[str, Any], base: str) -> None:
@@ -32,15 +32,28 @@ def write(folder: Path, adapter: Adapter, peft_config: dict[str, Any], base: str
 
 
 def joined(adapter: Adapter) -> Adapter:
-    """Return the adapter with each private slice put behind its shared one: s [B1 B2][A1; A2]."""
-    tensors = {}
-    for name, shared in adapter.items():
-        if name.endswith(".private"):
-            continue
-        own = adapter.get(name.removesuffix(".weight") + ".private")
-        axis = 0 if part(name) == "A" else 1
-        tensors[name] = shared if own is None else np.concatenate([shared, own], axis=axis)
-    return {name: np.ascontiguousarray(x, np.float32) for name, x in tensors.items()}
+    """Return the adapter with private and merged slices put behind the shared ones: s [B1 B2 B3][A1; A2; A3].
+
+    PEFT knows one rank for all modules, so a module of which less is merged gets zeros behind.
+    """
+    tensors = {
+        name: np.concatenate(_slices(adapter, name), axis=1 if part(name) == "B" else 0)
+        for name in adapter
+        if part(name) not in ("private", "merged")
+    }
+    rank = max((len(x) for name, x in tensors.items() if part(name) == "A"), default=0)
+    return {name: np.ascontiguousarray(_padded(name, x, rank)) for name, x in tensors.items()}
+
+
+def _slices(adapter: Adapter, name: str) -> list[Array]:
+    behind = (name.removesuffix(".weight") + kind for kind in (".private", ".merged"))
+    return [adapter[one].astype(np.float32) for one in (name, *behind) if one in adapter]
+
+
+def _padded(name: str, x: Array, rank: int) -> Array:
+    if part(name) == "A":
+        return np.pad(x, ((0, rank - len(x)), (0, 0)))
+    return np.pad(x, ((0, 0), (0, rank - x.shape[1]))) if part(name) == "B" else x
 
 
 def served(folder: Path, made: Any, study: Any, adapter: Adapter) -> None:

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from peft import LoraConfig, get_peft_model
 
-from fl_client import bases, ranks, rows, spec
+from fl_client import bases, merged, ranks, rows, spec
 from fl_client.config import ConfigError, Model
+from fl_client.merged import Slices
 from fl_client.parallel.fsdp import shard
 from strategies import adapter as algebra
 from strategies.adapter import Adapter
@@ -27,6 +28,7 @@ class Warm(NamedTuple):
     start: Adapter
     peft_config: dict[str, Any]
     end: int
+    merged: Slices
     sharded: bool = False  # no rank holds the whole base: all of them run every forward together
 
     @property
@@ -81,7 +83,9 @@ def _make(options: Model, private_rank: int, scripts: str, seed: int, sharded: b
         shard(model, list(parameters.values()), bases.device())
     tensors = dict(_views(parameters, options.rank, private_rank))
     end = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else 0
-    made = Warm(model, tokenizer, parameters, tensors, {}, _peft_config(config), end, sharded)
+    slices = Slices({}, [])
+    peft = _peft_config(config)
+    made = Warm(model, tokenizer, parameters, tensors, {}, peft, end, slices, sharded)
     return made._replace(start=_start(made, seed))
 
 
@@ -137,22 +141,27 @@ def _peft_config(config: LoraConfig) -> dict[str, Any]:
 
 
 def write(made: Warm, tensors: Adapter) -> None:
-    """Set the adapter: the given tensors, and the seeded start where one is missing.
+    """Set the adapter: the given tensors, and the seeded start where one is missing; what is merged only if given.
 
     Raises:
         ValueError: a tensor that the model does not have, or one of another shape.
     """
+    slices = {name: x for name, x in tensors.items() if algebra.part(name) == "merged"}
     for name, x in tensors.items():
+        if name in slices:
+            continue
         if name not in made.start or x.shape != made.start[name].shape:
             raise ValueError(f"{name} of shape {x.shape} does not fit this model")
     with torch.no_grad():
         for name, (parameter, where) in made.tensors.items():
             value = np.array(tensors.get(name, made.start[name]), dtype=np.float32)
             made.parameters[parameter][where].copy_(torch.from_numpy(value))
+    scaling = made.peft_config["lora_alpha"] / made.peft_config["r"]
+    merged.attach(made.merged, made.model, slices, scaling, made.device)
 
 
 def read(made: Warm) -> Adapter:
-    """Return a copy of the adapter as float32 arrays."""
+    """Return a copy of the adapter as float32 arrays, without what is merged: nobody trains that."""
     return {
         name: made.parameters[parameter].detach()[where].float().cpu().numpy().copy()
         for name, (parameter, where) in made.tensors.items()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from fl_client.model import Warm
-from strategies.adapter import Adapter
+from strategies.adapter import Adapter, part
 
 AVERAGES = ("exp_avg", "exp_avg_sq")
 
@@ -52,6 +53,15 @@ def take_up(used: Optimizer, state: Adapter) -> None:
     }
     groups = used.adamw.state_dict()["param_groups"]
     used.adamw.load_state_dict({"state": moments, "param_groups": groups})
+
+
+def remembered(memory: Adapter, restarts: Collection[str]) -> Adapter:
+    """Return a silo's memory without the moments of parts that restart: they belong to another basis."""
+    return {
+        name: x
+        for name, x in memory.items()
+        if not (name.startswith("optimizer/") and part(name) in restarts)
+    }
 
 
 def moments(used: Optimizer) -> Adapter:

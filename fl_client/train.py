@@ -160,7 +160,7 @@ def _taken_up(run: Run, keeper: Keeper | None) -> Curve:
     held = checkpoint.recall(keeper) if keeper is not None else None
     if held is None:
         return Curve([], [])
-    model.write(run.made, algebra.under("adapter/", held.arrays))
+    model.write(run.made, algebra.under("adapter/", held.arrays) | run.made.merged.tensors)
     optimizer.take_up(run.used, held.arrays)
     run.team.load(algebra.under("team/", held.arrays))
     LOG.info("training goes on after step %d of its %d", len(held.losses), run.plan.steps)

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 
 from fl_client import (
@@ -22,6 +21,7 @@ from fl_client import (
     model,
     optimizer,
     ranks,
+    received,
     score,
     site,
     spec,
@@ -91,7 +91,7 @@ def initial(work: Work) -> Result:
 def fit(work: Work) -> Result:
     """Train one round; return the encoded update. What must be remembered is on disk before it is returned."""
     made, strategy = _ready(work)
-    start = _load(made, strategy, work)
+    start = received.load(made, strategy, work)
     options, number = work.study.train, work.order.round
     blocks = encode.pack(work.site.train, made.tokenize, made.end, options.length)
     plan = train.Plan(
@@ -101,7 +101,8 @@ def fit(work: Work) -> Result:
         options.lr,
         f"{work.study.seed}:{work.site.name}",
     )
-    used = optimizer.start(made, work.memory if options.keep_optimizer else {})
+    before = work.memory if options.keep_optimizer else {}
+    used = optimizer.start(made, optimizer.remembered(before, strategy.restarts))
     around = hooks.Hooks(made, strategy.local, number, algebra.under("local/", work.memory))
     keeper = _keeper(work, "round", checkpoint.round_key(work.study, number, work.received))
     try:
@@ -150,7 +151,7 @@ def rail(work: Work) -> Result:
 def scores(work: Work) -> Result:
     """Return validation bits by language of the adapter received; at the end also the test of all candidates."""
     made, strategy = _ready(work)
-    together = _load(made, strategy, work)
+    together = received.load(made, strategy, work)
     valid = evaluate.blocks(made, work.site.valid, work.study.train.length)
     if not work.order.final:
         return Result({}, score.metrics("valid", evaluate.bits(made, valid)), {})
@@ -172,23 +173,6 @@ def _ready(work: Work) -> tuple[Warm, Strategy]:
         work.study.train.parallel,
     )
     return chat.closed(made, work.study), strategy
-
-
-def _load(made: Warm, strategy: Strategy, work: Work) -> Adapter:
-    shared = algebra.pick(made.start, [n for n in made.start if strategy.scope(n) != "silo"])
-    if work.order.start_sha256 != algebra.sha256(shared):
-        raise Fault("basis_differs")
-    wanted = {n for n in shared if strategy.changed(n, work.order.after + 1)}
-    expected = algebra.layout(algebra.pick(shared, wanted))
-    if algebra.layout(work.received) != expected or not _sound(work.received):
-        raise Fault("malformed", "the hub sent other tensors than this round needs")
-    adapter = made.start | work.received | algebra.under("private/", work.memory)
-    model.write(made, adapter)
-    return adapter
-
-
-def _sound(adapter: Adapter) -> bool:
-    return all(x.dtype == np.float32 and bool(np.isfinite(x).all()) for x in adapter.values())
 
 
 KINDS: dict[str, Callable[[Work], Result]] = {

@@ -11,6 +11,7 @@ from fl_server.run import RoundFailed, Run
 from fl_server.silos import Silo
 from strategies import adapter as algebra
 from strategies.adapter import Adapter, Layout
+from strategies.strategy import Strategy
 
 
 def sent_layout(run: Run, number: int) -> Layout:
@@ -37,9 +38,13 @@ def contents(run: Run, state: State, final: bool = False) -> list[tuple[Silo, Co
 
 def _travels(run: Run, state: State, silo: Silo) -> Adapter:
     strategy = run.parts.strategy
-    groups = {g: strategy.broadcast(a, state.strategy[g]) for g, a in state.adapter.items()}
-    adapter = cohorts.adapter_of(run.cohort, silo, groups, strategy)
+    adapter = cohorts.adapter_of(run.cohort, silo, groups(strategy, state), strategy)
     return {n: x for n, x in adapter.items() if strategy.changed(n, state.round + 1)}
+
+
+def groups(strategy: Strategy, state: State) -> dict[str, Adapter]:
+    """Return what the silos of each group are to hold after a round."""
+    return {g: strategy.broadcast(a, state.strategy[g]) for g, a in state.adapter.items()}
 
 
 def released_from(run: Run, state: State, best: int) -> State:

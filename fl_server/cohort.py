@@ -43,12 +43,19 @@ def start(cohort: Cohort, shared: Adapter) -> dict[str, Adapter]:
     }
 
 
+def renewed(
+    groups: dict[str, Adapter], strategy: Strategy, seed: int, number: int
+) -> dict[str, Adapter]:
+    """Return the adapter of every group as a round begins."""
+    return {within: strategy.renewed(held, seed, number) for within, held in groups.items()}
+
+
 def adapter_of(
     cohort: Cohort, silo: Silo, groups: dict[str, Adapter], strategy: Strategy
 ) -> Adapter:
-    """Return all shared tensors as one silo receives them."""
+    """Return all shared tensors, and what is merged, as one silo receives them."""
     received: Adapter = {}
-    for name in sorted({n for names in cohort.groups[silo.name].values() for n in names}):
+    for name in sorted({n for within in cohort.groups[silo.name] for n in groups[within]}):
         held = [groups[within][name] for within in _merged_in(strategy, silo, name)]
         received[name] = held[0] if len(held) == 1 else strategy.mix(*held)
     return received

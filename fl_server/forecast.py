@@ -17,8 +17,10 @@ from fl_client import spec
 from fl_client.config import Study
 from fl_client.shapes import Shape
 from strategies import adapter as algebra
+from strategies import product
 from strategies.adapter import Layout
 from strategies.codecs.codec import Key
+from strategies.merged import A, B
 from strategies.strategy import Strategy
 
 ENCODED = 1 << 20  # numbers that are really encoded; beyond, a codec's bytes grow by the same slope
@@ -59,31 +61,44 @@ class Pace(NamedTuple):
         return FLOOR_S + self.train_s + self.score_s + self.line_s
 
 
-def trips(study: Study, strategy: Strategy, tensors: Layout) -> list[Trip]:
-    """Return what one silo receives and sends in each round, as the report counts it."""
+def trips(study: Study, strategy: Strategy, tensors: Layout, silos: int = 1) -> list[Trip]:
+    """Return what one silo of so many receives and sends in each round, as the report counts it.
+
+    Of a part that is merged into the base, the most that it can come to.
+    """
     shared = {n: s for n, s in tensors.items() if strategy.scope(n) != "silo"}
-    changed: set[str] = set()
+    changed: Layout = {}
+    merged: Layout = {}
     found, now = [], 0
     for number in range(1, study.rounds + 1):
         sent = {n: s for n, s in shared.items() if strategy.sent(n, number)}
         before = now
-        if sent.keys() - changed:
-            changed |= sent.keys()
-            now = _blob(shared, changed)
+        travel = {n: s for n, s in sent.items() if algebra.part(n) not in strategy.restarts}
+        grown = merged_part(strategy, shared, number, silos)
+        if travel.keys() - changed.keys() or grown != merged:
+            changed, merged = changed | travel, grown
+            now = blob(changed | merged)
         # What is trained next goes out at the start of the round, what came of it goes out to be scored.
         found.append(Trip(before + now, encoded(algebra.size(sent), study.codec)))
     return found
 
 
-def once(study: Study, strategy: Strategy, tensors: Layout) -> Trip:
+def merged_part(strategy: Strategy, shared: Layout, rounds: int, silos: int) -> Layout:
+    """Return the largest shapes that the merged part can have after so many rounds, by name."""
+    found: Layout = {}
+    for module in product.modules(shared) if strategy.mutates_base else []:
+        (rank, n), (m, _) = shared[module + product.A], shared[module + product.B]
+        most = min(rounds * strategy.growth(rank, silos), m, n)
+        found |= {module + A: (most, n), module + B: (m, most)} if most else {}
+    return found
+
+
+def once(study: Study, strategy: Strategy, tensors: Layout, silos: int = 1) -> Trip:
     """Return what travels once: each silo receives the released adapter, one silo sends the first one."""
     shared = {n: s for n, s in tensors.items() if strategy.scope(n) != "silo"}
-    moved = {n for n in shared if strategy.changed(n, study.rounds + 1)}
-    return Trip(_blob(shared, moved), blob(shared))
-
-
-def _blob(shapes: Layout, names: set[str]) -> int:
-    return blob({n: shapes[n] for n in names}) if names else 0
+    moved = {n: s for n, s in shared.items() if strategy.changed(n, study.rounds + 1)}
+    moved |= merged_part(strategy, shared, study.rounds, silos)
+    return Trip(blob(moved) if moved else 0, blob(shared))
 
 
 def blob(shapes: Layout) -> int:

@@ -75,6 +75,7 @@ def close(merge: Merge, parts: Parts, state: State) -> tuple[State, Said]:
         delta, memories[group] = parts.strategy.aggregate(reduced, moving, memories[group])
         moved, outer = parts.outer.step(moving, delta, outers[group])
         adapters[group] = adapter | moved
+        memories[group] = parts.strategy.merge(adapters[group], memories[group])
         outers[group] = outers[group] | outer
     return State(state.round + 1, adapters, outers, memories, guards), said
 

@@ -108,7 +108,7 @@ def outlook(study: Study, silos: list[Known], spool_bytes: int) -> Outlook:
     cohort = combine.Cohort({silo.name: silo.main for silo in silos}, tuple(tensors))
     for refusal in combine.refusals(parts, cohort):
         raise ConfigError(str(refusal))
-    trips = forecast.trips(study, parts.strategy, tensors)
+    trips = forecast.trips(study, parts.strategy, tensors, len(silos))
     held = _with_private(tensors, parts.strategy.private_rank)
     rows = []
     for silo in silos:
@@ -130,9 +130,8 @@ def outlook(study: Study, silos: list[Known], spool_bytes: int) -> Outlook:
             for row in rows
         ]
     total = Trip(*(sum(column) * len(silos) for column in zip(*trips, strict=True)))
-    return Outlook(
-        study, shape, tensors, trips[-1], total, forecast.once(study, parts.strategy, tensors), rows
-    )
+    once = forecast.once(study, parts.strategy, tensors, len(silos))
+    return Outlook(study, shape, tensors, trips[-1], total, once, rows)
 
 
 def _judged(row: Row, late: bool, shape: Shape, held: Layout, study: Study) -> Row:

@@ -40,9 +40,10 @@ def adapters(run: Run, state: journal.State) -> dict[str, tuple[int, Adapter]]:
     recorded, strategy, found = record.lines(run.folder), run.parts.strategy, {}
     for members in cohorts.components(run.cohort):
         kept = broadcast.released_from(run, state, record.best(recorded, members))
+        groups = broadcast.groups(strategy, kept)
         for silo in (s for s in run.cohort.silos if s.name in members):
             name = cohorts.folder_of(run.cohort, silo, strategy)
-            adapter = cohorts.adapter_of(run.cohort, silo, kept.adapter, strategy)
+            adapter = cohorts.adapter_of(run.cohort, silo, groups, strategy)
             found[name] = (kept.round, adapter)
     for name, (_, adapter) in found.items():
         export.write(run.folder / "adapter" / name, adapter, run.peft_config, run.study.model.base)

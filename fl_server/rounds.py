@@ -34,6 +34,7 @@ def run(run: Run) -> State:
 def first(run: Run) -> State:
     """Return the state before the first round: the seeded adapter in every group, memories at their start."""
     groups = cohorts.start(run.cohort, run.start)
+    groups = cohorts.renewed(groups, run.parts.strategy, run.study.seed, 1)
     outer = {group: run.parts.outer.init(adapter) for group, adapter in groups.items()}
     memory = {group: run.parts.strategy.init(adapter) for group, adapter in groups.items()}
     return State(0, groups, outer, memory)
@@ -61,6 +62,8 @@ def one(run: Run, state: State) -> State:
     if not run.schedule.enough(len(contents), len(counted)):
         raise RoundFailed(_too_few(run, number, counted, notes))
     after, said = merge.close(merged, run.parts, state)
+    renewed = cohorts.renewed(after.adapter, run.parts.strategy, run.study.seed, number + 1)
+    after = after._replace(adapter=renewed)
     scored = _evaluated(run, after)
     for silo, content in contents:
         note = notes.setdefault(silo.name, {}) | scored[silo.name] | said.get(silo.name, {})

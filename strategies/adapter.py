@@ -3,7 +3,8 @@
 An adapter is a dict from tensor name to float32 array. Names are those of PEFT's saved state dict
 (``...q_proj.lora_A.weight``, ``...embed_tokens.trainable_tokens_delta``), so that what is averaged is
 what ``PeftModel.from_pretrained`` loads. A second, private slice of the same LoRA pair has the same
-name with ``.private`` in place of ``.weight``: s(B1 A1 + B2 A2) = s [B1 B2][A1; A2].
+name with ``.private`` in place of ``.weight``: s(B1 A1 + B2 A2) = s [B1 B2][A1; A2]. A third, ``.merged``, is
+frozen: what went into the base for good (``strategies/merged.py``).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ Array = NDArray[Any]
 Adapter = dict[str, Array]
 Layout = dict[str, tuple[int, ...]]
 
-PARTS = ("A", "B", "rows", "private")
+PARTS = ("A", "B", "rows", "private", "merged")
 ROWS = ".trainable_tokens_delta"
 
 
@@ -29,6 +30,8 @@ def part(name: str) -> str:
     """Return which part of an adapter a tensor belongs to: one of ``PARTS``."""
     if name.endswith(".private"):
         return "private"
+    if name.endswith((".lora_A.merged", ".lora_B.merged")):
+        return "merged"
     if name.endswith(".lora_A.weight"):
         return "A"
     if name.endswith(".lora_B.weight"):
@@ -121,7 +124,7 @@ def sha256(adapter: Adapter) -> str:
     return digest.hexdigest()
 
 
-def initial(name: str, shape: tuple[int, ...], seed: int) -> Array:
+def initial(name: str, shape: tuple[int, ...], seed: int | str) -> Array:
     """Return the seeded first value of a LoRA tensor: Kaiming uniform for A, zeros for B (LoRA, 2106.09685).
 
     The draw depends on the seed and the name alone, so every silo makes the same one and it need not travel.

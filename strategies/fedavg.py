@@ -35,6 +35,7 @@ def fedavg(
             "B": scope(b or lora, "b" if b else "lora"),
             "rows": scope(rows, "rows"),
             "private": "silo",
+            "merged": scope(b or lora, "b" if b else "lora"),
         },
         private_rank=private,
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
-from strategies.adapter import Adapter, Array, part
+from strategies.adapter import Adapter, Array, initial, part
 from strategies.scope import Scope
 
 Memory = dict[str, Any]  # name -> array; an empty dict where nothing is remembered
@@ -62,6 +62,16 @@ def adapter_as_is(adapter: Adapter, memory: Memory) -> Adapter:
     return adapter
 
 
+def memory_as_is(adapter: Adapter, memory: Memory) -> Memory:
+    """Nothing of the adapter goes into the base."""
+    return memory
+
+
+def nothing_grows(rank: int, silos: int) -> int:
+    """There is no merged part."""
+    return 0
+
+
 def narrow_as_is(wide: Array, narrow: Array) -> Array:
     """A silo receives what its narrower group merged."""
     return narrow
@@ -74,6 +84,10 @@ class Strategy(NamedTuple):
     ``"gather"`` it is a list of ``Weighted``. Either way it returns the step that the outer optimizer takes.
     Both are called once for every group of silos that merge a set of tensors. A part in ``wider`` is merged in that
     wider scope too, as if it were two tensors; a silo receives ``mix(wide, narrow)`` of them.
+
+    Where ``mutates_base`` says so the memory holds a merged part too, sent down by ``broadcast``. ``merge`` adds to it
+    what the adapter became in a round; ``growth(rank, silos)`` is by how many ranks it grows in one, at most. The
+    parts in ``restarts`` are then made anew by everyone, by ``begin(name, shape, key)``, and so never travel down.
     """
 
     scopes: dict[str, Scope]
@@ -84,6 +98,10 @@ class Strategy(NamedTuple):
     reduction: Literal["sum", "gather"] = "sum"
     domain: Literal["factor", "product", "core", "sketch"] = "factor"
     mutates_base: bool = False
+    merge: Callable[[Adapter, Memory], Memory] = memory_as_is
+    growth: Callable[[int, int], int] = nothing_grows
+    restarts: tuple[str, ...] = ()
+    begin: Callable[[str, tuple[int, ...], str], Array] = initial
     mixed_ranks: bool = False
     private_rank: int = 0
     wider: dict[str, Scope] = {}
@@ -100,8 +118,19 @@ class Strategy(NamedTuple):
 
     def sent(self, name: str, round_number: int) -> bool:
         """Return whether a silo sends this tensor in this round."""
-        return self.scope(name) != "silo" and self.local.trainable(name, round_number)
+        fixed = part(name) == "merged" or self.scope(name) == "silo"
+        return not fixed and self.local.trainable(name, round_number)
 
     def changed(self, name: str, round_number: int) -> bool:
-        """Return whether a shared tensor may differ from its seeded start before this round begins."""
+        """Return whether a shared tensor may differ from what silos make themselves before this round begins."""
+        if part(name) in ("merged", *self.restarts):
+            return part(name) == "merged"
         return any(self.sent(name, earlier) for earlier in range(1, round_number))
+
+    def renewed(self, adapter: Adapter, seed: int, round_number: int) -> Adapter:
+        """Return the adapter as a round begins: what restarts is made anew, the rest is as it was."""
+        key = f"{seed}:{round_number}"
+        return {
+            name: self.begin(name, x.shape, key) if part(name) in self.restarts else x
+            for name, x in adapter.items()
+        }

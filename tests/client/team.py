@@ -10,13 +10,14 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.numpy import save_file
 
 from fl_client import checkpoint, hooks, model, optimizer, ranks, site, train
 from fl_client.config import Model, Study, Train
 from strategies import scope
-from strategies.adapter import Adapter
+from strategies.adapter import Adapter, part
 from strategies.fedprox import fedprox
 from tasks import encode
 
@@ -34,17 +35,31 @@ def warm(options: Train, rank: int = 4) -> tuple[model.Warm, encode.Blocks]:
 
 def pull(made: model.Warm, anchor: Adapter) -> hooks.Hooks:
     """Return a strategy that pulls towards an anchor; the model stays as it is."""
-    now = model.read(made)
+    now = model.read(made) | made.merged.tensors
     model.write(made, anchor)
     around = hooks.Hooks(made, fedprox(mu=0.1).local, 1, {})
     model.write(made, now)
     return around
 
 
-def run(options: Train, keeper: checkpoint.Keeper | None = None):
+def merged(made: model.Warm) -> Adapter:
+    """Return what earlier rounds have merged into the base, of rank 3."""
+    draw = np.random.default_rng(0)
+    shapes = {
+        n: {"A": (3, x.shape[1]), "B": (len(x), 3)}.get(part(n))
+        for n, x in sorted(made.start.items())
+    }
+    return {
+        n.removesuffix("weight") + "merged": draw.normal(0, 0.05, shape).astype(np.float32)
+        for n, shape in shapes.items()
+        if shape
+    }
+
+
+def run(options: Train, keeper: checkpoint.Keeper | None = None, slices: bool = False):
     """Train six steps from the start of a fresh silo, with a strategy that corrects gradients."""
     made, blocks = warm(options)
-    model.write(made, {})
+    model.write(made, merged(made) if slices else {})
     used = optimizer.start(made, {})
     fitted = train.fit(made, blocks, options, PLAN, used, pull(made, made.start), keeper)
     return made, used, fitted
@@ -53,7 +68,7 @@ def run(options: Train, keeper: checkpoint.Keeper | None = None):
 def case(name: str, folder: Path) -> None:
     """Run one case and write ``NAME.safetensors`` and ``NAME.json``, and each rank's adapter hash."""
     options = EXACT.model_copy(update=CASES[name])
-    made, used, fitted = run(options)
+    made, used, fitted = run(options, slices=name in MERGED)
     adapter, moments = model.read(made), optimizer.moments(used)
     same = [float(sum(x.sum(dtype="f8") for x in held.values())) for held in (adapter, moments)]
     facts = {"losses": fitted.losses, "loss": fitted.loss, "speed": fitted.speed}
@@ -70,7 +85,9 @@ CASES = {
     "fsdp-micro": {"parallel": "fsdp()", "micro_batch": 3, "checkpointing": True},
     "local": {"parallel": "local_sgd(sync_every=4)"},
     "few": {"batch_size": 1},
+    "fsdp-merged": {"parallel": "fsdp()", "checkpointing": True},
 }
+MERGED = {"fsdp-merged"}
 
 
 def main() -> None:

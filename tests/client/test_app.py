@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flwr.app import ConfigRecord, RecordDict
 from flwr.common.serde import message_to_proto
-from safetensors.numpy import save
+from safetensors.numpy import load, save
 
 from fl_client import alone, bases, memory, messages, site, spec, workers
 from fl_client.app import app
@@ -330,6 +330,59 @@ def test_an_adapter_that_is_not_what_the_round_needs_is_malformed(change, kind, 
     assert hub.ask(kind, hub.order(1), hub.after_one()).code == ""
     reply = hub.ask(kind, hub.order(1), sent)
     assert reply == Reply({}, {}, {}, "malformed", 0)
+
+
+def merging(tmp_path, strategy="merge_reset()") -> tuple[Hub, dict[str, np.ndarray]]:
+    """Return a hub of a merging strategy and what it sends after a round."""
+    hub = Hub(tmp_path, strategy=strategy)
+    moved = hub.after_one()
+    rows = {n: x for n, x in moved.items() if part(n) == "rows"}
+    pairs = {n.removesuffix("weight") + "merged": x for n, x in moved.items() if n not in rows}
+    return hub, rows | pairs
+
+
+MERGED = NAME.replace(".weight", ".merged")
+UNMERGED = {
+    "half a pair": lambda a: {n: x for n, x in a.items() if n != MERGED},
+    "NaN": lambda a: a | {MERGED: np.full_like(a[MERGED], np.nan)},
+    "doubles": lambda a: a | {MERGED: a[MERGED].astype(np.float64)},
+    "another rank": lambda a: a | {MERGED: np.concatenate([a[MERGED]] * 2)},
+    "a factor that restarts": lambda a: a | {NAME: a[MERGED]},
+    "no token rows": lambda a: {n: x for n, x in a.items() if part(n) != "rows"},
+}
+
+
+@pytest.mark.parametrize("kind", ["train", "evaluate"])
+@pytest.mark.parametrize("change", UNMERGED)
+def test_a_merged_part_that_does_not_fit_is_malformed(change, kind, tmp_path):
+    hub, sent = merging(tmp_path)
+    assert hub.ask(kind, hub.order(1), sent).code == ""
+    reply = hub.ask(kind, hub.order(1), UNMERGED[change](sent))
+    assert reply == Reply({}, {}, {}, "malformed", 0)
+
+
+def test_a_merged_part_is_taken_neither_before_a_round_nor_from_a_strategy_that_merges_nothing(
+    tmp_path,
+):
+    hub, sent = merging(tmp_path / "one")
+    slices = {n: x for n, x in sent.items() if part(n) == "merged"}
+    assert hub.ask("train", hub.order(), slices).code == "malformed"
+    other, _ = merging(tmp_path / "two", "fedavg()")
+    assert other.ask("train", other.order(1), other.after_one() | slices).code == "malformed"
+
+
+@pytest.mark.parametrize("strategy", ["merge_reset()", "flora()"])
+def test_moments_of_factors_that_restart_do_not_outlive_the_round(strategy, tmp_path):
+    hub, sent = merging(tmp_path, strategy)
+    hub.ask("train", hub.order())
+    path = memory.path(hub.home(), 1)
+    held = load(path.read_bytes())
+    assert any(n.startswith("optimizer/") and ".lora_B." in n for n in held)
+    first = hub.message("train", hub.order(1), sent)
+    memory.write_whole(path, save({n: x for n, x in held.items() if ".lora_" not in n}))
+    assert blob(hub.message("train", hub.order(1), sent)) == blob(first)
+    memory.write_whole(path, save({"residual": held["residual"]}))
+    assert blob(hub.message("train", hub.order(1), sent)) != blob(first)  # rows go on
 
 
 @pytest.mark.parametrize("kind", KINDS)

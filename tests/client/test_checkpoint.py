@@ -11,6 +11,7 @@ from fl_client import alone, checkpoint, evaluate, model, optimizer, ranks, trai
 from fl_client.checkpoint import Keeper, Left
 from fl_client.config import Study, Train, from_flat
 from fl_client.hooks import Hooks
+from strategies.adapter import part
 from strategies.ffa import ffa
 
 STEPS = 5
@@ -71,6 +72,27 @@ WAYS = [
     {"parallel": "local_sgd(sync_every=1, lr=0.7, momentum=0.5)"},
     {"schedule": "cosine", "checkpointing": True},
 ]
+
+
+def test_a_round_that_comes_back_still_has_the_merged_part(
+    dual, blocks, options, before, keeper, leaving
+):
+    draw = np.random.default_rng(0)
+    merged = {
+        name.removesuffix("weight") + "merged": draw.normal(0, 0.05, shape).astype(np.float32)
+        for name, x in dual.start.items()
+        if (shape := {"A": (4, x.shape[-1]), "B": (len(x), 4)}.get(part(name)))
+    }
+    own = (before[0] | merged, before[1])
+    whole = run(dual, blocks, options, own)
+    leaving(2)
+    with pytest.raises(Left):
+        run(dual, blocks, options, own, keeper)
+    leaving(0)
+    back = run(dual, blocks, options, own, keeper)
+    assert equal(back[0], whole[0]) and back[2].losses == whole[2].losses
+    assert not equal(whole[0], run(dual, blocks, options, before)[0])
+    model.write(dual, {})
 
 
 @pytest.mark.parametrize("way", WAYS, ids=str)

@@ -149,15 +149,16 @@ def told(folder: Path, name: str) -> tuple[dict[str, np.ndarray], dict]:
     return load_file(folder / f"{name}.safetensors"), facts
 
 
-def alone(options) -> tuple[dict[str, np.ndarray], train.Fit]:
-    made, used, fitted = team.run(options)
+def alone(options, slices=False) -> tuple[dict[str, np.ndarray], train.Fit]:
+    made, used, fitted = team.run(options, slices=slices)
     return model.read(made) | optimizer.moments(used), fitted
 
 
-@pytest.mark.parametrize("name", ["ddp", "micro", "fsdp", "fsdp-micro", "few"])
+@pytest.mark.parametrize("name", ["ddp", "micro", "fsdp", "fsdp-micro", "few", "fsdp-merged"])
 def test_two_ranks_give_the_losses_and_the_adapter_of_one(name, two):
     arrays, facts = told(two, name)
-    wanted, fitted = alone(team.EXACT.model_copy(update=team.CASES[name] | {"parallel": "ddp()"}))
+    options = team.EXACT.model_copy(update=team.CASES[name] | {"parallel": "ddp()"})
+    wanted, fitted = alone(options, slices=name in team.MERGED)
     assert np.allclose(facts["losses"], fitted.losses, rtol=0, atol=LOSSES)
     assert np.isclose(facts["loss"], fitted.loss, rtol=0, atol=LOSSES)
     assert arrays.keys() == wanted.keys()

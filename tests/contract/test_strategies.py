@@ -10,13 +10,14 @@ import torch
 from safetensors.numpy import load, save
 
 from strategies import accumulate
-from strategies.adapter import PARTS, layout
+from strategies.adapter import PARTS, layout, part
 from strategies.scope import SCOPES
 from strategies.strategy import Strategy, Weighted
 
 A = "model.layers.0.q_proj.lora_A.weight"
 B = "model.layers.0.q_proj.lora_B.weight"
 ROWS = "model.embed_tokens.token_adapter.trainable_tokens_delta"
+MERGED = ("model.layers.0.q_proj.lora_A.merged", "model.layers.0.q_proj.lora_B.merged")
 PRIVATE = ("model.layers.0.q_proj.lora_A.private", "model.layers.0.q_proj.lora_B.private")
 SHAPES = {A: (2, 3), B: (4, 2), ROWS: (2, 4)}
 
@@ -67,7 +68,9 @@ def test_the_step_has_the_layout_and_the_type_of_the_adapter(strategy):
     made, start = strategy(), adapter(0)
     step, memory = merge(made, silos([adapter(1), adapter(2)]), start, made.init(start))
     assert layout(step) == layout(start)
-    assert layout(made.broadcast(start, memory)) == layout(start)
+    received = made.broadcast(start, memory)
+    assert layout({n: x for n, x in received.items() if part(n) != "merged"}) == layout(start)
+    assert made.mutates_base or received.keys() == start.keys()
     assert {x.dtype for x in step.values()} == {np.dtype(np.float32)}
 
 
@@ -112,13 +115,13 @@ def test_a_local_step_gives_numpy_and_torch_equal_numbers(strategy, name):
     np.testing.assert_array_equal(tensor.numpy(), plain)
 
 
-def test_every_part_has_a_scope_and_the_private_part_never_leaves_the_silo(strategy):
+def test_every_part_has_a_scope_and_private_and_merged_parts_never_leave_the_silo(strategy):
     made = strategy()
     assert set(made.scopes) == set(PARTS)
     assert set(made.scopes.values()) <= set(SCOPES)
     assert set(made.wider) <= set(PARTS) - {"private"}
     assert all(wide != made.scopes[part] for part, wide in made.wider.items())
-    assert not any(made.sent(name, r) for name in PRIVATE for r in range(1, 6))
+    assert not any(made.sent(name, r) for name in PRIVATE + MERGED for r in range(1, 6))
 
 
 def test_something_is_sent_and_all_that_is_sent_is_trained(strategy):
@@ -134,7 +137,23 @@ def test_a_tensor_has_changed_only_after_a_round_that_sent_it(strategy):
         assert not made.changed(name, 1)
         first = next((r for r in range(1, 9) if made.sent(name, r)), 9)
         assert not made.changed(name, first)
-        assert made.changed(name, first + 1) == made.sent(name, first)
+        travels = part(name) not in made.restarts
+        assert made.changed(name, first + 1) == (made.sent(name, first) and travels)
+
+
+def test_what_restarts_does_so_at_a_product_of_zero_that_depends_on_seed_and_round_alone(strategy):
+    made = strategy()
+    one, two, elsewhere = (
+        made.renewed(adapter(k), seed, r) for k, seed, r in ((0, 7, 1), (0, 7, 2), (1, 7, 1))
+    )
+    for name, before in adapter(0).items():
+        assert one[name].shape == before.shape and one[name].dtype == np.float32
+        if part(name) not in made.restarts:
+            assert one[name].tobytes() == two[name].tobytes() == before.tobytes()
+            continue
+        assert one[name].tobytes() == elsewhere[name].tobytes()
+        assert one[name].any() == (name == A)
+        assert np.array_equal(one[name], two[name]) == (name == B)
 
 
 @pytest.mark.parametrize("field", ["reduction", "domain"])

@@ -59,6 +59,7 @@ def silo(name: str, lang: str, room: Room | None = None, power: Power = UNKNOWN)
 FAST = [
     {"strategy": "fedavg(b='silo', private=2)", "codec": "topk(0.05) | int8()", "rounds": 3},
     {"strategy": "ffa()", "codec": "float16()"},
+    {"strategy": "flora()", "codec": "int8()"},
     {"model.rows": "none", "model.targets": "q_proj,v_proj", "codec": "topk(0.1)"},
     {"codec": "topk(0.01, decay=0.9) | int4()"},
 ]
@@ -75,10 +76,14 @@ def test_the_bytes_of_a_plan_are_those_that_the_run_then_reports(case, small, si
     keys = {key.replace(".", "__"): value for key, value in case.items()}
     study = small(tmp_path / "run", **few, **keys)
     silos = [silo(own.name, site.language(own)) for own in site.simulated(study)]
+    known = (
+        "fedex" not in study.strategy
+    )  # its rest may be zero, or left out: the plan tells the most
     found = outlook.outlook(study, silos, 2**40).total
     reported = simulate(study)["bytes"]
     assert found.up == pytest.approx(reported["up"], rel=0.02)
-    assert found.down == pytest.approx(reported["down"], rel=0.02)
+    assert found.down == pytest.approx(reported["down"], rel=0.02 if known else 0.1)
+    assert known or found.down > reported["down"]
 
 
 def layout(scripts: str = "Beng", **changes: object) -> tuple[Study, algebra.Layout]:

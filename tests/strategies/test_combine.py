@@ -21,11 +21,13 @@ from strategies.combine import Cohort, Parts, refusals
 from strategies.fedavg import fedavg
 from strategies.fedprox import fedprox
 from strategies.ffa import ffa
+from strategies.flora import flora
 from strategies.guards.bulyan import bulyan
 from strategies.guards.median import median
 from strategies.guards.multi_krum import multi_krum
 from strategies.guards.none import none
 from strategies.guards.norm_clip import norm_clip
+from strategies.merge_reset import merge_reset
 from strategies.outer.adagrad import adagrad
 from strategies.outer.adam import adam
 from strategies.outer.mean import mean
@@ -125,6 +127,10 @@ BAD = {
     "median, one of its language": (parts(guard=median()), ONE_OF_ITS_KIND, "C41"),
     "krum under error feedback": (parts(links=("topk", "int8"), guard=multi_krum()), MANY, "C42"),
     "median under error feedback": (parts(links=("topk",), guard=median()), None, "C42"),
+    "flora with a rate of the hub": (parts(flora(), outer=mean(lr=0.5)), MANY, "C22"),
+    "merging with momentum": (parts(merge_reset(), outer=momentum()), None, "C22"),
+    "flora under error feedback": (parts(flora(), ("topk", "int8")), MANY, "C55"),
+    "a lot of a basis that is gone": (parts(merge_reset(), ("randk",)), None, "C55"),
     "clip of a pool": (parts(partial_pool(), guard=norm_clip()), MANY, "C43"),
     "krum of a pool": (parts(partial_pool(), guard=multi_krum()), MANY, "C43"),
 }
