@@ -49,6 +49,7 @@ class Train(Section):
     lr: float = Field(1e-2, gt=0, allow_inf_nan=False)
     decay: float = Field(0.1, gt=0, le=1)
     clip: float = Field(1.0, gt=0, allow_inf_nan=False)
+    optimizer: Literal["adamw", "sgd"] = "adamw"
     keep_optimizer: bool = True
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     dtype: Literal["float32", "bfloat16"] = "bfloat16"

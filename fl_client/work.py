@@ -7,12 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 
 from fl_client import (
     alone,
     bases,
+    basis,
     chat,
     checkpoint,
     evaluate,
@@ -30,11 +30,10 @@ from fl_client import (
 )
 from fl_client.config import ConfigError, Study
 from fl_client.messages import Fault, Order
-from fl_client.model import Warm
 from fl_client.workers import Job, Result
 from strategies import adapter as algebra
 from strategies.adapter import Adapter
-from strategies.strategy import Memory, Strategy
+from strategies.strategy import Memory
 from tasks import encode
 from tasks.task import Site
 
@@ -83,15 +82,15 @@ def count(work: Work) -> Result:
 
 def initial(work: Work) -> Result:
     """Return the seeded adapter that every silo starts from, its shared tensors only."""
-    made, strategy = _ready(work)
+    made, strategy = basis.ready(work)
     shared = algebra.pick(made.start, [n for n in made.start if strategy.scope(n) != "silo"])
     return Result(shared, {}, {"peft": made.peft_config})
 
 
 def fit(work: Work) -> Result:
     """Train one round; return the encoded update. What must be remembered is on disk before it is returned."""
-    made, strategy = _ready(work)
-    start = _load(made, strategy, work)
+    made, strategy = basis.ready(work)
+    start = basis.load(made, strategy, work)
     options, number = work.study.train, work.order.round
     blocks = encode.pack(work.site.train, made.tokenize, made.end, options.length)
     plan = train.Plan(
@@ -101,20 +100,22 @@ def fit(work: Work) -> Result:
         options.lr,
         f"{work.study.seed}:{work.site.name}",
     )
-    used = optimizer.start(made, work.memory if options.keep_optimizer else {})
-    around = hooks.Hooks(made, strategy.local, number, algebra.under("local/", work.memory))
+    held = work.memory if options.keep_optimizer else {}
+    used = optimizer.start(made, held, options.optimizer)
+    sent = [n for n in start if strategy.sent(n, number)]
+    local = update.recalled(work, strategy, algebra.pick(start, sent), train.rates(plan, options))
+    around = hooks.Hooks(made, strategy.local, number, local)
     keeper = _keeper(work, "round", checkpoint.round_key(work.study, number, work.received))
     try:
         fitted = train.fit(made, blocks, options, plan, used, around, keeper)
     except FloatingPointError as error:
         raise Fault("not_finite", str(error)) from error
     trained = model.read(made)
-    sent = [n for n in trained if strategy.sent(n, number)]
     kept = {f"private/{n}": trained[n] for n in trained if strategy.scope(n) == "silo"}
     kept |= optimizer.moments(used) if options.keep_optimizer else {}
     delta = algebra.subtract(algebra.pick(trained, sent), algebra.pick(start, sent))
     LOG.info("%s round %d: loss %.3f nats a token", work.site.name, number, fitted.loss)
-    wire, told = update.encoded(work, strategy, delta, kept)
+    wire, told = update.encoded(work, strategy, delta, local, kept)
     metrics = {"loss": fitted.loss} | told
     facts = {"silo": work.site.name, "round": number}
     if keeper is None:
@@ -130,7 +131,7 @@ def _keeper(work: Work, name: str, key: str) -> checkpoint.Keeper | None:
 
 def rail(work: Work) -> Result:
     """Train alone, once for a study, and keep the result in the silo; return the rate and step that won."""
-    made, strategy = _ready(work)
+    made, strategy = basis.ready(work)
     key = alone.key(work.study, strategy.private_rank)
     held, facts = alone.recall(work.home, key)
     if not held:
@@ -149,8 +150,8 @@ def rail(work: Work) -> Result:
 
 def scores(work: Work) -> Result:
     """Return validation bits by language of the adapter received; at the end also the test of all candidates."""
-    made, strategy = _ready(work)
-    together = _load(made, strategy, work)
+    made, strategy = basis.ready(work)
+    together = basis.load(made, strategy, work)
     valid = evaluate.blocks(made, work.site.valid, work.study.train.length)
     if not work.order.final:
         return Result({}, score.metrics("valid", evaluate.bits(made, valid)), {})
@@ -160,35 +161,6 @@ def scores(work: Work) -> Result:
     if ranks.first():
         export.served(work.home / "served", made, work.study, candidates[served])
     return Result({}, numbers, {"served": served, "alone_lr": facts.get("lr")})
-
-
-def _ready(work: Work) -> tuple[Warm, Strategy]:
-    strategy: Strategy = spec.build(work.study.strategy, "strategy")
-    made = model.warm(
-        work.study.model,
-        strategy.private_rank,
-        work.order.scripts,
-        work.study.seed,
-        work.study.train.parallel,
-    )
-    return chat.closed(made, work.study), strategy
-
-
-def _load(made: Warm, strategy: Strategy, work: Work) -> Adapter:
-    shared = algebra.pick(made.start, [n for n in made.start if strategy.scope(n) != "silo"])
-    if work.order.start_sha256 != algebra.sha256(shared):
-        raise Fault("basis_differs")
-    wanted = {n for n in shared if strategy.changed(n, work.order.after + 1)}
-    expected = algebra.layout(algebra.pick(shared, wanted))
-    if algebra.layout(work.received) != expected or not _sound(work.received):
-        raise Fault("malformed", "the hub sent other tensors than this round needs")
-    adapter = made.start | work.received | algebra.under("private/", work.memory)
-    model.write(made, adapter)
-    return adapter
-
-
-def _sound(adapter: Adapter) -> bool:
-    return all(x.dtype == np.float32 and bool(np.isfinite(x).all()) for x in adapter.values())
 
 
 KINDS: dict[str, Callable[[Work], Result]] = {

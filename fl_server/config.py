@@ -34,6 +34,7 @@ def build(study: Study) -> tuple[Parts, Schedule]:
         guard=spec.build(study.guard, "guard"),
         alone=study.alone.enabled,
         scored=study.rounds == 1 or study.evaluate.every < study.rounds,
+        adaptive=study.train.optimizer == "adamw",
     )
     schedule: Schedule = spec.build(study.schedule, "schedule")
     parts_of_silos = {

@@ -61,7 +61,7 @@ class Pace(NamedTuple):
 
 def trips(study: Study, strategy: Strategy, tensors: Layout) -> list[Trip]:
     """Return what one silo receives and sends in each round, as the report counts it."""
-    shared = {n: s for n, s in tensors.items() if strategy.scope(n) != "silo"}
+    shared = _travelling(strategy, tensors)
     changed: set[str] = set()
     found, now = [], 0
     for number in range(1, study.rounds + 1):
@@ -77,9 +77,14 @@ def trips(study: Study, strategy: Strategy, tensors: Layout) -> list[Trip]:
 
 def once(study: Study, strategy: Strategy, tensors: Layout) -> Trip:
     """Return what travels once: each silo receives the released adapter, one silo sends the first one."""
-    shared = {n: s for n, s in tensors.items() if strategy.scope(n) != "silo"}
+    shared = _travelling(strategy, tensors)
     moved = {n for n in shared if strategy.changed(n, study.rounds + 1)}
-    return Trip(_blob(shared, moved), blob(shared))
+    return Trip(_blob(shared, moved), _blob(shared, shared.keys() & tensors.keys()))
+
+
+def _travelling(strategy: Strategy, tensors: Layout) -> Layout:
+    shared = {n: s for n, s in tensors.items() if strategy.scope(n) != "silo"}
+    return shared | {own: shared[name] for own, name in strategy.beside(shared).items()}
 
 
 def _blob(shapes: Layout, names: set[str]) -> int:

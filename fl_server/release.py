@@ -43,7 +43,7 @@ def adapters(run: Run, state: journal.State) -> dict[str, tuple[int, Adapter]]:
         for silo in (s for s in run.cohort.silos if s.name in members):
             name = cohorts.folder_of(run.cohort, silo, strategy)
             adapter = cohorts.adapter_of(run.cohort, silo, kept.adapter, strategy)
-            found[name] = (kept.round, adapter)
+            found[name] = (kept.round, algebra.trained(adapter))
     for name, (_, adapter) in found.items():
         export.write(run.folder / "adapter" / name, adapter, run.peft_config, run.study.model.base)
     return found

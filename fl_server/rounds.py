@@ -12,6 +12,7 @@ from fl_server import cohort as cohorts
 from fl_server.journal import State
 from fl_server.run import RoundFailed, Run
 from fl_server.silos import Refused
+from strategies import adapter as algebra
 
 LOG = logging.getLogger("bhasha_fl.hub")
 
@@ -34,8 +35,9 @@ def run(run: Run) -> State:
 def first(run: Run) -> State:
     """Return the state before the first round: the seeded adapter in every group, memories at their start."""
     groups = cohorts.start(run.cohort, run.start)
-    outer = {group: run.parts.outer.init(adapter) for group, adapter in groups.items()}
-    memory = {group: run.parts.strategy.init(adapter) for group, adapter in groups.items()}
+    trained = {group: algebra.trained(adapter) for group, adapter in groups.items()}
+    outer = {group: run.parts.outer.init(adapter) for group, adapter in trained.items()}
+    memory = {group: run.parts.strategy.init(adapter) for group, adapter in trained.items()}
     return State(0, groups, outer, memory)
 
 
@@ -60,6 +62,8 @@ def one(run: Run, state: State) -> State:
     counted = [name for name, note in notes.items() if "refused" not in note]
     if not run.schedule.enough(len(contents), len(counted)):
         raise RoundFailed(_too_few(run, number, counted, notes))
+    for silo in [s for s in run.cohort.silos if s.name not in counted]:
+        merged = merge.absent(merged, run.cohort.groups[silo.name], weights[silo.name])
     after, said = merge.close(merged, run.parts, state)
     scored = _evaluated(run, after)
     for silo, content in contents:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from strategies import combine_guards
+from strategies import combine_guards, combine_inner
 from strategies.parts import Cohort, Parts, Refusal
 from strategies.scope import grouped, languages
 
@@ -170,6 +170,7 @@ RULES: Iterable[Callable[[Parts], Refusal | None]] = (
     codec_memory_needs_the_same_tensors,
     something_must_travel,
     *combine_guards.RULES,
+    *combine_inner.RULES,
 )
 COHORT_RULES: Iterable[Callable[[Parts, Cohort], Refusal | None]] = (
     something_of_this_model_must_travel,

@@ -22,6 +22,7 @@ class Parts(NamedTuple):
     guard: Guard = Guard()
     alone: bool = True  # silos also train alone, and tell what they reach
     scored: bool = True  # silos are scored again between the first round and the last
+    adaptive: bool = False  # silos train with AdamW, whose steps are no multiples of gradients
 
 
 class Cohort(NamedTuple):

@@ -6,10 +6,10 @@ Memory goes in and comes back; nothing is hidden in an object. Strategies are co
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal, NamedTuple
 
-from strategies.adapter import Adapter, Array, part
+from strategies.adapter import CONTROL, Adapter, Array, part
 from strategies.scope import Scope
 
 Memory = dict[str, Any]  # name -> array; an empty dict where nothing is remembered
@@ -74,6 +74,11 @@ class Strategy(NamedTuple):
     ``"gather"`` it is a list of ``Weighted``. Either way it returns the step that the outer optimizer takes.
     Both are called once for every group of silos that merge a set of tensors. A part in ``wider`` is merged in that
     wider scope too, as if it were two tensors; a silo receives ``mix(wide, narrow)`` of them.
+
+    With ``controls`` each shared tensor has a control variate, ``NAME.control`` of its shape and scope. It comes down
+    into the memory of the silo half, beside ``rates``, the sum of the learning rates of the round's steps; ``finish``
+    returns by how much the silo's own changed, and the hub adds the mean of that over all silos. It is never trained
+    and never released.
     """
 
     scopes: dict[str, Scope]
@@ -86,6 +91,7 @@ class Strategy(NamedTuple):
     mutates_base: bool = False
     mixed_ranks: bool = False
     private_rank: int = 0
+    controls: bool = False
     wider: dict[str, Scope] = {}
     mix: Callable[[Array, Array], Array] = narrow_as_is
 
@@ -97,6 +103,10 @@ class Strategy(NamedTuple):
         """Return all scopes within which a tensor is merged, the widest first."""
         wide = self.wider.get(part(name))
         return (wide, self.scope(name)) if wide else (self.scope(name),)
+
+    def beside(self, shared: Iterable[str]) -> dict[str, str]:
+        """Return the control variates of these shared tensors, each with the name of its tensor."""
+        return {name + CONTROL: name for name in shared} if self.controls else {}
 
     def sent(self, name: str, round_number: int) -> bool:
         """Return whether a silo sends this tensor in this round."""

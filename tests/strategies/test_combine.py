@@ -34,6 +34,7 @@ from strategies.outer.nesterov import nesterov
 from strategies.outer.yogi import yogi
 from strategies.partial_pool import partial_pool
 from strategies.rolora import rolora
+from strategies.scaffold import scaffold
 from strategies.scope import group
 from strategies.weights.bytes import bytes as by_bytes
 from strategies.weights.examples import examples
@@ -126,6 +127,11 @@ BAD = {
     "krum under error feedback": (parts(links=("topk", "int8"), guard=multi_krum()), MANY, "C42"),
     "median under error feedback": (parts(links=("topk",), guard=median()), None, "C42"),
     "clip of a pool": (parts(partial_pool(), guard=norm_clip()), MANY, "C43"),
+    "scaffold under AdamW": (parts(scaffold())._replace(adaptive=True), None, "C32"),
+    "scaffold under moving weights": (parts(scaffold(), weights=qffl()), MANY, "C33"),
+    "scaffold under error feedback": (parts(scaffold(), ("topk", "int8")), MANY, "C55"),
+    "scaffold of a lot": (parts(scaffold(), ("randk",)), None, "C55"),
+    "clip of control variates": (parts(scaffold(), guard=norm_clip()), MANY, "C44"),
     "krum of a pool": (parts(partial_pool(), guard=multi_krum()), MANY, "C43"),
 }
 
@@ -175,6 +181,8 @@ def test_a_group_that_is_too_small_is_named_with_what_it_has_and_needs():
 
 
 CURED = {
+    "scaffold under SGD": (parts(scaffold(), ("int8",), weights=by_bytes(2.0)), MANY),
+    "AdamW without control variates": (parts()._replace(adaptive=True), MANY),
     "a guard and enough silos": (parts(guard=bulyan(1)), MANY),
     "exclusion accepted": (parts(guard=multi_krum(1, accept_exclusion=True)), ONE_OF_ITS_KIND),
     "clip instead of krum": (parts(guard=norm_clip()), ONE_OF_ITS_KIND),
