@@ -32,6 +32,7 @@ from fl_client.config import ConfigError, Study
 from fl_client.messages import Fault, Order
 from fl_client.workers import Job, Result
 from strategies import adapter as algebra
+from strategies import widths
 from strategies.adapter import Adapter
 from strategies.strategy import Memory
 from tasks import encode
@@ -50,6 +51,7 @@ class Work(NamedTuple):
     order: Order
     received: Adapter
     checkpoint_s: float = 0.0
+    rank: int = 0  # the study's LoRA rank, which may be above the silo's own
 
 
 def opened(job: Job) -> Work:
@@ -64,7 +66,16 @@ def opened(job: Job) -> Work:
     if own.study.train.threads and not job.place.silo:
         torch.set_num_threads(own.study.train.threads)
     held = memory.recall(own.home, job.order.round)
-    return Work(own.study, own.site, own.home, held, job.order, job.received, own.checkpoint_s)
+    return Work(
+        own.study,
+        own.site,
+        own.home,
+        held,
+        job.order,
+        job.received,
+        own.checkpoint_s,
+        job.study.model.rank,
+    )
 
 
 def count(work: Work) -> Result:
@@ -77,13 +88,18 @@ def count(work: Work) -> Result:
         tokens = sum(map(len, tokenizer(texts, add_special_tokens=False)["input_ids"]))
         size = sum(len(text.encode()) for text in texts)
         counts[lang] = [len(texts), size, sum(map(len, texts)), tokens]
-    return Result({}, {}, {"silo": work.site.name, "languages": counts, "base": bases.sha256(base)})
+    facts = {"silo": work.site.name, "languages": counts, "base": bases.sha256(base)}
+    own = work.study.model.rank
+    return Result({}, {}, facts | ({"rank": own} if own < work.rank else {}))
 
 
 def initial(work: Work) -> Result:
-    """Return the seeded adapter that every silo starts from, its shared tensors only."""
+    """Return the seeded adapter of the study's rank that every silo starts from, its shared tensors only."""
     made, strategy = basis.ready(work)
     shared = algebra.pick(made.start, [n for n in made.start if strategy.scope(n) != "silo"])
+    wide = widths.of(algebra.layout(shared), work.rank)
+    lora = {n for n in shared if algebra.part(n) != "rows"}
+    shared |= {n: algebra.initial(n, wide[n], work.study.seed) for n in lora}
     return Result(shared, {}, {"peft": made.peft_config})
 
 

@@ -44,12 +44,13 @@ def first(run: Run) -> State:
 def one(run: Run, state: State) -> State:
     """Run one round and commit it; return the next state. Raises ``RoundFailed`` below the quorum."""
     began, number = time.monotonic(), state.round + 1
-    expected, recorded = broadcast.sent_layout(run, number), record.lines(run.folder)
+    recorded = record.lines(run.folder)
     contents = broadcast.contents(run, state)
     merged = merge.empty(run.parts, state)
     weights = weighing.weights(run.cohort.silos, run.parts.weights, recorded, run.alone)
     notes: dict[str, dict[str, Any]] = {}
     for silo, reply in silos.ask(run.grid, "train", contents, run.schedule.closes):
+        expected = broadcast.sent_layout(run, number, silo)
         try:
             update = silos.check(silo, reply, expected, number, run.parts.codec, run.study.seed)
         except Refused as error:

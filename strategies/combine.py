@@ -178,4 +178,5 @@ COHORT_RULES: Iterable[Callable[[Parts, Cohort], Refusal | None]] = (
     family_scope_needs_the_table,
     grouping_joins_languages_that_are_there,
     *combine_guards.COHORT_RULES,
+    *combine_inner.COHORT_RULES,
 )

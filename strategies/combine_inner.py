@@ -1,11 +1,11 @@
-"""What fits how silos train inside: rules of ``combine.py`` about the inner optimizer and about control variates."""
+"""What fits how silos train inside: rules of ``combine.py`` about the inner optimizer, control variates and ranks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
 from strategies.guards.guard import keep_all
-from strategies.parts import Parts, Refusal
+from strategies.parts import Cohort, Parts, Refusal
 
 
 def controls_need_plain_steps(parts: Parts) -> Refusal | None:
@@ -52,9 +52,36 @@ def guard_does_not_see_controls(parts: Parts) -> Refusal | None:
     )
 
 
+def mixed_ranks_need_a_strategy_for_them(parts: Parts, cohort: Cohort) -> Refusal | None:
+    """C20: silos of a lower rank than the study's, where factors of one rank are averaged."""
+    if parts.strategy.mixed_ranks or not cohort.ranks:
+        return None
+    told = ", ".join(f"{silo} (rank {rank})" for silo, rank in sorted(cohort.ranks.items()))
+    return Refusal(
+        "C20",
+        f"this strategy averages LoRA factors of the study's rank, which is above that of {told}",
+        f"choose strategy='flexlora()' or 'hetlora()', or set model.rank={min(cohort.ranks.values())}",
+    )
+
+
+def guard_needs_one_rank(parts: Parts, cohort: Cohort) -> Refusal | None:
+    """C45: a guard over updates of several ranks."""
+    if parts.guard.judge is keep_all or not cohort.ranks:
+        return None
+    return Refusal(
+        "C45",
+        "a guard compares updates of one shape, and these silos have several LoRA ranks",
+        f"choose guard='none()', or set model.rank={min(cohort.ranks.values())}",
+    )
+
+
 RULES: Iterable[Callable[[Parts], Refusal | None]] = (
     controls_need_plain_steps,
     controls_need_constant_weights,
     controls_travel_whole,
     guard_does_not_see_controls,
+)
+COHORT_RULES: Iterable[Callable[[Parts, Cohort], Refusal | None]] = (
+    mixed_ranks_need_a_strategy_for_them,
+    guard_needs_one_rank,
 )

@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 from strategies.adapter import CONTROL, Adapter, Array, part
 from strategies.scope import Scope
+from strategies.widths import cut
 
 Memory = dict[str, Any]  # name -> array; an empty dict where nothing is remembered
 
@@ -79,6 +80,9 @@ class Strategy(NamedTuple):
     into the memory of the silo half, beside ``rates``, the sum of the learning rates of the round's steps; ``finish``
     returns by how much the silo's own changed, and the hub adds the mean of that over all silos. It is never trained
     and never released.
+
+    With ``mixed_ranks`` a silo may have a lower rank than the study: it receives ``cut(adapter, rank)``, and
+    ``aggregate`` sees its update as it came.
     """
 
     scopes: dict[str, Scope]
@@ -90,6 +94,7 @@ class Strategy(NamedTuple):
     domain: Literal["factor", "product", "core", "sketch"] = "factor"
     mutates_base: bool = False
     mixed_ranks: bool = False
+    cut: Callable[[Adapter, int], Adapter] = cut
     private_rank: int = 0
     controls: bool = False
     wider: dict[str, Scope] = {}

@@ -33,7 +33,8 @@ OTHERS = {  # for every key, a strategy of allowed values; a test holds this tab
     "train.checkpointing": st.booleans(), "evaluate.every": st.integers(1, 9),
     "simulation.data": words, "simulation.languages": words, "simulation.silos": st.integers(0, 9),
     "simulation.partition": words, "simulation.characters": st.integers(0, 999),
-    "simulation.pooled": st.booleans(), "train.optimizer": st.sampled_from(["adamw", "sgd"]),
+    "simulation.pooled": st.booleans(), "simulation.ranks": words,
+    "train.optimizer": st.sampled_from(["adamw", "sgd"]),
 }  # fmt: skip
 BAD = {
     "model.rank": (0, -1, 1025, 2.5, "two", None),
