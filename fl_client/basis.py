@@ -30,8 +30,10 @@ def ready(work: Work) -> tuple[Warm, Strategy]:
     return chat.closed(made, work.study), strategy
 
 
-def load(made: Warm, strategy: Strategy, work: Work) -> Adapter:
+def load(made: Warm, strategy: Strategy, work: Work, training: bool = False) -> Adapter:
     """Write what the hub sent and what the silo keeps into the model; return that adapter.
+
+    For ``training`` the strategy's control variates come with it.
 
     Raises:
         Fault: this silo makes another seeded start, or the hub sent other tensors than this round needs.
@@ -39,7 +41,8 @@ def load(made: Warm, strategy: Strategy, work: Work) -> Adapter:
     shared = algebra.pick(made.start, [n for n in made.start if strategy.scope(n) != "silo"])
     if work.order.start_sha256 != algebra.sha256(shared):
         raise Fault("basis_differs")
-    start = shared | {own: shared[name] for own, name in strategy.beside(shared).items()}
+    beside = strategy.beside(shared) if training else {}
+    start = shared | {own: shared[name] for own, name in beside.items()}
     wanted = {n for n in start if strategy.changed(n, work.order.after + 1)}
     expected = algebra.layout(algebra.pick(start, wanted))
     if algebra.layout(work.received) != expected or not _sound(work.received):

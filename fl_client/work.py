@@ -106,7 +106,7 @@ def initial(work: Work) -> Result:
 def fit(work: Work) -> Result:
     """Train one round; return the encoded update. What must be remembered is on disk before it is returned."""
     made, strategy = basis.ready(work)
-    start = basis.load(made, strategy, work)
+    start = basis.load(made, strategy, work, training=True)
     options, number = work.study.train, work.order.round
     blocks = encode.pack(work.site.train, made.tokenize, made.end, options.length)
     plan = train.Plan(

@@ -22,8 +22,13 @@ def sent_layout(run: Run, number: int, silo: Silo) -> Layout:
     return {name: s for name, s in shapes.items() if run.parts.strategy.sent(name, number)}
 
 
-def contents(run: Run, state: State, final: bool = False) -> list[tuple[Silo, Content]]:
-    """Return what each silo is sent: its groups' tensors, less those still at the start that it makes itself."""
+def contents(
+    run: Run, state: State, final: bool = False, training: bool = False
+) -> list[tuple[Silo, Content]]:
+    """Return what each silo is sent: its groups' tensors, less those still at the start that it makes itself.
+
+    Control variates go out for ``training`` alone.
+    """
     recorded = record.lines(run.folder)
     found = []
     for members in cohorts.components(run.cohort):
@@ -33,6 +38,7 @@ def contents(run: Run, state: State, final: bool = False) -> list[tuple[Silo, Co
         for silo in run.cohort.silos:
             if silo.name in members:
                 arrays = _travels(run, released, silo)
+                arrays = arrays if training else algebra.trained(arrays)
                 parcel = run.grid.lay_out(arrays)
                 asked = order._replace(start_sha256=_start_sha256(run, silo))
                 found.append((silo, messages.order(asked, arrays, parcel)))

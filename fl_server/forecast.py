@@ -61,30 +61,27 @@ class Pace(NamedTuple):
 
 def trips(study: Study, strategy: Strategy, tensors: Layout) -> list[Trip]:
     """Return what one silo receives and sends in each round, as the report counts it."""
-    shared = _travelling(strategy, tensors)
+    shared = {n: s for n, s in tensors.items() if strategy.scope(n) != "silo"}
+    shared |= {own: shared[name] for own, name in strategy.beside(shared).items()}
     changed: set[str] = set()
-    found, now = [], 0
+    found, trained, scored = [], 0, 0
     for number in range(1, study.rounds + 1):
         sent = {n: s for n, s in shared.items() if strategy.sent(n, number)}
-        before = now
+        before = trained
         if sent.keys() - changed:
             changed |= sent.keys()
-            now = _blob(shared, changed)
+            trained = _blob(shared, changed)
+            scored = _blob(shared, changed & tensors.keys())
         # What is trained next goes out at the start of the round, what came of it goes out to be scored.
-        found.append(Trip(before + now, encoded(algebra.size(sent), study.codec)))
+        found.append(Trip(before + scored, encoded(algebra.size(sent), study.codec)))
     return found
 
 
 def once(study: Study, strategy: Strategy, tensors: Layout) -> Trip:
     """Return what travels once: each silo receives the released adapter, one silo sends the first one."""
-    shared = _travelling(strategy, tensors)
-    moved = {n for n in shared if strategy.changed(n, study.rounds + 1)}
-    return Trip(_blob(shared, moved), _blob(shared, shared.keys() & tensors.keys()))
-
-
-def _travelling(strategy: Strategy, tensors: Layout) -> Layout:
     shared = {n: s for n, s in tensors.items() if strategy.scope(n) != "silo"}
-    return shared | {own: shared[name] for own, name in strategy.beside(shared).items()}
+    moved = {n for n in shared if strategy.changed(n, study.rounds + 1)}
+    return Trip(_blob(shared, moved), blob(shared))
 
 
 def _blob(shapes: Layout, names: set[str]) -> int:

@@ -45,7 +45,7 @@ def one(run: Run, state: State) -> State:
     """Run one round and commit it; return the next state. Raises ``RoundFailed`` below the quorum."""
     began, number = time.monotonic(), state.round + 1
     recorded = record.lines(run.folder)
-    contents = broadcast.contents(run, state)
+    contents = broadcast.contents(run, state, training=True)
     merged = merge.empty(run.parts, state)
     weights = weighing.weights(run.cohort.silos, run.parts.weights, recorded, run.alone)
     notes: dict[str, dict[str, Any]] = {}
