@@ -1,7 +1,8 @@
 """The safety rail: what a silo reaches by itself, with as many steps as the study gives it.
 
 Each learning rate is tried; validation text is read once a round's worth of steps, the best point is kept (early
-stopping), and a rate is given up after two checks without progress. The result stays in the silo.
+stopping), and a rate is given up after two checks without progress. It is AdamW even where the study trains with SGD:
+what a method must beat is what a silo can really reach. The result stays in the silo.
 """
 
 from __future__ import annotations
@@ -42,8 +43,10 @@ def key(study: Study, private_rank: int) -> str:
     others = dict.fromkeys(
         ("name", "weights", "outer", "guard", "codec", "schedule", "strategy"), ""
     )
-    train = study.train.model_copy(update={"lr": 0.0})  # alone has rates of its own
-    plain = study.model_copy(update=others | {"train": train})
+    # alone has rates of its own, and AdamW whatever the study trains with
+    train = study.train.model_copy(update={"lr": 0.0, "optimizer": "adamw"})
+    dealt = study.simulation.model_copy(update={"ranks": ""})  # its own stands in model.rank
+    plain = study.model_copy(update=others | {"train": train, "simulation": dealt})
     return f"{digest(plain)}+{private_rank}"
 
 

@@ -49,6 +49,7 @@ class Train(Section):
     lr: float = Field(1e-2, gt=0, allow_inf_nan=False)
     decay: float = Field(0.1, gt=0, le=1)
     clip: float = Field(1.0, gt=0, allow_inf_nan=False)
+    optimizer: Literal["adamw", "sgd"] = "adamw"
     keep_optimizer: bool = True
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
@@ -100,6 +101,19 @@ class Simulation(Section):
     partition: str = "by_language()"
     characters: int = Field(0, ge=0)
     pooled: bool = False
+    ranks: str = ""
+
+    def dealt(self, most: int) -> list[int]:
+        """Return the LoRA ranks that silos take in turn, ``most`` where none are given; raises ``ConfigError``."""
+        if self.pooled or not self.ranks:
+            return [most]
+        ranks = [int(rank) if rank.strip().isdecimal() else 0 for rank in self.ranks.split(",")]
+        if not all(1 <= rank <= most for rank in ranks):
+            raise ConfigError(
+                f"simulation.ranks={self.ranks!r} must be whole numbers from 1 to model.rank={most}"
+                " with commas between"
+            )
+        return ranks
 
 
 class Study(Section):

@@ -15,7 +15,8 @@ from strategies import adapter as algebra
 from strategies.adapter import Layout
 
 PROGRAM = 600_000_000  # Python and Torch in memory, or CUDA's own share of a GPU
-TRAINED = 16  # bytes a number that is trained: itself, its gradient, two moments
+TRAINED = 8  # bytes a number that is trained: itself and its gradient
+MOMENTS = 8  # bytes more where AdamW keeps two moments of it; training alone always does
 LOGIT = 14  # bytes a token and vocabulary entry: the logits, their softmax, their gradients
 SCORED, SCORE_LOGIT = (
     16,
@@ -68,11 +69,12 @@ def need(shape: Shape, tensors: Layout, study: Study, room: Room) -> Need:
     )
     activations, logits = int(tokens * held * KEPT[room.gpu]), tokens * LOGIT * shape.vocabulary
     scored = SCORED * options.length * SCORE_LOGIT * shape.vocabulary
-    trained = algebra.size(tensors)
+    adaptive = options.optimizer == "adamw" or study.alone.enabled
+    trained = algebra.size(tensors) * (TRAINED + MOMENTS * adaptive)
     table = any(algebra.part(n) == "rows" for n in tensors) * shape.vocabulary * shape.hidden * 6
     return Need(
         base=int(_base(shape, study, room)),
-        adapter=trained * TRAINED + table,
+        adapter=trained + table,
         activations=activations,
         logits=logits,
         scoring=max(0, scored - activations - logits),

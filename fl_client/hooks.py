@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 
 from fl_client.model import Warm
@@ -14,7 +15,8 @@ class Hooks:
     """A strategy's correction of gradients, and its frozen tensors."""
 
     def __init__(self, made: Warm, local: Local, round_number: int, memory: Memory) -> None:
-        self._local, self._memory = local, memory
+        self._local = local
+        self._memory = {n: torch.from_numpy(np.array(x)).to(made.device) for n, x in memory.items()}
         self._corrected: list[tuple[str, torch.nn.Parameter, Any, torch.Tensor]] = []
         self._frozen: list[tuple[torch.nn.Parameter, Any, torch.Tensor]] = []
         for name, (parameter, where) in made.tensors.items():

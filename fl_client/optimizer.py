@@ -1,4 +1,4 @@
-"""AdamW over an adapter's parameters, its moments as plain arrays."""
+"""AdamW or plain SGD over an adapter's parameters, the moments as plain arrays. SGD has none."""
 
 from __future__ import annotations
 
@@ -15,27 +15,29 @@ AVERAGES = ("exp_avg", "exp_avg_sq")
 
 
 class Optimizer(NamedTuple):
-    """AdamW over the adapter's parameters, by name."""
+    """Torch's optimizer over the adapter's parameters, by name."""
 
     names: list[str]
-    adamw: torch.optim.AdamW
+    inner: torch.optim.Optimizer
 
     @property
     def parameters(self) -> list[torch.nn.Parameter]:
         """The parameters, in the order of their names."""
-        return list(self.adamw.param_groups[0]["params"])
+        return list(self.inner.param_groups[0]["params"])
 
     def averages(self) -> list[torch.Tensor]:
         """Return the running averages themselves, of all parameters that have been trained."""
-        held = (self.adamw.state.get(p, {}) for p in self.parameters)
+        held = (self.inner.state.get(p, {}) for p in self.parameters)
         return [state[name] for state in held for name in AVERAGES if name in state]
 
 
-def start(made: Warm, state: Adapter) -> Optimizer:
-    """Return AdamW with the moments of ``state`` (``optimizer/MOMENT/NAME``), or fresh where it is empty."""
+def start(made: Warm, state: Adapter, kind: str = "adamw") -> Optimizer:
+    """Return the optimizer with the moments of ``state`` (``optimizer/MOMENT/NAME``), or fresh where it is empty."""
     names = sorted(made.parameters)
-    adamw = torch.optim.AdamW([made.parameters[n] for n in names], weight_decay=0.0, fused=True)
-    used = Optimizer(names, adamw)
+    trained = [made.parameters[n] for n in names]
+    if kind == "sgd":
+        return Optimizer(names, torch.optim.SGD(trained, lr=0.0))  # the rate is set at each step
+    used = Optimizer(names, torch.optim.AdamW(trained, weight_decay=0.0, fused=True))
     if state:
         take_up(used, state)
     return used
@@ -51,8 +53,8 @@ def take_up(used: Optimizer, state: Adapter) -> None:
         for i, name in enumerate(used.names)
         if f"optimizer/step/{name}" in state
     }
-    groups = used.adamw.state_dict()["param_groups"]
-    used.adamw.load_state_dict({"state": moments, "param_groups": groups})
+    groups = used.inner.state_dict()["param_groups"]
+    used.inner.load_state_dict({"state": moments, "param_groups": groups})
 
 
 def remembered(memory: Adapter, restarts: Collection[str]) -> Adapter:
@@ -66,7 +68,7 @@ def remembered(memory: Adapter, restarts: Collection[str]) -> Adapter:
 
 def moments(used: Optimizer) -> Adapter:
     """Return the optimizer's moments as arrays, named as ``take_up`` reads them."""
-    state = used.adamw.state_dict()["state"]
+    state = used.inner.state_dict()["state"]
     return {
         f"optimizer/{moment}/{used.names[i]}": value.detach().cpu().numpy().copy()
         for i, held in state.items()

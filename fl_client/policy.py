@@ -74,8 +74,9 @@ metrics = [
     "efficiency/*", "tokens_s/*", "compute_s/*", "communication_s/*", "gpu_memory_bytes/*",
     "gpu_utilisation/*",
 ]
-# The facts that may leave, by name: the silo's name, counts by language, hashes, the shape of the adapter.
-facts = ["silo", "round", "languages", "base", "peft", "served", "alone_lr"]
+# The facts that may leave, by name: the silo's name, counts by language, hashes, the shape of the adapter,
+# the silo's LoRA rank where it is below the study's.
+facts = ["silo", "round", "languages", "base", "rank", "peft", "served", "alone_lr"]
 # The most bytes that may leave in one round of a study, and in one day (UTC).
 max_bytes_per_round = 1073741824
 max_bytes_per_day = 17179869184

@@ -55,6 +55,12 @@ class Settings(Section):
         " never chooses it.",
     )
     base_sha256: Sha256 = Field(description="The hash of that base when this silo joined.")
+    rank: int = Field(
+        0,
+        ge=0,
+        le=1024,
+        description="The most LoRA rank to train, for studies that mix ranks; 0 takes the study's.",
+    )
     processes: str = Field(
         "auto",
         pattern=r"^(auto|[1-9][0-9]{0,3})$",

@@ -35,18 +35,30 @@ def own(study: Study, place: Place) -> Own:
     """Return what the silo at a place holds; raises ``ConfigError`` where its text or settings cannot be used."""
     if not place.silo:
         sites = simulated(study)
-        site = sites[place.number % len(sites)]
-        return Own(site, Path(place.home) / "silos" / site.name, study)
+        number, ranks = place.number % len(sites), study.simulation.dealt(study.model.rank)
+        site, here = sites[number], of_rank(study, ranks[number % len(ranks)])
+        return Own(site, Path(place.home) / "silos" / site.name, here)
     folder = Path(place.silo)
     settings = silo.read(folder)
     here = study.model_copy(
         update={"model": study.model.model_copy(update={"base": settings.base})}
     )
+    here = of_rank(here, settings.rank)
     site = _local(
         settings.name, settings.data, settings.lang, study.task, study.evaluate.characters
     )
-    home = folder / "studies" / f"{study.name}-{digest(study)[:12]}"
+    rank = "" if here.model.rank == study.model.rank else f"-rank-{here.model.rank}"
+    home = folder / "studies" / f"{study.name}-{digest(study)[:12]}{rank}"
     return Own(site, home, here, settings.checkpoint_s)
+
+
+def of_rank(study: Study, rank: int) -> Study:
+    """Return the study as a silo of at most this LoRA rank trains it, at the study's scaling; 0 for its rank."""
+    model = study.model
+    if not 0 < rank < model.rank:
+        return study
+    own = model.model_copy(update={"rank": rank, "alpha": model.alpha * rank / model.rank})
+    return study.model_copy(update={"model": own})
 
 
 @lru_cache(maxsize=2)

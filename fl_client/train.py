@@ -1,4 +1,4 @@
-"""The training loop of one silo, and nothing else: AdamW on the adapter, its rate scheduled over the whole study."""
+"""The training loop of one silo, and nothing else: steps on the adapter, their rate scheduled over the whole study."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def _team(made: Warm, used: Optimizer, options: Train, gauge: Gauge) -> Iterator
     finally:
         if options.checkpointing:
             step.recompute(made, on=False)
-        used.adamw.zero_grad()  # also what a step that failed has left
+        used.inner.zero_grad()  # also what a step that failed has left
         team.close()
 
 
@@ -135,12 +135,12 @@ def _step(run: Run, number: int, rows: step.Rows) -> torch.Tensor:
     if run.hooks is not None:
         run.hooks.correct()
     torch.nn.utils.clip_grad_norm_(run.used.parameters, run.options.clip)
-    for group in run.used.adamw.param_groups:
+    for group in run.used.inner.param_groups:
         group["lr"] = rate(run.plan, number, run.options)
-    run.used.adamw.step()
+    run.used.inner.step()
     if run.hooks is not None:
         run.hooks.hold()
-    run.used.adamw.zero_grad()
+    run.used.inner.zero_grad()
     run.gauge.sample()
     LOG.debug("step", extra={"event": {"kind": "step"}})
     return loss
@@ -154,6 +154,11 @@ def rate(plan: Plan, number: int, options: Train) -> float:
     if options.schedule == "cosine":
         return plan.lr * (1 - (1 - options.decay) * (1 - math.cos(math.pi * number / last)) / 2)
     return plan.lr * (1 - (1 - options.decay) * number / last)
+
+
+def rates(plan: Plan, options: Train) -> float:
+    """Return the sum of the learning rates of a plan's steps."""
+    return sum(rate(plan, number, options) for number in range(plan.first, plan.first + plan.steps))
 
 
 def _taken_up(run: Run, keeper: Keeper | None) -> Curve:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from fl_client import memory, ranks, spec
 from fl_client.messages import Fault
 from strategies import adapter as algebra
 from strategies.adapter import Adapter, Array
 from strategies.codecs.codec import Key
-from strategies.strategy import Strategy
+from strategies.strategy import Memory, Strategy
 
 if TYPE_CHECKING:
     from fl_client.work import Work
@@ -19,12 +21,21 @@ LOG = logging.getLogger("bhasha_fl.silo")
 Told = dict[str, float]
 
 
-def encoded(work: Work, strategy: Strategy, delta: Adapter, kept: Adapter) -> tuple[Adapter, Told]:
+def recalled(work: Work, strategy: Strategy, sent: Adapter, rates: float) -> Memory:
+    """Return the memory of the strategy's silo half as a round begins, with what came down beside the adapter."""
+    held: Memory = algebra.under("local/", work.memory) or strategy.local.init(sent)
+    if not strategy.controls:
+        return held
+    return held | algebra.controls(work.received) | {"rates": np.array([rates], np.float32)}
+
+
+def encoded(
+    work: Work, strategy: Strategy, delta: Adapter, local: Memory, kept: Adapter
+) -> tuple[Adapter, Told]:
     """Return what travels of an update, and what the hub is told of its codec.
 
     The silo's memory of this round is durable when it returns.
     """
-    local = algebra.under("local/", work.memory) or strategy.local.init(delta)
     delta, local = strategy.local.finish(delta, local)
     codec = spec.codec(work.study.codec)
     vector = algebra.flatten(delta)

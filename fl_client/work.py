@@ -12,6 +12,7 @@ import torch
 from fl_client import (
     alone,
     bases,
+    basis,
     chat,
     checkpoint,
     evaluate,
@@ -21,7 +22,6 @@ from fl_client import (
     model,
     optimizer,
     ranks,
-    received,
     score,
     site,
     spec,
@@ -30,11 +30,11 @@ from fl_client import (
 )
 from fl_client.config import ConfigError, Study
 from fl_client.messages import Fault, Order
-from fl_client.model import Warm
 from fl_client.workers import Job, Result
 from strategies import adapter as algebra
+from strategies import widths
 from strategies.adapter import Adapter
-from strategies.strategy import Memory, Strategy
+from strategies.strategy import Memory
 from tasks import encode
 from tasks.task import Site
 
@@ -51,6 +51,7 @@ class Work(NamedTuple):
     order: Order
     received: Adapter
     checkpoint_s: float = 0.0
+    rank: int = 0  # the study's LoRA rank, which may be above the silo's own
 
 
 def opened(job: Job) -> Work:
@@ -65,7 +66,16 @@ def opened(job: Job) -> Work:
     if own.study.train.threads and not job.place.silo:
         torch.set_num_threads(own.study.train.threads)
     held = memory.recall(own.home, job.order.round)
-    return Work(own.study, own.site, own.home, held, job.order, job.received, own.checkpoint_s)
+    return Work(
+        own.study,
+        own.site,
+        own.home,
+        held,
+        job.order,
+        job.received,
+        own.checkpoint_s,
+        job.study.model.rank,
+    )
 
 
 def count(work: Work) -> Result:
@@ -78,20 +88,25 @@ def count(work: Work) -> Result:
         tokens = sum(map(len, tokenizer(texts, add_special_tokens=False)["input_ids"]))
         size = sum(len(text.encode()) for text in texts)
         counts[lang] = [len(texts), size, sum(map(len, texts)), tokens]
-    return Result({}, {}, {"silo": work.site.name, "languages": counts, "base": bases.sha256(base)})
+    facts = {"silo": work.site.name, "languages": counts, "base": bases.sha256(base)}
+    own = work.study.model.rank
+    return Result({}, {}, facts | ({"rank": own} if own < work.rank else {}))
 
 
 def initial(work: Work) -> Result:
-    """Return the seeded adapter that every silo starts from, its shared tensors only."""
-    made, strategy = _ready(work)
+    """Return the seeded adapter of the study's rank that every silo starts from, its shared tensors only."""
+    made, strategy = basis.ready(work)
     shared = algebra.pick(made.start, [n for n in made.start if strategy.scope(n) != "silo"])
+    wide = widths.of(algebra.layout(shared), work.rank)
+    lora = {n for n in shared if algebra.part(n) != "rows"}
+    shared |= {n: algebra.initial(n, wide[n], work.study.seed) for n in lora}
     return Result(shared, {}, {"peft": made.peft_config})
 
 
 def fit(work: Work) -> Result:
     """Train one round; return the encoded update. What must be remembered is on disk before it is returned."""
-    made, strategy = _ready(work)
-    start = received.load(made, strategy, work)
+    made, strategy = basis.ready(work)
+    start = basis.load(made, strategy, work, training=True)
     options, number = work.study.train, work.order.round
     blocks = encode.pack(work.site.train, made.tokenize, made.end, options.length)
     plan = train.Plan(
@@ -102,20 +117,22 @@ def fit(work: Work) -> Result:
         f"{work.study.seed}:{work.site.name}",
     )
     before = work.memory if options.keep_optimizer else {}
-    used = optimizer.start(made, optimizer.remembered(before, strategy.restarts))
-    around = hooks.Hooks(made, strategy.local, number, algebra.under("local/", work.memory))
+    held = optimizer.remembered(before, strategy.restarts)
+    used = optimizer.start(made, held, options.optimizer)
+    sent = [n for n in start if strategy.sent(n, number)]
+    local = update.recalled(work, strategy, algebra.pick(start, sent), train.rates(plan, options))
+    around = hooks.Hooks(made, strategy.local, number, local)
     keeper = _keeper(work, "round", checkpoint.round_key(work.study, number, work.received))
     try:
         fitted = train.fit(made, blocks, options, plan, used, around, keeper)
     except FloatingPointError as error:
         raise Fault("not_finite", str(error)) from error
     trained = model.read(made)
-    sent = [n for n in trained if strategy.sent(n, number)]
     kept = {f"private/{n}": trained[n] for n in trained if strategy.scope(n) == "silo"}
     kept |= optimizer.moments(used) if options.keep_optimizer else {}
     delta = algebra.subtract(algebra.pick(trained, sent), algebra.pick(start, sent))
     LOG.info("%s round %d: loss %.3f nats a token", work.site.name, number, fitted.loss)
-    wire, told = update.encoded(work, strategy, delta, kept)
+    wire, told = update.encoded(work, strategy, delta, local, kept)
     metrics = {"loss": fitted.loss} | told
     facts = {"silo": work.site.name, "round": number}
     if keeper is None:
@@ -131,7 +148,7 @@ def _keeper(work: Work, name: str, key: str) -> checkpoint.Keeper | None:
 
 def rail(work: Work) -> Result:
     """Train alone, once for a study, and keep the result in the silo; return the rate and step that won."""
-    made, strategy = _ready(work)
+    made, strategy = basis.ready(work)
     key = alone.key(work.study, strategy.private_rank)
     held, facts = alone.recall(work.home, key)
     if not held:
@@ -150,8 +167,8 @@ def rail(work: Work) -> Result:
 
 def scores(work: Work) -> Result:
     """Return validation bits by language of the adapter received; at the end also the test of all candidates."""
-    made, strategy = _ready(work)
-    together = received.load(made, strategy, work)
+    made, strategy = basis.ready(work)
+    together = basis.load(made, strategy, work)
     valid = evaluate.blocks(made, work.site.valid, work.study.train.length)
     if not work.order.final:
         return Result({}, score.metrics("valid", evaluate.bits(made, valid)), {})
@@ -161,18 +178,6 @@ def scores(work: Work) -> Result:
     if ranks.first():
         export.served(work.home / "served", made, work.study, candidates[served])
     return Result({}, numbers, {"served": served, "alone_lr": facts.get("lr")})
-
-
-def _ready(work: Work) -> tuple[Warm, Strategy]:
-    strategy: Strategy = spec.build(work.study.strategy, "strategy")
-    made = model.warm(
-        work.study.model,
-        strategy.private_rank,
-        work.order.scripts,
-        work.study.seed,
-        work.study.train.parallel,
-    )
-    return chat.closed(made, work.study), strategy
 
 
 KINDS: dict[str, Callable[[Work], Result]] = {

@@ -10,18 +10,26 @@ from fl_server.journal import State
 from fl_server.run import RoundFailed, Run
 from fl_server.silos import Silo
 from strategies import adapter as algebra
+from strategies import widths
 from strategies.adapter import Adapter, Layout
 from strategies.strategy import Strategy
 
 
-def sent_layout(run: Run, number: int) -> Layout:
-    """Return the shapes of what each silo sends in a round."""
+def sent_layout(run: Run, number: int, silo: Silo) -> Layout:
+    """Return the shapes of what a silo sends in a round."""
     shapes = algebra.layout(run.start)
+    if silo.name in run.ranks:
+        shapes = widths.of(shapes, silo.rank)
     return {name: s for name, s in shapes.items() if run.parts.strategy.sent(name, number)}
 
 
-def contents(run: Run, state: State, final: bool = False) -> list[tuple[Silo, Content]]:
-    """Return what each silo is sent: its groups' tensors, less those still at the start that it makes itself."""
+def contents(
+    run: Run, state: State, final: bool = False, training: bool = False
+) -> list[tuple[Silo, Content]]:
+    """Return what each silo is sent: its groups' tensors, less those still at the start that it makes itself.
+
+    Control variates go out for ``training`` alone.
+    """
     recorded = record.lines(run.folder)
     found = []
     for members in cohorts.components(run.cohort):
@@ -31,14 +39,24 @@ def contents(run: Run, state: State, final: bool = False) -> list[tuple[Silo, Co
         for silo in run.cohort.silos:
             if silo.name in members:
                 arrays = _travels(run, released, silo)
+                arrays = arrays if training else algebra.trained(arrays)
                 parcel = run.grid.lay_out(arrays)
-                found.append((silo, messages.order(order, arrays, parcel)))
+                asked = order._replace(start_sha256=_start_sha256(run, silo))
+                found.append((silo, messages.order(asked, arrays, parcel)))
     return found
+
+
+def _start_sha256(run: Run, silo: Silo) -> str:
+    if silo.name not in run.ranks:
+        return run.base.start_sha256
+    return algebra.sha256(widths.cut(algebra.trained(run.start), silo.rank))
 
 
 def _travels(run: Run, state: State, silo: Silo) -> Adapter:
     strategy = run.parts.strategy
     adapter = cohorts.adapter_of(run.cohort, silo, groups(strategy, state), strategy)
+    if silo.name in run.ranks:
+        adapter = strategy.cut(adapter, silo.rank)
     return {n: x for n, x in adapter.items() if strategy.changed(n, state.round + 1)}
 
 

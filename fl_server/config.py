@@ -34,6 +34,7 @@ def build(study: Study) -> tuple[Parts, Schedule]:
         guard=spec.build(study.guard, "guard"),
         alone=study.alone.enabled,
         scored=study.rounds == 1 or study.evaluate.every < study.rounds,
+        adaptive=study.train.optimizer == "adamw",
     )
     schedule: Schedule = spec.build(study.schedule, "schedule")
     parts_of_silos = {
@@ -44,6 +45,7 @@ def build(study: Study) -> tuple[Parts, Schedule]:
     for kind, text in parts_of_silos.items():
         spec.build(text, kind)
     study.alone.lrs()
+    study.simulation.dealt(study.model.rank)
     for refusal in refusals(parts):
         raise ConfigError(str(refusal))
     return parts, schedule

@@ -67,19 +67,21 @@ def trips(study: Study, strategy: Strategy, tensors: Layout, silos: int = 1) -> 
     Of a part that is merged into the base, the most that it can come to.
     """
     shared = {n: s for n, s in tensors.items() if strategy.scope(n) != "silo"}
+    shared |= {own: shared[name] for own, name in strategy.beside(shared).items()}
     changed: Layout = {}
     merged: Layout = {}
-    found, now = [], 0
+    found, trained, scored = [], 0, 0
     for number in range(1, study.rounds + 1):
         sent = {n: s for n, s in shared.items() if strategy.sent(n, number)}
-        before = now
+        before = trained
         travel = {n: s for n, s in sent.items() if algebra.part(n) not in strategy.restarts}
         grown = merged_part(strategy, shared, number, silos)
         if travel.keys() - changed.keys() or grown != merged:
             changed, merged = changed | travel, grown
-            now = blob(changed | merged)
+            trained = blob(changed | merged)
+            scored = blob({n: s for n, s in changed.items() if n in tensors} | merged)
         # What is trained next goes out at the start of the round, what came of it goes out to be scored.
-        found.append(Trip(before + now, encoded(algebra.size(sent), study.codec)))
+        found.append(Trip(before + scored, encoded(algebra.size(sent), study.codec)))
     return found
 
 

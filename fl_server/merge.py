@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
+from fl_server import controls
 from fl_server.journal import State
 from strategies import accumulate
 from strategies import adapter as algebra
@@ -24,15 +26,17 @@ class Merge(NamedTuple):
     sums: dict[str, Sum]
     gathered: dict[str, list[Weighted]]
     verdicts: dict[str, list[Verdict]]
+    controls: dict[str, Sum]
 
 
 def empty(parts: Parts, state: State) -> Merge:
     """Return a merge of nothing for the tensors that are sent in the round after ``state``."""
-    sums = {}
+    sums, beside = {}, {}
     for group, adapter in state.adapter.items():
         sent = [name for name in adapter if parts.strategy.sent(name, state.round + 1)]
-        sums[group] = accumulate.empty(algebra.layout(algebra.pick(adapter, sent)))
-    return Merge(state, sums, {group: [] for group in sums}, {group: [] for group in sums})
+        shapes = algebra.layout(algebra.trained(algebra.pick(adapter, sent)))
+        sums[group], beside[group] = accumulate.empty(shapes), controls.empty(adapter, sent)
+    return Merge(state, sums, {group: [] for group in sums}, {group: [] for group in sums}, beside)
 
 
 def add(
@@ -45,15 +49,24 @@ def add(
 ) -> Merge:
     """Return the merge with one silo's update added to each of its groups."""
     sums, gathered, verdicts = dict(merge.sums), dict(merge.gathered), dict(merge.verdicts)
+    beside = dict(merge.controls)
     for group, names in groups.items():
-        own = Weighted(silo, weight, algebra.pick(update, set(names) & update.keys()))
+        sent = algebra.pick(update, set(names) & update.keys())
+        beside[group] = controls.add(beside[group], sent, weight)
+        own = Weighted(silo, weight, algebra.trained(sent))
         if _gathers(merge, parts, group):
             gathered[group] = [*gathered[group], own]
         elif own.update:
             verdict = _judged(merge, parts, group, [own])
             sums[group] = _added(sums[group], verdict.kept)
             verdicts[group] = [*verdicts[group], verdict._replace(kept=[])]
-    return Merge(merge.start, sums, gathered, verdicts)
+    return Merge(merge.start, sums, gathered, verdicts, beside)
+
+
+def absent(merge: Merge, groups: Iterable[str], weight: float) -> Merge:
+    """Return the merge with a silo that sent nothing: it counts where a mean is over all silos."""
+    still = {group: controls.add(merge.controls[group], {}, weight) for group in groups}
+    return merge._replace(controls=merge.controls | still)
 
 
 def close(merge: Merge, parts: Parts, state: State) -> tuple[State, Said]:
@@ -74,7 +87,7 @@ def close(merge: Merge, parts: Parts, state: State) -> tuple[State, Said]:
         moving = algebra.pick(adapter, merge.sums[group].totals)
         delta, memories[group] = parts.strategy.aggregate(reduced, moving, memories[group])
         moved, outer = parts.outer.step(moving, delta, outers[group])
-        adapters[group] = adapter | moved
+        adapters[group] = adapter | moved | controls.moved(adapter, merge.controls[group])
         memories[group] = parts.strategy.merge(adapters[group], memories[group])
         outers[group] = outers[group] | outer
     return State(state.round + 1, adapters, outers, memories, guards), said

@@ -44,7 +44,7 @@ def adapters(run: Run, state: journal.State) -> dict[str, tuple[int, Adapter]]:
         for silo in (s for s in run.cohort.silos if s.name in members):
             name = cohorts.folder_of(run.cohort, silo, strategy)
             adapter = cohorts.adapter_of(run.cohort, silo, groups, strategy)
-            found[name] = (kept.round, adapter)
+            found[name] = (kept.round, algebra.trained(adapter))
     for name, (_, adapter) in found.items():
         export.write(run.folder / "adapter" / name, adapter, run.peft_config, run.study.model.base)
     return found
@@ -53,12 +53,8 @@ def adapters(run: Run, state: journal.State) -> dict[str, tuple[int, Adapter]]:
 def _report(run: Run, scored: dict[str, Table], released: dict[str, tuple[int, Adapter]]) -> Table:
     recorded = record.lines(run.folder)
     everything = {f"{folder}/{n}": x for folder, (_, a) in released.items() for n, x in a.items()}
-    dense = (
-        algebra.size(broadcast.sent_layout(run, 1))
-        * 4
-        * len(run.cohort.silos)
-        * (len(recorded) - 1)
-    )
+    each = (algebra.size(broadcast.sent_layout(run, 1, silo)) for silo in run.cohort.silos)
+    dense = 4 * sum(each) * (len(recorded) - 1)
     silo_scores = {s.name: _silo(s, scored[s.name]) for s in run.cohort.silos}
     return {
         "schema": 1,

@@ -12,6 +12,7 @@ from fl_server import cohort as cohorts
 from fl_server.journal import State
 from fl_server.run import RoundFailed, Run
 from fl_server.silos import Refused
+from strategies import adapter as algebra
 
 LOG = logging.getLogger("bhasha_fl.hub")
 
@@ -35,20 +36,22 @@ def first(run: Run) -> State:
     """Return the state before the first round: the seeded adapter in every group, memories at their start."""
     groups = cohorts.start(run.cohort, run.start)
     groups = cohorts.renewed(groups, run.parts.strategy, run.study.seed, 1)
-    outer = {group: run.parts.outer.init(adapter) for group, adapter in groups.items()}
-    memory = {group: run.parts.strategy.init(adapter) for group, adapter in groups.items()}
+    trained = {group: algebra.trained(adapter) for group, adapter in groups.items()}
+    outer = {group: run.parts.outer.init(adapter) for group, adapter in trained.items()}
+    memory = {group: run.parts.strategy.init(adapter) for group, adapter in trained.items()}
     return State(0, groups, outer, memory)
 
 
 def one(run: Run, state: State) -> State:
     """Run one round and commit it; return the next state. Raises ``RoundFailed`` below the quorum."""
     began, number = time.monotonic(), state.round + 1
-    expected, recorded = broadcast.sent_layout(run, number), record.lines(run.folder)
-    contents = broadcast.contents(run, state)
+    recorded = record.lines(run.folder)
+    contents = broadcast.contents(run, state, training=True)
     merged = merge.empty(run.parts, state)
     weights = weighing.weights(run.cohort.silos, run.parts.weights, recorded, run.alone)
     notes: dict[str, dict[str, Any]] = {}
     for silo, reply in silos.ask(run.grid, "train", contents, run.schedule.closes):
+        expected = broadcast.sent_layout(run, number, silo)
         try:
             update = silos.check(silo, reply, expected, number, run.parts.codec, run.study.seed)
         except Refused as error:
@@ -61,6 +64,8 @@ def one(run: Run, state: State) -> State:
     counted = [name for name, note in notes.items() if "refused" not in note]
     if not run.schedule.enough(len(contents), len(counted)):
         raise RoundFailed(_too_few(run, number, counted, notes))
+    for silo in [s for s in run.cohort.silos if s.name not in counted]:
+        merged = merge.absent(merged, run.cohort.groups[silo.name], weights[silo.name])
     after, said = merge.close(merged, run.parts, state)
     renewed = cohorts.renewed(after.adapter, run.parts.strategy, run.study.seed, number + 1)
     after = after._replace(adapter=renewed)

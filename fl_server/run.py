@@ -10,7 +10,7 @@ from fl_client import messages
 from fl_client.config import ConfigError, Study
 from fl_client.messages import Order
 from fl_server import cohort as cohorts
-from fl_server import silos
+from fl_server import controls, silos
 from fl_server.cohort import Cohort
 from fl_server.grid import Grid
 from fl_server.silos import Silo
@@ -40,6 +40,7 @@ class Run(NamedTuple):
     start: Adapter
     base: Order  # what every order of this study holds
     peft_config: dict[str, Any]
+    ranks: dict[str, int]  # of the silos whose LoRA rank is below the study's
 
 
 def join(grid: Grid, study: Study, parts: Parts, schedule: Schedule, folder: Path) -> Run:
@@ -48,12 +49,14 @@ def join(grid: Grid, study: Study, parts: Parts, schedule: Schedule, folder: Pat
     scripts = scope.scripts(lang for silo in present for lang in silo.counts)
     shared, peft_config = _initial(grid, present[0], Order(scripts=scripts))
     languages = {silo.name: silo.language for silo in present}
-    for refusal in combine.refusals(parts, combine.Cohort(languages, tuple(shared))):
+    ranks = {silo.name: silo.rank for silo in present if 0 < silo.rank < study.model.rank}
+    for refusal in combine.refusals(parts, combine.Cohort(languages, tuple(shared), ranks)):
         raise ConfigError(str(refusal))
     base = Order(scripts=scripts, start_sha256=algebra.sha256(shared))
-    cohort = cohorts.gather(present, parts.strategy, sorted(shared))
+    start = controls.beside(parts.strategy, shared)
+    cohort = cohorts.gather(present, parts.strategy, sorted(start))
     LOG.info("%d silos joined: %s", len(present), ", ".join(languages))
-    return Run(grid, study, parts, schedule, folder, cohort, {}, shared, base, peft_config)
+    return Run(grid, study, parts, schedule, folder, cohort, {}, start, base, peft_config, ranks)
 
 
 def _initial(grid: Grid, silo: Silo, order: Order) -> tuple[Adapter, dict[str, Any]]:

@@ -32,6 +32,7 @@ class Silo(NamedTuple):
     name: str
     counts: dict[str, Counts]
     base: str
+    rank: int = 0  # of its LoRA pairs, where it is below the study's
 
     @property
     def language(self) -> str:
@@ -67,12 +68,13 @@ def introduce(grid: Grid) -> list[Silo]:
 def _silo(node: int, reply: Reply, known: str | None) -> Silo:
     try:
         rows = {str(lang): Counts(*map(int, row)) for lang, row in reply.facts["languages"].items()}
-        silo = Silo(node, str(reply.facts["silo"]), rows, str(reply.facts["base"]))
+        name, base = str(reply.facts["silo"]), str(reply.facts["base"])
+        silo = Silo(node, name, rows, base, int(reply.facts.get("rank", 0)))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ConfigError(
             f"a silo introduced itself in a way that cannot be read: {error!r}"
         ) from None
-    if not NAME.fullmatch(silo.name) or not rows or min(min(row) for row in rows.values()) < 0:
+    if not NAME.fullmatch(silo.name) or not rows or min(map(min, rows.values())) < 0:
         raise ConfigError(
             f"a silo introduced itself as {silo.name!r} with {rows}; it cannot take part"
         )

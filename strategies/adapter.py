@@ -23,11 +23,13 @@ Adapter = dict[str, Array]
 Layout = dict[str, tuple[int, ...]]
 
 PARTS = ("A", "B", "rows", "private", "merged")
+CONTROL = ".control"  # of NAME, beside it: see ``Strategy.controls``
 ROWS = ".trainable_tokens_delta"
 
 
 def part(name: str) -> str:
-    """Return which part of an adapter a tensor belongs to: one of ``PARTS``."""
+    """Return which part of an adapter a tensor belongs to, one of ``PARTS``; a control variate to its tensor's."""
+    name = name.removesuffix(CONTROL)
     if name.endswith(".private"):
         return "private"
     if name.endswith((".lora_A.merged", ".lora_B.merged")):
@@ -61,6 +63,16 @@ def pick(adapter: Adapter, names: Iterable[str]) -> Adapter:
 def under(prefix: str, arrays: Adapter) -> Adapter:
     """Return the arrays whose names begin with ``prefix``, named without it."""
     return {n.removeprefix(prefix): x for n, x in arrays.items() if n.startswith(prefix)}
+
+
+def trained(arrays: Adapter) -> Adapter:
+    """Return the tensors of an adapter itself, without control variates."""
+    return {name: x for name, x in arrays.items() if not name.endswith(CONTROL)}
+
+
+def controls(arrays: Adapter) -> Adapter:
+    """Return the control variates alone."""
+    return {name: x for name, x in arrays.items() if name.endswith(CONTROL)}
 
 
 def zip_with(rule: Callable[..., Array], *adapters: Adapter) -> Adapter:

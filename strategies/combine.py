@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from strategies import combine_guards, combine_merged
+from strategies import combine_guards, combine_inner, combine_merged
 from strategies.parts import Cohort, Parts, Refusal
 from strategies.scope import grouped, languages
 
@@ -171,6 +171,7 @@ RULES: Iterable[Callable[[Parts], Refusal | None]] = (
     something_must_travel,
     *combine_guards.RULES,
     *combine_merged.RULES,
+    *combine_inner.RULES,
 )
 COHORT_RULES: Iterable[Callable[[Parts, Cohort], Refusal | None]] = (
     something_of_this_model_must_travel,
@@ -178,4 +179,5 @@ COHORT_RULES: Iterable[Callable[[Parts, Cohort], Refusal | None]] = (
     family_scope_needs_the_table,
     grouping_joins_languages_that_are_there,
     *combine_guards.COHORT_RULES,
+    *combine_inner.COHORT_RULES,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from strategies.codecs.codec import Chain
@@ -22,13 +23,18 @@ class Parts(NamedTuple):
     guard: Guard = Guard()
     alone: bool = True  # silos also train alone, and tell what they reach
     scored: bool = True  # silos are scored again between the first round and the last
+    adaptive: bool = False  # silos train with AdamW, whose steps are no multiples of gradients
 
 
 class Cohort(NamedTuple):
-    """What is known of the silos when a study begins: each silo's main language, and the tensors trained."""
+    """What is known of the silos when a study begins: each silo's main language, and the tensors trained.
+
+    ``ranks`` holds those silos alone whose LoRA rank is below the study's.
+    """
 
     languages: dict[str, str]
     tensors: tuple[str, ...]
+    ranks: Mapping[str, int] = {}
 
     def scopes(self, strategy: Strategy) -> set[Scope]:
         """Return all scopes within which something of this study is merged in its first two rounds."""

@@ -6,11 +6,12 @@ Memory goes in and comes back; nothing is hidden in an object. Strategies are co
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal, NamedTuple
 
-from strategies.adapter import Adapter, Array, initial, part
+from strategies.adapter import CONTROL, Adapter, Array, initial, part
 from strategies.scope import Scope
+from strategies.widths import cut
 
 Memory = dict[str, Any]  # name -> array; an empty dict where nothing is remembered
 
@@ -88,6 +89,14 @@ class Strategy(NamedTuple):
     Where ``mutates_base`` says so the memory holds a merged part too, sent down by ``broadcast``. ``merge`` adds to it
     what the adapter became in a round; ``growth(rank, silos)`` is by how many ranks it grows in one, at most. The
     parts in ``restarts`` are then made anew by everyone, by ``begin(name, shape, key)``, and so never travel down.
+
+    With ``controls`` each shared tensor has a control variate, ``NAME.control`` of its shape and scope. It comes down
+    into the memory of the silo half, beside ``rates``, the sum of the learning rates of the round's steps; ``finish``
+    returns by how much the silo's own changed, and the hub adds the mean of that over all silos. It is never trained
+    and never released.
+
+    With ``mixed_ranks`` a silo may have a lower rank than the study: it receives ``cut(adapter, rank)``, and
+    ``aggregate`` sees its update as it came.
     """
 
     scopes: dict[str, Scope]
@@ -103,7 +112,9 @@ class Strategy(NamedTuple):
     restarts: tuple[str, ...] = ()
     begin: Callable[[str, tuple[int, ...], str], Array] = initial
     mixed_ranks: bool = False
+    cut: Callable[[Adapter, int], Adapter] = cut
     private_rank: int = 0
+    controls: bool = False
     wider: dict[str, Scope] = {}
     mix: Callable[[Array, Array], Array] = narrow_as_is
 
@@ -115,6 +126,10 @@ class Strategy(NamedTuple):
         """Return all scopes within which a tensor is merged, the widest first."""
         wide = self.wider.get(part(name))
         return (wide, self.scope(name)) if wide else (self.scope(name),)
+
+    def beside(self, shared: Iterable[str]) -> dict[str, str]:
+        """Return the control variates of these shared tensors, each with the name of its tensor."""
+        return {name + CONTROL: name for name in shared} if self.controls else {}
 
     def sent(self, name: str, round_number: int) -> bool:
         """Return whether a silo sends this tensor in this round."""

@@ -18,10 +18,11 @@ def centralised(study: Study, silos: int) -> dict[float, Study]:
         "alone": study.alone.model_copy(update={"enabled": False}),
         "simulation": study.simulation.model_copy(update={"pooled": True}),
     }
-    steps = study.train.steps * silos
+    # AdamW as alone, whatever the study trains with: these rates are for it.
+    changes = {"steps": study.train.steps * silos, "optimizer": "adamw"}
     return {
         lr: study.model_copy(
-            update=shared | {"train": study.train.model_copy(update={"steps": steps, "lr": lr})}
+            update=shared | {"train": study.train.model_copy(update=changes | {"lr": lr})}
         )
         for lr in study.alone.lrs()
     }

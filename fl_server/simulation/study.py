@@ -38,7 +38,13 @@ def prepare(study: Study) -> int:
         chat.framed(site.Own(own, Path(), study))
     spoken = scope.scripts(e.lang for own in sites for e in own.train)
     made = model.warm(study.model, parts.strategy.private_rank, spoken, study.seed)
-    cohort = combine.Cohort({own.name: site.language(own) for own in sites}, tuple(made.start))
+    dealt = study.simulation.dealt(study.model.rank)
+    ranks = {own.name: dealt[number % len(dealt)] for number, own in enumerate(sites)}
+    cohort = combine.Cohort(
+        {own.name: site.language(own) for own in sites},
+        tuple(made.start),
+        {name: rank for name, rank in ranks.items() if rank < study.model.rank},
+    )
     for refusal in combine.refusals(parts, cohort):
         raise ConfigError(str(refusal))
     return len(sites)
@@ -101,9 +107,11 @@ def trains_alone(study: Study, folder: Path) -> bool:
     """Return whether some silo of a run folder has yet to train alone."""
     from fl_client import alone, site
 
-    key = alone.key(study, spec.build(study.strategy, "strategy").private_rank)
-    homes = (folder / "silos" / own.name for own in site.simulated(study))
-    return study.alone.enabled and not all(alone.recall(home, key)[1] for home in homes)
+    private = spec.build(study.strategy, "strategy").private_rank
+    places = (site.Place(home=str(folder), number=n) for n in range(len(site.simulated(study))))
+    owns = (site.own(study, place) for place in places)
+    reached = (alone.recall(own.home, alone.key(own.study, private))[1] for own in owns)
+    return study.alone.enabled and not all(reached)
 
 
 def recorded(folder: Path) -> Study:

@@ -158,6 +158,7 @@ def test_training_alone_twice_gives_the_same_bits(made, blocks, valid):
 SAME = {
     "name": "other", "home": "elsewhere", "strategy": "ffa()", "weights": "uniform()",
     "outer": "adam()", "guard": "median()", "codec": "int8()", "schedule": "sync(0.5)",
+    "train.optimizer": "sgd", "train.lr": 0.5,
 }  # fmt: skip
 OTHER = {
     "seed": 8, "rounds": 7, "task": "translate()", "model.rank": 3, "model.base": "x",

@@ -33,7 +33,8 @@ OTHERS = {  # for every key, a strategy of allowed values; a test holds this tab
     "train.checkpointing": st.booleans(), "evaluate.every": st.integers(1, 9),
     "simulation.data": words, "simulation.languages": words, "simulation.silos": st.integers(0, 9),
     "simulation.partition": words, "simulation.characters": st.integers(0, 999),
-    "simulation.pooled": st.booleans(),
+    "simulation.pooled": st.booleans(), "simulation.ranks": words,
+    "train.optimizer": st.sampled_from(["adamw", "sgd"]),
 }  # fmt: skip
 BAD = {
     "model.rank": (0, -1, 1025, 2.5, "two", None),
@@ -56,6 +57,7 @@ BAD = {
     "model.quantization": ("int4",),
     "evaluate.every": (0,),
     "train.keep_optimizer": ("maybe",),
+    "train.optimizer": ("adam", ""),
     "alone.margin": (-0.1, 1.0),
     "evaluate.characters": (99,),
     "evaluate.answers": (0,),

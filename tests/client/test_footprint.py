@@ -223,6 +223,12 @@ def test_four_bits_and_sharding_are_never_proposed_together():
     )
 
 
+def test_sgd_without_training_alone_keeps_no_moments():
+    plain = need(alone__enabled=False)
+    assert need(alone__enabled=False, train__optimizer="sgd").adapter < plain.adapter
+    assert need(train__optimizer="sgd") == need() == plain
+
+
 def test_where_nothing_is_enough_nothing_is_promised():
     assert lowered(Room(10**8, 1, False)) is None
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fl_client import cldr, site
+from fl_client import cldr, silo, site
 from fl_client.config import ConfigError, Study, from_flat
 from tasks.task import Example
 
@@ -276,3 +276,23 @@ def test_a_label_that_the_study_does_not_know_is_named_before_any_training(tmp_p
         site.simulated(study(task="classify('good,bad')", **options))
     assert f"{tmp_path / 'as' / 'x.jsonl'} row 1: label='goood'" in str(caught.value)
     assert "good, bad" in str(caught.value)
+
+
+@pytest.mark.parametrize(("cap", "rank"), [(0, 8), (2, 2), (8, 8), (99, 8)])
+def test_a_real_silo_trains_at_most_the_rank_that_its_settings_say(cap, rank, tmp_path):
+    settings = silo.Settings(
+        name="clinic-a",
+        federation="demo",
+        address="hub.example.org:9443",
+        data=folder(tmp_path, {"as": 60}),
+        base="builtin:tiny",
+        base_sha256="0" * 64,
+        rank=cap,
+    )
+    silo.create(tmp_path, settings)
+    asked = study(model__rank=8, model__alpha=12)
+    own = site.own(asked, site.Place(silo=str(tmp_path)))
+    assert own.study.model.rank == rank
+    assert own.study.model.alpha / rank == 12 / 8
+    assert (own.study == asked) == (rank == 8)
+    assert own.home.name.endswith("-rank-2") == (rank == 2)

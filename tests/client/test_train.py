@@ -121,6 +121,28 @@ def test_two_keys_train_in_two_orders(made, blocks, options):
     assert not equal(fit(made, blocks, options, first)[0], fit(made, blocks, options, second)[0])
 
 
+def test_sgd_steps_against_the_clipped_gradient_and_remembers_nothing(made, blocks, options):
+    own = options.model_copy(update={"optimizer": "sgd", "clip": 0.5, "schedule": "linear"})
+    plan = Plan(3, 4, 10, 0.2, "k")
+    model.write(made, {})
+    used = optimizer.start(made, {"optimizer/step/x": np.zeros(1)}, own.optimizer)
+    train.fit(made, blocks, own, plan, used)
+    fitted = model.read(made)
+    assert optimizer.moments(used) == {} and used.averages() == []
+    model.write(made, {})
+    made.model.train()
+    ids, labels = torch.from_numpy(blocks.ids), torch.from_numpy(blocks.labels)
+    for number in range(plan.first, plan.first + plan.steps):
+        at = torch.from_numpy(encode.order(number, own.batch_size, len(ids), plan.key))
+        loss = made.model(input_ids=ids[at], labels=labels[at], use_cache=False).loss
+        slopes = torch.autograd.grad(loss, used.parameters)
+        size = float(torch.sqrt(sum((g.double() ** 2).sum() for g in slopes)))
+        for weight, slope in zip(used.parameters, slopes, strict=True):
+            weight.data -= train.rate(plan, number, own) * min(1, own.clip / size) * slope
+    for name, x in model.read(made).items():
+        np.testing.assert_allclose(fitted[name], x, atol=1e-6)
+
+
 @pytest.mark.parametrize("private", [0, 3])
 def test_frozen_tensors_do_not_move_although_private_slices_do(
     private, made, dual, blocks, options
@@ -244,7 +266,7 @@ def test_the_rate_of_the_step_is_the_one_used(made, blocks, options, monkeypatch
     model.write(made, {})
     train.fit(made, blocks, options, Plan(4, 3, 10, 0.01, "k"), used)
     assert asked == [4, 5, 6]
-    assert used.adamw.param_groups[0]["lr"] == rate(Plan(4, 3, 10, 0.01, "k"), 6, options)
+    assert used.inner.param_groups[0]["lr"] == rate(Plan(4, 3, 10, 0.01, "k"), 6, options)
 
 
 def test_a_rate_that_diverges_is_told(made, blocks, options):
@@ -284,9 +306,9 @@ def by_the_models_own_loss(made, blocks, options, plan):
             loss = made.model(input_ids=ids[at], labels=labels[at], use_cache=False).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(used.parameters, options.clip)
-        used.adamw.param_groups[0]["lr"] = train.rate(plan, number, options)
-        used.adamw.step()
-        used.adamw.zero_grad()
+        used.inner.param_groups[0]["lr"] = train.rate(plan, number, options)
+        used.inner.step()
+        used.inner.zero_grad()
         losses.append(loss.item())
     return model.read(made), optimizer.moments(used), losses
 

@@ -21,12 +21,14 @@ from strategies.combine import Cohort, Parts, refusals
 from strategies.fedavg import fedavg
 from strategies.fedprox import fedprox
 from strategies.ffa import ffa
+from strategies.flexlora import flexlora
 from strategies.flora import flora
 from strategies.guards.bulyan import bulyan
 from strategies.guards.median import median
 from strategies.guards.multi_krum import multi_krum
 from strategies.guards.none import none
 from strategies.guards.norm_clip import norm_clip
+from strategies.hetlora import hetlora
 from strategies.merge_reset import merge_reset
 from strategies.outer.adagrad import adagrad
 from strategies.outer.adam import adam
@@ -36,6 +38,7 @@ from strategies.outer.nesterov import nesterov
 from strategies.outer.yogi import yogi
 from strategies.partial_pool import partial_pool
 from strategies.rolora import rolora
+from strategies.scaffold import scaffold
 from strategies.scope import group
 from strategies.weights.bytes import bytes as by_bytes
 from strategies.weights.examples import examples
@@ -81,6 +84,7 @@ OUTERS = [mean(), momentum(), nesterov(), adam(), yogi(), adagrad()]
 
 
 MANY = Cohort({f"s{k}": "as" for k in range(7)}, (A, B, ROWS))
+RANKED = MANY._replace(ranks={"s1": 4, "s2": 8})
 ONE_OF_ITS_KIND = Cohort({**MANY.languages, "s7": "sat"}, (A, B))
 
 
@@ -132,6 +136,14 @@ BAD = {
     "flora under error feedback": (parts(flora(), ("topk", "int8")), MANY, "C55"),
     "a lot of a basis that is gone": (parts(merge_reset(), ("randk",)), None, "C55"),
     "clip of a pool": (parts(partial_pool(), guard=norm_clip()), MANY, "C43"),
+    "scaffold under AdamW": (parts(scaffold())._replace(adaptive=True), None, "C32"),
+    "scaffold under moving weights": (parts(scaffold(), weights=qffl()), MANY, "C33"),
+    "scaffold under error feedback": (parts(scaffold(), ("topk", "int8")), MANY, "C56"),
+    "scaffold of a lot": (parts(scaffold(), ("randk",)), None, "C56"),
+    "clip of control variates": (parts(scaffold(), guard=norm_clip()), MANY, "C44"),
+    "factors of several ranks": (parts(), RANKED, "C20"),
+    "scaffold of several ranks": (parts(scaffold()), RANKED, "C20"),
+    "clip of several ranks": (parts(flexlora(), guard=norm_clip()), RANKED, "C45"),
     "krum of a pool": (parts(partial_pool(), guard=multi_krum()), MANY, "C43"),
 }
 
@@ -164,6 +176,12 @@ def test_two_faults_are_both_told():
     assert set(codes(refusals(parts(ALONE, ("int8", "topk")), None))) == {"C52", "C60"}
 
 
+def test_silos_of_a_lower_rank_are_named_with_the_rank_that_all_can_train():
+    refusal = refusals(parts(), RANKED)[0]
+    assert "s1 (rank 4), s2 (rank 8)" in refusal.reason
+    assert "model.rank=4" in refusal.instead
+
+
 def test_the_silos_whose_language_is_missing_are_named():
     assert "s2" in refusals(parts(), UNKNOWN)[0].reason
     assert "s2" in refusals(parts(fedavg("family")), STRANGE)[0].reason
@@ -181,6 +199,10 @@ def test_a_group_that_is_too_small_is_named_with_what_it_has_and_needs():
 
 
 CURED = {
+    "scaffold under SGD": (parts(scaffold(), ("int8",), weights=by_bytes(2.0)), MANY),
+    "AdamW without control variates": (parts()._replace(adaptive=True), MANY),
+    "products of several ranks": (parts(flexlora()), RANKED),
+    "padded factors": (parts(hetlora(), ("topk", "int8")), RANKED),
     "a guard and enough silos": (parts(guard=bulyan(1)), MANY),
     "exclusion accepted": (parts(guard=multi_krum(1, accept_exclusion=True)), ONE_OF_ITS_KIND),
     "clip instead of krum": (parts(guard=norm_clip()), ONE_OF_ITS_KIND),

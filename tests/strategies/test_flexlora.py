@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from strategies import widths
 from strategies.flexlora import flexlora
 from strategies.strategy import Weighted
 
@@ -69,6 +70,50 @@ def test_a_round_in_which_no_product_moved_from_zero_keeps_the_seeded_factors():
     start = adapter(0) | {B: np.zeros(SHAPES[B], np.float32)}
     still = {n: np.zeros_like(x) for n, x in start.items()}
     assert not any(x.any() for x in merged([still, still], [1.0, 0.5], start).values())
+
+
+def dense(pair):
+    return pair[B].astype(np.float64) @ pair[A]
+
+
+@pytest.mark.parametrize("rank", [1, 2])
+def test_a_silo_of_a_lower_rank_receives_the_best_approximation_of_its_rank(rank):
+    start = adapter(4)
+    cut = flexlora().cut(start, rank)
+    assert (cut[A].shape, cut[B].shape) == ((rank, 9), (8, rank))
+    assert cut[ROWS].tobytes() == start[ROWS].tobytes()
+    sizes = np.linalg.svd(dense(start), compute_uv=False)
+    lost = np.linalg.norm(dense(start) - dense(cut))
+    assert lost == pytest.approx(np.linalg.norm(sizes[rank:]), rel=1e-5)
+
+
+def test_the_narrower_receiver_holds_the_first_columns_of_the_wider_ones():
+    one, two = (flexlora().cut(adapter(4), rank) for rank in (1, 2))
+    np.testing.assert_array_equal(one[B], two[B][:, :1])
+    np.testing.assert_array_equal(one[A], two[A][:1])
+
+
+def test_the_seeded_start_is_cut_to_its_first_rows_since_it_has_no_product():
+    start = adapter(0) | {B: np.zeros(SHAPES[B], np.float32)}
+    np.testing.assert_array_equal(flexlora().cut(start, 2)[A], start[A][:2])
+    assert all(np.array_equal(x, start[n]) for n, x in flexlora().cut(start, 3).items())
+
+
+@quick
+@given(st.integers(0, 10**6), st.lists(st.integers(1, 3), min_size=1, max_size=5))
+def test_products_of_several_ranks_are_averaged_as_products(seed, ranks):
+    start, made = adapter(seed), flexlora()
+    ends, sent = [], []
+    for k, rank in enumerate(ranks):
+        received = made.cut(start, rank)
+        end = widths.cut(adapter(seed + 1 + k), rank)
+        sent.append({n: end[n] - received[n] for n in end})
+        ends.append(dense(end))
+    step = merged(sent, [1.0] * len(ranks), start)
+    mean = np.mean(ends, axis=0)
+    sizes = np.linalg.svd(mean, compute_uv=False)
+    lost = np.linalg.norm(mean - product(start, step))
+    assert lost == pytest.approx(np.linalg.norm(sizes[3:]), abs=1e-5 * sizes[0])
 
 
 def test_products_need_to_be_seen_one_by_one():

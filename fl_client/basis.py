@@ -1,0 +1,61 @@
+"""What a job works on: the warm base with the strategy's adapter on it, and in it what the hub sent."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fl_client import chat, merged, model, spec
+from fl_client.messages import Fault
+from fl_client.model import Warm
+from strategies import adapter as algebra
+from strategies.adapter import Adapter
+from strategies.strategy import Strategy
+
+if TYPE_CHECKING:
+    from fl_client.work import Work
+
+
+def ready(work: Work) -> tuple[Warm, Strategy]:
+    """Return the base with its adapter at the start, and the study's strategy."""
+    strategy: Strategy = spec.build(work.study.strategy, "strategy")
+    made = model.warm(
+        work.study.model,
+        strategy.private_rank,
+        work.order.scripts,
+        work.study.seed,
+        work.study.train.parallel,
+    )
+    return chat.closed(made, work.study), strategy
+
+
+def load(made: Warm, strategy: Strategy, work: Work, training: bool = False) -> Adapter:
+    """Write what the hub sent and what the silo keeps into the model; return that adapter.
+
+    For ``training`` the strategy's control variates come with it.
+
+    Raises:
+        Fault: this silo makes another seeded start, or the hub sent other tensors than this round needs.
+    """
+    shared = algebra.pick(made.start, [n for n in made.start if strategy.scope(n) != "silo"])
+    if work.order.start_sha256 != algebra.sha256(shared):
+        raise Fault("basis_differs")
+    beside = strategy.beside(shared) if training else {}
+    start = shared | {own: shared[name] for own, name in beside.items()}
+    wanted = {n for n in start if strategy.changed(n, work.order.round)}
+    slices = {n: x for n, x in work.received.items() if n.endswith(".merged")}
+    expected = algebra.layout(algebra.pick(start, wanted)) | algebra.layout(slices)
+    allowed = not slices or strategy.mutates_base and work.order.after > 0
+    if algebra.layout(work.received) != expected or not _sound(work.received) or not allowed:
+        raise Fault("malformed", "the hub sent other tensors than this round needs")
+    if not merged.fits(slices, shared):
+        raise Fault("malformed", "the hub sent a merged part that does not fit the adapter")
+    begun = strategy.renewed(made.start, work.study.seed, work.order.round)
+    adapter = begun | algebra.trained(work.received) | algebra.under("private/", work.memory)
+    model.write(made, adapter)
+    return adapter
+
+
+def _sound(adapter: Adapter) -> bool:
+    return all(x.dtype == np.float32 and bool(np.isfinite(x).all()) for x in adapter.values())
