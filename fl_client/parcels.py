@@ -1,8 +1,9 @@
 """Parcels: the arrays of a message as a file of their own, named by its SHA-256, which travels beside Flower.
 
-The message then holds the parcel's name alone. Flower cuts a large message into objects, copies each a dozen times and
-keeps them in a database; a parcel goes from one disk to the other, goes on where a cut of the line left it, and is
-sent once however often it is named. Only who was told the name can ask for it, and the hash is checked by who reads.
+The message then holds the parcel's name alone. Flower makes three objects and more of an array, copies each a dozen
+times and keeps them in a database; a parcel goes from one disk to the other, goes on where a cut of the line left it,
+and is sent once however often it is named. Only who was told the name can ask for it, and the hash is checked by who
+reads. Simulated silos have no line, and their arrays stay in the message.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from safetensors.numpy import load, save
 from fl_client.memory import write_whole
 from strategies.adapter import Adapter
 
-LARGE = 1 << 20  # bytes from which on arrays travel as a parcel
 KEPT = 4  # parcels that stay in a silo's folder
 NAME = re.compile(r"([0-9a-f]{64}):([0-9]{1,15})")
 OUTBOX, INBOX = "outbox", "inbox"  # in a silo's folder
@@ -48,11 +48,6 @@ def parse(text: str) -> Parcel:
 def path(folder: Path, parcel: Parcel) -> Path:
     """Return where a parcel lies in a folder of parcels."""
     return folder / f"{parcel.sha256}.safetensors"
-
-
-def large(arrays: Adapter) -> bool:
-    """Return whether arrays are large enough to travel as a parcel."""
-    return sum(x.nbytes for x in arrays.values()) >= LARGE
 
 
 def keep(folder: Path, arrays: Adapter) -> Parcel:

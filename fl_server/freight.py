@@ -21,11 +21,11 @@ class Freight:
         self._collected: set[Path] = set()
 
     def lay_out(self, arrays: Adapter) -> Parcel | None:
-        """Return the parcel of large arrays, once it is on disk; None for small ones, which need none.
+        """Return the parcel of arrays, once it is on disk; None where there are none.
 
         Silos that are sent the same adapter, and one that is sent it again to evaluate, share a parcel.
         """
-        if not parcels.large(arrays):
+        if not arrays:
             return None
         parcel = parcels.keep(self._adapters, arrays)
         self._now.add(parcels.path(self._adapters, parcel))

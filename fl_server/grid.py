@@ -35,7 +35,7 @@ class Grid(Protocol):
         """Return the nodes that started anew since they were last asked."""
 
     def lay_out(self, arrays: Adapter) -> Parcel | None:
-        """Return the parcel as which arrays travel to silos; None where they travel in the message."""
+        """Return the parcel as which arrays travel to silos; None where they travel in the message, or are none."""
 
     def collect(self, node: int, parcel: Parcel) -> Adapter:
         """Return the arrays of a parcel that a silo brought; raises ``ValueError``."""

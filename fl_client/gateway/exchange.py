@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
@@ -12,12 +13,13 @@ from fl_client.gateway import contents, link, parcels, runs
 from fl_client.gateway.egress import Meter
 from fl_client.gateway.link import Answer, Call, Link, Patience
 from fl_client.gateway.parcels import Trips
-from fl_client.gateway.runs import Book, Refused
+from fl_client.gateway.runs import Away, Book, Refused
 from fl_client.gateway.trip import Trip
 from fl_client.signed import Signed
 
 # The SuperNode waits 30 s for an answer, 5 s for that to a heartbeat.
 PATIENT, SHORT = Patience(25.0, 28.0), Patience(3.0, 4.0)
+AHEAD = 16  # objects of a message that are fetched ahead; large arrays travel as a parcel
 SHORT_PATHS = {fleet.HEARTBEAT, fleet.DEACTIVATE, fleet.UNREGISTER}
 
 
@@ -28,6 +30,7 @@ class Way(NamedTuple):
     line: Link
     meter: Meter
     trips: Trips
+    ahead: dict[str, Answer]  # objects of the message that the SuperNode was just given
 
 
 async def answer(way: Way, path: str, body: bytes) -> Answer:
@@ -58,7 +61,30 @@ async def _pull_messages(way: Way, path: str, body: bytes) -> Answer:
     pulled = fleet.pulled(fleet.response(path, found.body)) if found.status == 200 else None
     if pulled is not None:
         await runs.study(way.book, way.line, pulled.run)
+        await _look_ahead(way, fleet.request(path, body).node.node_id, pulled)
     return found
+
+
+async def _look_ahead(way: Way, node: int, pulled: fleet.Pulled) -> None:
+    """Fetch what a message consists of before the SuperNode has it.
+
+    The SuperNode starts the task first and fetches then: a task that looks before all is there waits for a second.
+    """
+    way.ahead.clear()
+
+    async def one(name: str) -> None:
+        asked = {"node": {"node_id": node}, "run_id": pulled.run, "object_id": name}
+        try:
+            found = await _pull_object(
+                way, fleet.PULL_OBJECT, fleet.asking(fleet.PULL_OBJECT, **asked)
+            )
+        except Away:  # the SuperNode asks itself
+            return
+        if found.status == 200 and not fleet.coming(found.body):
+            way.ahead[name] = found
+
+    if len(pulled.objects) <= AHEAD:
+        await asyncio.gather(*(one(name) for name in pulled.objects))
 
 
 async def _about_run(way: Way, path: str, body: bytes) -> Answer:
@@ -129,6 +155,15 @@ async def _push_object(way: Way, path: str, body: bytes) -> Answer:
     return await _send(way, path, body, signed.study.name, round)
 
 
+async def _give_object(way: Way, path: str, body: bytes) -> Answer:
+    """Let the SuperNode have an object: the one that was fetched ahead, once, or what the hub says now."""
+    try:
+        held = way.ahead.pop(fleet.request(path, body).object_id, None)
+    except ValueError:
+        held = None
+    return held or await _pull_object(way, path, body)
+
+
 async def _pull_object(way: Way, path: str, body: bytes) -> Answer:
     """Let the SuperNode have an object once the parcel that it names, if it names one, is in the inbox."""
     study = _study(way, path, body)
@@ -156,7 +191,7 @@ CALLS: dict[str, Callable[[Way, str, bytes], Awaitable[Answer]]] = {
     fleet.PULL_MESSAGES: _pull_messages,
     fleet.GET_RUN: _about_run,
     fleet.GET_FAB: _about_run,
-    fleet.PULL_OBJECT: _pull_object,
+    fleet.PULL_OBJECT: _give_object,
     fleet.PUSH_MESSAGES: _push_messages,
     fleet.PUSH_OBJECT: _push_object,
 }

@@ -36,7 +36,7 @@ async def open_(folder: Path, port: int) -> AsyncIterator[int]:
     """Listen as long as the context is open, and give the port; raises ``ConfigError``."""
     book, meter = runs.open_(folder), Meter(folder)
     async with link.open_(folder, book.settings, meter.count) as line:
-        way = Way(book, line, meter, {})
+        way = Way(book, line, meter, {}, {})
 
         async def handle(request: web.BaseRequest) -> web.Response:
             return await _handle(way, request)

@@ -93,11 +93,6 @@ def test_what_names_no_parcel_is_refused(text):
         parcels.parse(text)
 
 
-def test_only_arrays_of_a_megabyte_travel_as_a_parcel():
-    assert not parcels.large({"x": np.zeros(parcels.LARGE - 1, np.uint8)})
-    assert parcels.large({"x": np.zeros(parcels.LARGE - 1, np.uint8), "y": np.zeros(1, np.uint8)})
-
-
 def test_the_newest_parcels_stay(tmp_path):
     made = [parcels.keep(tmp_path, {"x": np.full(3, n, np.float32)}) for n in range(6)]
     for number, parcel in enumerate(made):

@@ -389,7 +389,7 @@ def test_a_parcel_is_collected_from_the_silo_that_the_node_is_and_from_nobody_el
 def test_a_plain_grid_lays_nothing_out_and_takes_no_parcel(flower):
     flower.get_node_ids = list
     polled = Polled(flower)
-    assert polled.lay_out({"x": np.zeros(parcels.LARGE, np.float32)}) is None
+    assert polled.lay_out({"x": np.zeros(9, np.float32)}) is None
     polled.settle()
     with pytest.raises(ValueError, match="through a gateway"):
         polled.collect(1, parcels.Parcel("0" * 64, 1))
