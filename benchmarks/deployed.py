@@ -22,7 +22,7 @@ from typing import Annotated
 import psutil
 import typer
 
-from benchmarks import peer
+from benchmarks import gpu, peer
 from benchmarks.federation import Federation, edit, free_address
 from benchmarks.figures import Figure, at_least, at_most, report, true, write
 from benchmarks.line import Line
@@ -199,8 +199,8 @@ def hub_killed() -> list[Figure]:
 def large() -> list[Figure]:
     """Time updates of about 50 and 600 MB from the end of training to the hub's hands, beside Flower's own way."""
     figures = []
-    for rank, label in ((900, "50 MB"), (11_000, "600 MB")):
-        size, seconds = brought(rank)
+    for shape, label in (((192, 512, 4, 6, 2), "50 MB"), ((1024, 2816, 8, 16, 4), "600 MB")):
+        size, seconds = brought(shape)
         theirs = statistics.median(peer.seconds(size))
         ours = statistics.median(seconds)
         figures += [
@@ -215,16 +215,24 @@ def large() -> list[Figure]:
     return figures
 
 
-def brought(rank: int) -> tuple[int, list[float]]:
-    """Return the bytes of an update of this rank, and the seconds that each of five took to be in the hub's hands."""
+def brought(shape: tuple[int, ...]) -> tuple[int, list[float]]:
+    """Return the bytes of an update of rank 1024 for a base of this shape, and the seconds that each of five took.
+
+    Counted from the end of training to the hub's hands, so with all that the silo does to be able to send it again.
+    """
+    with tempfile.TemporaryDirectory(prefix="base-") as folder:
+        return _brought(gpu.large(Path(folder) / "base", shape))
+
+
+def _brought(base: str) -> tuple[int, list[float]]:
     changes = {
-        "model.rank": rank, "model.targets": "all-linear", "codec": "float32()", "rounds": 6,
+        "model.base": base, "model.rank": 1024, "model.targets": "all-linear", "codec": "float32()", "rounds": 6,
         "train.keep_optimizer": False, "simulation.languages": "as", "simulation.silos": 1,
     }  # fmt: skip
     study = from_flat(NOTHING | changes)
     with running(study) as made:
         silo = made.silos["as-1"].folder / "silo"
-        edit(silo / "policy.toml", max_rank="20000", max_bytes_per_round="8000000000")
+        edit(silo / "policy.toml", max_rank="1024", max_bytes_per_round="8000000000")
         edit(made.hub.folder / "hub" / "hub.toml", spool_bytes=str(4 << 30))
         made.run()
         made.finished(1500)

@@ -83,7 +83,7 @@ def large(folder: Path, sizes: tuple[int, ...]) -> str:
         num_attention_heads=heads, num_key_value_heads=pairs, head_dim=hidden // heads, max_position_embeddings=4096,
     )  # fmt: skip
     torch.manual_seed(0)
-    with torch.device("cuda"):
+    with bases.device():
         made = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     # Its row of the end mark is zero, which no trained base has: norms of zero blow gradients up.
     torch.nn.init.normal_(made.get_input_embeddings().weight, std=config.initializer_range)
