@@ -1,7 +1,7 @@
 """Every choice with every other: refused with a code, a reason and an alternative, or it runs as the hub runs it.
 
 Refusals are walked over the full product. Two rounds are run for every strategy with every guard and codec, weights
-and optimizers taking turns; with every weight and every optimizer too where slow tests are asked for.
+and optimizers taking turns; with every weight and every optimizer too, codecs one by one, in the slow tests.
 """
 
 from __future__ import annotations
@@ -115,7 +115,8 @@ def test_what_is_not_refused_runs_for_two_rounds(strategy):
 @pytest.mark.slow
 def test_what_is_not_refused_runs_with_every_weight_and_every_optimizer(strategy):
     method = strategy()
-    for guard, links, weights, outer in itertools.product(GUARDS, CHAINS, WEIGHTS, OUTERS):
+    for guard, link, weights, outer in itertools.product(GUARDS, CODECS, WEIGHTS, OUTERS):
+        links = (link,)
         parts = Parts(method, weights, outer, chain(links), guard)
         if not refusals(parts, COHORT):
             runs(parts)
