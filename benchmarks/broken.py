@@ -10,11 +10,11 @@ from pathlib import Path
 import psutil
 from safetensors.numpy import load_file
 
-from fl_client import frames, silo, site
+from fl_client import frames, parcels, silo, site
 from fl_client.config import Study, from_flat
 from fl_client.messages import Order
 from fl_client.site import Place
-from fl_client.workers import Job, Result
+from fl_client.workers import Job, Kind, Result
 from strategies import adapter as algebra
 from strategies import scope
 
@@ -38,9 +38,17 @@ def silo_of(folder: Path, steps: int) -> Job:
     return Job(study, Place(silo=str(folder)), order, {})
 
 
+def answered(folder: Path, kind: Kind, job: Job) -> Result:
+    """Return what a silo's group makes of a job, with the arrays that it put into the outbox."""
+    found = frames.call(frames.socket(folder), kind, job)
+    if found.parcel is None:
+        return found
+    return found._replace(arrays=parcels.read(folder / parcels.OUTBOX, found.parcel))
+
+
 def started(job: Job) -> Job:
     """Return the job with the start that the silo's own group makes."""
-    start = frames.call(frames.socket(job.place.silo), "initial", job).arrays
+    start = answered(Path(job.place.silo), "initial", job).arrays
     return job._replace(order=job.order._replace(start_sha256=algebra.sha256(start)))
 
 
@@ -67,7 +75,7 @@ def killed(folder: Path, job: Job, group: int, steps: int) -> tuple[Result, dict
 
     watcher = threading.Thread(target=kill, daemon=True)
     watcher.start()
-    found = frames.call(frames.socket(folder), "fit", job)
+    found = answered(folder, "fit", job)
     watcher.join(timeout=1)
     if "again_s" not in notes:
         raise SystemExit("the round ended before a rank could be killed; give more --steps")

@@ -19,7 +19,6 @@ from benchmarks import broken
 from benchmarks import link as links
 from benchmarks.figures import Figure, at_least, at_most, report, true, write
 from benchmarks.team import ROOT, train
-from fl_client import frames
 
 TOPIC = "worker-group"
 DELAY_S = 0.02  # each way
@@ -85,7 +84,7 @@ def killed(steps: int = 150) -> list[Figure]:
             process = subprocess.Popen(command, cwd=ROOT, stdout=stream, stderr=stream)
         try:
             job = broken.started(job)
-            whole = frames.call(frames.socket(folder), "fit", job)
+            whole = broken.answered(folder, "fit", job)
             (kept,) = folder.glob("studies/*/steps/round.safetensors")
             kept.unlink()
             found, notes = broken.killed(folder, job, process.pid, steps)

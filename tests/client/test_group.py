@@ -20,7 +20,7 @@ import psutil
 import pytest
 from safetensors.numpy import load_file
 
-from fl_client import frames, group, silo, site
+from fl_client import frames, group, parcels, silo, site
 from fl_client.config import ConfigError, Study, flat, from_flat
 from fl_client.group import Shape
 from fl_client.messages import Fault, Order
@@ -231,15 +231,21 @@ def job(folder, study, running) -> Job:
     """Return the first round's job of a silo."""
     place, scripts = Place(silo=str(folder)), scope.scripts(["as"])
     asked = Job(study, place, Order(scripts=scripts), {})
-    start = frames.call(frames.socket(folder), "initial", asked).arrays
+    start = answered(folder, "initial", asked).arrays
     return asked._replace(order=Order(scripts=scripts, start_sha256=algebra.sha256(start)))
+
+
+def answered(folder, kind, job):
+    """Return what the group makes of a job, with the arrays that it put into the outbox."""
+    found = frames.call(frames.socket(folder), kind, job)
+    return found._replace(arrays=parcels.read(folder / "outbox", found.parcel))
 
 
 def fit(job: Job, at_step=None, then=None):
     """Train the round from nothing; as soon as so many steps are in the checkpoint, do ``then``."""
     folder = Path(job.place.silo)
     shutil.rmtree(folder / "studies", ignore_errors=True)
-    seen, path = [], frames.socket(folder)
+    seen = []
 
     def watch():
         while not seen:
@@ -251,7 +257,7 @@ def fit(job: Job, at_step=None, then=None):
 
     watcher = threading.Thread(target=watch if then else seen.clear, daemon=True)
     watcher.start()
-    found = frames.call(path, "fit", job)
+    found = answered(folder, "fit", job)
     watcher.join(timeout=10)
     return found, seen
 

@@ -63,8 +63,12 @@ FAST = [
     {"model.rows": "none", "model.targets": "q_proj,v_proj", "codec": "topk(0.1)"},
     {"codec": "topk(0.01, decay=0.9) | int4()"},
 ]
+SGD = {"scaffold": {"train.optimizer": "sgd"}}
 SLOW = [
-    *({"strategy": f"{name}()", "codec": "int8()"} for name in spec.factories("strategy")),
+    *(
+        {"strategy": f"{name}()", "codec": "int8()"} | SGD.get(name, {})
+        for name in spec.factories("strategy")
+    ),
     *({"codec": f"{name}()"} for name in spec.factories("codec")),
 ]
 CASES = [*FAST, *(pytest.param(case, marks=pytest.mark.slow) for case in SLOW)]
