@@ -46,14 +46,26 @@ def keep(home: Path, number: int, arrays: Adapter, best: int) -> None:
 def write_whole(target: Path, content: bytes) -> None:
     """Write a file so that after a crash it is there whole or not at all: temporary, fsync, rename, fsync."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(target.name + ".part")
-    with temporary.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(target)
-    folder = os.open(target.parent, os.O_RDONLY)
+    part(target).write_bytes(content)
+    complete(target)
+
+
+def part(target: Path) -> Path:
+    """Return where a file lies as long as it is not whole."""
+    return target.with_name(target.name + ".part")
+
+
+def complete(target: Path) -> None:
+    """Put what was written as the part of a file in its place, durably: fsync, rename, fsync of the folder."""
+    begun = part(target)
+    _sync(begun)
+    begun.replace(target)
+    _sync(target.parent)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(handle)
     finally:
-        os.close(folder)
+        os.close(handle)

@@ -12,6 +12,7 @@ import hashlib
 import os
 import re
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -89,22 +90,29 @@ def whole(file: Path, parcel: Parcel) -> bool:
 
 def prune(folder: Path, kept: int = KEPT) -> None:
     """Leave the newest parcels of a folder."""
-    for old in _newest_first(folder)[kept:]:
+    held = _held(folder)
+    newest = sorted(held, key=lambda file: (-held[file].st_mtime_ns, file.name))
+    for old in newest[kept:]:
         old.unlink(missing_ok=True)
 
 
 def expire(folder: Path, seconds: float) -> None:
     """Remove parcels, and the beginnings of such, that nobody touched for so long."""
-    for file in _newest_first(folder):
-        if file.stat().st_mtime < time.time() - seconds:
+    before = time.time() - seconds
+    for file, known in _held(folder).items():
+        if known.st_mtime < before:
             file.unlink(missing_ok=True)
 
 
 def size(folder: Path) -> int:
     """Return the bytes of all parcels in a folder, of their beginnings too."""
-    return sum(file.stat().st_size for file in _newest_first(folder))
+    return sum(known.st_size for known in _held(folder).values())
 
 
-def _newest_first(folder: Path) -> list[Path]:
-    found = {file: file.stat().st_mtime_ns for file in folder.glob("*.safetensors*")}
-    return sorted(found, key=lambda file: (-found[file], file.name))
+def _held(folder: Path) -> dict[Path, os.stat_result]:
+    """Return what lies in a folder of parcels; another program may take something away meanwhile."""
+    found = {}
+    for file in folder.glob("*.safetensors*"):
+        with suppress(FileNotFoundError):
+            found[file] = file.stat()
+    return found

@@ -6,16 +6,17 @@ from pathlib import Path
 
 from fl_client import parcels
 from fl_client.parcels import Parcel
-from fl_server.gateway import parcels as places
 from fl_server.gateway import spool
 from strategies.adapter import Adapter
+
+LAID_OUT = "parcels"  # in the hub's folder
 
 
 class Freight:
     """What lies on the hub's disk for the round that runs; what was laid out stays one round longer, for late silos."""
 
     def __init__(self, hub: Path) -> None:
-        self._adapters, self._spool = hub / places.LAID_OUT, hub / "spool"
+        self._adapters, self._spool = hub / LAID_OUT, hub / "spool"
         self._now: set[Path] = set()
         self._before: set[Path] = set()
         self._collected: set[Path] = set()

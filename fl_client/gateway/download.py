@@ -9,7 +9,7 @@ from pathlib import Path
 
 import aiohttp
 
-from fl_client import audit, parcels
+from fl_client import audit, memory, parcels
 from fl_client.gateway.link import AWAY, Link
 from fl_client.gateway.trip import CONTENT, TIMEOUT, Over, Pauses, Trip
 
@@ -35,7 +35,7 @@ async def receive(line: Link, trip: Trip) -> None:
 
 async def _rest(line: Link, trip: Trip) -> int:
     """Receive what is missing; return 200 where the parcel is whole then, what the hub says, or 503."""
-    part = trip.file.with_name(trip.file.name + ".part")
+    part = memory.part(trip.file)
     held = part.stat().st_size if part.exists() else 0
     try:
         async with line.client.get(
@@ -67,7 +67,7 @@ def _complete(part: Path, trip: Trip) -> int:
     if not part.exists() or part.stat().st_size < trip.parcel.bytes:
         return AWAY
     if parcels.whole(part, trip.parcel):
-        part.replace(trip.file)
+        memory.complete(trip.file)
         return WHOLE
     part.unlink()  # not what was named: from the start
     return AWAY

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,8 +48,8 @@ class Call(NamedTuple):
     query: Mapping[str, str]
     headers: Mapping[str, str]
     body: bytes
+    parts: AsyncIterable[bytes]  # the body as it comes, for a route that streams
     admitted: Callable[[], bool]
-    parts: AsyncIterator[bytes] | None = None  # the body as it comes, where its route streams
     asked: Any = None  # the body of one of Flower's calls, read
     node: int = 0  # the node that the silo is in Flower
 

@@ -156,11 +156,6 @@ def length(request: web.BaseRequest, cap: int) -> int:
     return said or 0
 
 
-async def body(request: web.BaseRequest, size: int) -> bytes:
-    """Return a body of this size; raises ``Refused`` where it comes too slowly or ends early."""
-    return b"".join([part async for part in parts(request, size)])
-
-
 async def parts(request: web.BaseRequest, size: int) -> AsyncIterator[bytes]:
     """Yield a body of this size as it comes; raises ``Refused`` where it comes too slowly or ends early."""
     began, got = asyncio.get_running_loop().time(), 0

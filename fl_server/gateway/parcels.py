@@ -7,14 +7,17 @@ What has arrived stays on disk whatever happens to the line. ``spool/NAME/parcel
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import logging
 import os
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
-from fl_client import parcels
+from fl_client import memory, parcels
 from fl_client.parcels import Parcel
+from fl_server.freight import LAID_OUT
 from fl_server.gateway import pulls, relay, seen, spool
 from fl_server.gateway.gate import Call, Gate, Route
 from fl_server.gateway.limits import Refused
@@ -23,7 +26,6 @@ from fl_server.gateway.relay import Answer
 LOG = logging.getLogger("bhasha_fl.gateway")
 JSON, BYTES = "application/json", "application/octet-stream"
 MOST = 1 << 40  # a silo's quota is what limits it
-LAID_OUT = "parcels"  # in the hub's folder
 
 
 class Asked(NamedTuple):
@@ -47,20 +49,16 @@ def _asked(call: Call) -> Asked:
 
 async def held(gate: Gate, call: Call) -> Answer:
     """Answer how many bytes of an update are here."""
-    asked = _asked(call)
-    await _goes_on(gate, call, asked)
-    file = _file(gate, call, asked)
+    asked, file = await _update(gate, call)
+    begun = memory.part(file)
     if file.exists():
         return _held(asked.parcel.bytes)
-    part = _part(file)
-    return _held(part.stat().st_size if part.exists() else 0)
+    return _held(begun.stat().st_size if begun.exists() else 0)
 
 
 async def take(gate: Gate, call: Call) -> Answer:
     """Take an update from where it stands to its end; 409 where it stands elsewhere, 422 where the hash is wrong."""
-    asked = _asked(call)
-    await _goes_on(gate, call, asked)
-    file = _file(gate, call, asked)
+    asked, file = await _update(gate, call)
     if file.exists():
         return _held(asked.parcel.bytes)
     if asked.parcel.bytes > gate.settings.spool_bytes:
@@ -68,7 +66,8 @@ async def take(gate: Gate, call: Call) -> Answer:
         raise Refused(507)
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
-        with _part(file).open("ab") as stream:
+        # Without a buffer: what it held would come after what a newer line has brought since.
+        with memory.part(file).open("ab", buffering=0) as stream:
             if stream.tell() != asked.at:
                 raise Refused(409)
             await _write(gate, call, file, stream, asked)
@@ -79,17 +78,25 @@ async def take(gate: Gate, call: Call) -> Answer:
     return _held(size) if size else Answer(422)
 
 
-async def _write(gate: Gate, call: Call, file: Path, stream: BinaryIO, asked: Asked) -> None:
+async def _update(gate: Gate, call: Call) -> tuple[Asked, Path]:
+    """Return which update a silo speaks of and where it lies; raises ``Refused`` where its run is over."""
+    asked = _asked(call)
+    node = seen.of(gate.seen, call.silo).node
+    if not node or not await relay.goes_on(gate.relay, call.silo, node, asked.run):
+        raise Refused(403)
+    return asked, parcels.path(spool.updates(gate.spool.folder, call.silo), asked.parcel)
+
+
+async def _write(gate: Gate, call: Call, file: Path, stream: FileIO, asked: Asked) -> None:
     mine = gate.uploads[file] = object()
-    if call.parts is None:
-        raise Refused(400)
     try:
-        async for part in call.parts:
+        async for piece in call.parts:
             if gate.uploads.get(file) is not mine:  # the silo came back before this line was dead
                 raise Refused(409)
-            if stream.tell() + len(part) > asked.parcel.bytes:
+            if stream.tell() + len(piece) > asked.parcel.bytes:
                 raise Refused(413)
-            await asyncio.to_thread(stream.write, part)
+            if await asyncio.to_thread(stream.write, piece) != len(piece):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     finally:
         if gate.uploads.get(file) is mine:
             del gate.uploads[file]
@@ -97,21 +104,13 @@ async def _write(gate: Gate, call: Call, file: Path, stream: BinaryIO, asked: As
 
 def _kept(file: Path, parcel: Parcel) -> int:
     """Return how much of a parcel is here, durable once it is whole; 0 where it is not what it was called."""
-    part = _part(file)
-    size = part.stat().st_size
-    if size < parcel.bytes:
-        return size
-    if not parcels.whole(part, parcel):
-        part.unlink()
+    begun = memory.part(file)
+    size = begun.stat().st_size
+    if size == parcel.bytes and parcels.whole(begun, parcel):
+        memory.complete(file)
+    elif size == parcel.bytes:
+        begun.unlink()
         return 0
-    with part.open("rb") as stream:
-        os.fsync(stream.fileno())
-    part.replace(file)
-    folder = os.open(file.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
     return size
 
 
@@ -122,20 +121,6 @@ async def give(gate: Gate, call: Call) -> Answer:
         raise Refused(403)
     file = parcels.path(gate.folder / LAID_OUT, asked.parcel)
     return Answer(200, media=BYTES, file=file) if file.exists() else Answer(404)
-
-
-async def _goes_on(gate: Gate, call: Call, asked: Asked) -> None:
-    node = seen.of(gate.seen, call.silo).node
-    if not node or not await relay.goes_on(gate.relay, call.silo, node, asked.run):
-        raise Refused(403)
-
-
-def _file(gate: Gate, call: Call, asked: Asked) -> Path:
-    return parcels.path(spool.updates(gate.spool.folder, call.silo), asked.parcel)
-
-
-def _part(file: Path) -> Path:
-    return file.with_name(file.name + ".part")
 
 
 def _held(size: int) -> Answer:

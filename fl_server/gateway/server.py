@@ -52,12 +52,12 @@ async def handle(gate: Gate, door: Door, request: web.BaseRequest) -> web.Stream
         if route.room and not route.room(gate.spool, silo, expected):
             LOG.error("%s: no room for %d bytes more", silo, expected)
             raise Refused(507)
-        body = b"" if route.streams else await limits.body(request, expected)
+        parts = limits.parts(request, expected)
+        body = b"" if route.streams else b"".join([part async for part in parts])
         if silo:
             seen.hear(gate.seen, silo)
-        call = Call(silo, request.rel_url.raw_path, request.query, request.headers, body, admitted)
-        if route.streams:
-            call = call._replace(parts=limits.parts(request, expected))
+        path, query = request.rel_url.raw_path, request.query
+        call = Call(silo, path, query, request.headers, body, parts, admitted)
         found = await route.answer(gate, call)
         size = found.file.stat().st_size if found.file else len(found.body)
         return _response(found)

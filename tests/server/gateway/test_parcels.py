@@ -114,6 +114,37 @@ def test_a_silo_that_comes_back_takes_over_from_its_own_dead_line(house):
     assert kept == CONTENT
 
 
+def test_small_pieces_of_a_dead_line_are_counted_and_do_not_come_after_those_of_the_new_one(house):
+    async def run():
+        async with house() as h:
+            clinic, again = h.silo("clinic"), h.silo("clinic")
+            await clinic.activate()
+            waiting = asyncio.Event()
+
+            async def dripping():
+                for at in range(0, 1000, 100):
+                    yield CONTENT[at : at + 100]
+                    await asyncio.sleep(0.01)
+                await waiting.wait()
+                yield CONTENT[1000:]
+
+            old = asyncio.create_task(post(clinic, dripping()))
+            for _ in range(100):
+                stands = await held(again)
+                if stands == 1000:
+                    break
+                await asyncio.sleep(0.02)
+            status, _ = await again.post(where(at=stands), CONTENT[stands:])
+            waiting.set()
+            with contextlib.suppress(aiohttp.ClientError):
+                await old
+            return stands, status, file_of(h, "clinic").read_bytes()
+
+    stands, status, kept = asyncio.run(run())
+    assert (stands, status) == (1000, 200)
+    assert kept == CONTENT
+
+
 def test_what_is_not_what_it_was_called_is_dropped(house):
     async def run():
         async with house() as h:
