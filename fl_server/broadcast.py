@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from fl_client import messages
-from fl_client.messages import Content
+from fl_client.messages import Content, Order
+from fl_client.parcels import Parcel
 from fl_server import cohort as cohorts
 from fl_server import journal, record
 from fl_server.journal import State
@@ -13,6 +14,8 @@ from strategies import adapter as algebra
 from strategies import widths
 from strategies.adapter import Adapter, Layout
 from strategies.strategy import Strategy
+
+Kind = tuple[int | None, tuple[str, ...]]  # a silo's rank where it is below the study's, its groups
 
 
 def sent_layout(run: Run, number: int, silo: Silo) -> Layout:
@@ -28,7 +31,7 @@ def contents(
 ) -> list[tuple[Silo, Content]]:
     """Return what each silo is sent: its groups' tensors, less those still at the start that it makes itself.
 
-    Control variates go out for ``training`` alone.
+    Control variates go out for ``training`` alone. What silos of the same groups and rank are sent is made once.
     """
     recorded = record.lines(run.folder)
     found = []
@@ -36,13 +39,16 @@ def contents(
         best = record.best(recorded, members)
         released = released_from(run, state, best) if final else state
         order = run.base._replace(after=released.round, best=best, final=final)
-        for silo in run.cohort.silos:
-            if silo.name in members:
-                arrays = _travels(run, released, silo)
+        merged = groups(run.parts.strategy, released)
+        alike: dict[Kind, tuple[Order, Adapter, Parcel | None]] = {}
+        for silo in (s for s in run.cohort.silos if s.name in members):
+            kind = run.ranks.get(silo.name), tuple(run.cohort.groups[silo.name])
+            if kind not in alike:
+                arrays = _travels(run, merged, released.round, silo)
                 arrays = arrays if training else algebra.trained(arrays)
-                parcel = run.grid.lay_out(arrays)
                 asked = order._replace(start_sha256=_start_sha256(run, silo))
-                found.append((silo, messages.order(asked, arrays, parcel)))
+                alike[kind] = asked, arrays, run.grid.lay_out(arrays)
+            found.append((silo, messages.order(*alike[kind])))
     return found
 
 
@@ -52,12 +58,12 @@ def _start_sha256(run: Run, silo: Silo) -> str:
     return algebra.sha256(widths.cut(algebra.trained(run.start), silo.rank))
 
 
-def _travels(run: Run, state: State, silo: Silo) -> Adapter:
+def _travels(run: Run, merged: dict[str, Adapter], number: int, silo: Silo) -> Adapter:
     strategy = run.parts.strategy
-    adapter = cohorts.adapter_of(run.cohort, silo, groups(strategy, state), strategy)
+    adapter = cohorts.adapter_of(run.cohort, silo, merged, strategy)
     if silo.name in run.ranks:
         adapter = strategy.cut(adapter, silo.rank)
-    return {n: x for n, x in adapter.items() if strategy.changed(n, state.round + 1)}
+    return {n: x for n, x in adapter.items() if strategy.changed(n, number + 1)}
 
 
 def groups(strategy: Strategy, state: State) -> dict[str, Adapter]:
