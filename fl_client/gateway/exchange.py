@@ -173,9 +173,7 @@ async def _pull_object(way: Way, path: str, body: bytes) -> Answer:
     try:
         run = fleet.request(path, body).run_id
         parcel = contents.parcel(fleet.response(path, found.body).object_content)
-    except (
-        ValueError
-    ):  # a hub that is still writing it, or one that talks nonsense: the SuperNode tells
+    except ValueError:  # a hub that is still writing it, or that talks nonsense: Flower tells
         return found
     if parcel:
         trip = Trip(run, parcel, study, "", way.book.folder / files.INBOX)

@@ -11,6 +11,8 @@ import errno
 import json
 import logging
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
 from typing import NamedTuple
@@ -48,12 +50,22 @@ def _asked(call: Call) -> Asked:
 
 
 async def held(gate: Gate, call: Call) -> Answer:
-    """Answer how many bytes of an update are here."""
+    """Answer how many bytes of an update are here; 503 while the last of them are looked at."""
     asked, file = await _update(gate, call)
-    begun = memory.part(file)
     if file.exists():
         return _held(asked.parcel.bytes)
-    return _held(begun.stat().st_size if begun.exists() else 0)
+    begun = memory.part(file)
+    size = begun.stat().st_size if begun.exists() else 0
+    if (
+        not size
+    ):  # a silo sends one update after the other: of older ones the last may yet be collected
+        parcels.prune(file.parent, 1)
+    if size < asked.parcel.bytes:
+        return _held(size)
+    if file in gate.uploads:
+        raise Refused(503)
+    with _claimed(gate, file):  # it had all come when this gateway was killed
+        return _held(await asyncio.to_thread(_kept, file, asked.parcel))
 
 
 async def take(gate: Gate, call: Call) -> Answer:
@@ -70,12 +82,24 @@ async def take(gate: Gate, call: Call) -> Answer:
         with memory.part(file).open("ab", buffering=0) as stream:
             if stream.tell() != asked.at:
                 raise Refused(409)
-            await _write(gate, call, file, stream, asked)
-        size = await asyncio.to_thread(_kept, file, asked.parcel)
+            with _claimed(gate, file) as mine:
+                await _write(call, stream, asked, mine)
+                size = await asyncio.to_thread(_kept, file, asked.parcel)
     except OSError as error:
         LOG.error("%s: an update cannot be kept: %s", call.silo, error.strerror)
         raise Refused(507) from error
     return _held(size) if size else Answer(422)
+
+
+@contextmanager
+def _claimed(gate: Gate, file: Path) -> Iterator[Callable[[], bool]]:
+    """Write an update, until a newer line of its silo does; give what says whether it is still this one's."""
+    mine = gate.uploads[file] = object()
+    try:
+        yield lambda: gate.uploads.get(file) is mine
+    finally:
+        if gate.uploads.get(file) is mine:
+            del gate.uploads[file]
 
 
 async def _update(gate: Gate, call: Call) -> tuple[Asked, Path]:
@@ -87,19 +111,14 @@ async def _update(gate: Gate, call: Call) -> tuple[Asked, Path]:
     return asked, parcels.path(spool.updates(gate.spool.folder, call.silo), asked.parcel)
 
 
-async def _write(gate: Gate, call: Call, file: Path, stream: FileIO, asked: Asked) -> None:
-    mine = gate.uploads[file] = object()
-    try:
-        async for piece in call.parts:
-            if gate.uploads.get(file) is not mine:  # the silo came back before this line was dead
-                raise Refused(409)
-            if stream.tell() + len(piece) > asked.parcel.bytes:
-                raise Refused(413)
-            if await asyncio.to_thread(stream.write, piece) != len(piece):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    finally:
-        if gate.uploads.get(file) is mine:
-            del gate.uploads[file]
+async def _write(call: Call, stream: FileIO, asked: Asked, mine: Callable[[], bool]) -> None:
+    async for piece in call.parts:
+        if not mine():  # the silo came back before this line was dead
+            raise Refused(409)
+        if stream.tell() + len(piece) > asked.parcel.bytes:
+            raise Refused(413)
+        if await asyncio.to_thread(stream.write, piece) != len(piece):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _kept(file: Path, parcel: Parcel) -> int:

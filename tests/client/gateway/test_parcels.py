@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 from flwr.app import ConfigRecord, MetricRecord, RecordDict
 
-from fl_client import audit, fleet, parcels
+from fl_client import audit, fleet, memory, parcels
 from fl_client.gateway import trip
 from fl_client.parcels import Parcel
 
@@ -58,6 +58,8 @@ class Desk:
             return web.Response(status=404)
         said = request.headers.get("range", "bytes=0-")
         start = int(said.removeprefix("bytes=").rstrip("-"))
+        if start >= len(content):
+            return web.Response(status=416)
         return web.Response(status=206 if start else 200, body=content[start:])
 
 
@@ -246,6 +248,19 @@ def test_an_adapter_that_arrives_damaged_is_fetched_anew(hub, desk, clinic, writ
     pull(hub, clinic, named)
     assert file.read_bytes() == content
     assert len(desk.asked) == 2
+
+
+@pytest.mark.parametrize("sound", [True, False])
+def test_an_adapter_that_had_all_come_when_the_gateway_was_killed_is_looked_at_first(
+    hub, desk, clinic, write, sound
+):
+    parcel, content, named = laid_out(desk, write)
+    file = parcels.path(clinic.folder / parcels.INBOX, parcel)
+    file.parent.mkdir()
+    memory.part(file).write_bytes(content if sound else b"y" * len(content))
+    pull(hub, clinic, named)
+    assert file.read_bytes() == content
+    assert len(desk.asked) == (0 if sound else 1)
 
 
 def test_a_message_whose_adapter_is_gone_passes_and_its_work_will_say_so(hub, desk, clinic, write):

@@ -12,7 +12,7 @@ import aiohttp
 import numpy as np
 import pytest
 
-from fl_client import parcels
+from fl_client import memory, parcels
 from fl_client.parcels import Parcel
 from fl_server.gateway import delivery, server, spool
 
@@ -154,6 +154,39 @@ def test_what_is_not_what_it_was_called_is_dropped(house):
             return status, await held(clinic), list(file_of(h, "clinic").parent.iterdir())
 
     assert asyncio.run(run()) == (422, 0, [])
+
+
+@pytest.mark.parametrize(("content", "stands"), [(CONTENT, len(CONTENT)), (CONTENT[::-1], 0)])
+def test_what_had_all_come_when_the_gateway_was_killed_is_looked_at_before_it_counts(
+    house, content, stands
+):
+    async def run():
+        async with house() as h:
+            clinic = h.silo("clinic")
+            await clinic.activate()
+            file = file_of(h, "clinic")
+            file.parent.mkdir(parents=True)
+            memory.part(file).write_bytes(content)
+            return await held(clinic), file.exists(), memory.part(file).exists()
+
+    assert asyncio.run(run()) == (stands, bool(stands), False)
+
+
+def test_updates_that_nobody_collected_do_not_fill_a_silos_quota(house):
+    made = [os.urandom(100_000) for _ in range(6)]
+    named = [Parcel(hashlib.sha256(each).hexdigest(), len(each)) for each in made]
+
+    async def run():
+        async with house(spool_bytes=250_000) as h:
+            clinic = h.silo("clinic")
+            await clinic.activate()
+            statuses = []
+            for content, parcel in zip(made, named, strict=True):
+                await clinic.get(where(parcel=parcel))
+                statuses.append((await clinic.post(where(parcel=parcel, at=0), content))[0])
+            return statuses, [file_of(h, "clinic", parcel).exists() for parcel in named]
+
+    assert asyncio.run(run()) == ([200] * 6, [False] * 4 + [True] * 2)
 
 
 def test_one_silo_can_neither_see_nor_touch_what_another_brought(house):
