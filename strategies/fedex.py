@@ -38,9 +38,8 @@ def fedex(kappa: float = 0.5, lora: str = "everyone", rows: str = "language") ->
         updates: list[Weighted], start: Adapter, memory: Memory
     ) -> tuple[Adapter, Memory]:
         updates = sorted(updates, key=lambda one: one.silo)
-        running = accumulate.empty(algebra.layout(start))
-        for one in updates:
-            running = accumulate.add(running, one.update, one.weight)
+        sent = ((one.weight, one.update) for one in updates)
+        mean = accumulate.mean_of(sent, algebra.layout(start))
         total = sum(one.weight for one in updates)
         ends = [(one.weight / total, pairs(algebra.add(start, one.update))) for one in updates]
         rests = {}
@@ -48,7 +47,7 @@ def fedex(kappa: float = 0.5, lora: str = "everyone", rows: str = "language") ->
             own = [(weight, end[module]) for weight, end in ends]
             if norm(rest := _rest(own)) <= kappa * _step(before, own):
                 rests[module] = _narrow(rest, (len(own) - 1) * len(before.a))
-        return accumulate.mean(running), grown(memory, rests)
+        return mean, grown(memory, rests)
 
     return fedavg(lora=lora, rows=rows)._replace(
         aggregate=aggregate,
