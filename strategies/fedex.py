@@ -18,9 +18,8 @@ from strategies.merged import beside, grown
 from strategies.product import Factors, change, norm, pairs, stack, truncate
 from strategies.strategy import Memory, Strategy, Weighted
 
-Ends = list[
-    tuple[float, Factors]
-]  # the weight of each silo, all together 1, and where its pair ended
+# The weight of each silo, all together 1, and where its pair ended.
+Ends = list[tuple[float, Factors]]
 
 
 def fedex(kappa: float = 0.5, lora: str = "everyone", rows: str = "language") -> Strategy:
@@ -65,9 +64,8 @@ def _rest(ends: Ends) -> Factors:
 
 
 def _narrow(rest: Factors, rank: int) -> Factors:
-    """Return the rest at the rank that it has: deviations from a mean sum to zero."""
-    most = min(rank, len(rest.b), rest.a.shape[1])
-    return truncate(rest, most) if most else rest._replace(b=rest.b[:, :0], a=rest.a[:0])
+    """Return the rest at the rank that it has: deviations from a mean sum to zero, so a silo alone leaves none."""
+    return truncate(rest, max(1, min(rank, len(rest.b), rest.a.shape[1])))
 
 
 def _step(before: Factors, ends: Ends) -> float:
