@@ -103,8 +103,8 @@ def reached(guard: str, silos: int, attack: Attack | None) -> float:
     """Return the bits per byte that the honest silos reach in the last round."""
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder) / "run"
-        pairs = STUDY | {"guard": guard, "simulation.silos": silos, "home": str(home)}
-        study = from_flat(pairs)
+        own = {"guard": guard, "simulation.silos": silos, "home": str(home)}
+        study = from_flat(STUDY | own)
         record.claim(home, study, resume=False)
         app = client(study, attack) if attack else honest
         grid.run(hub, app, silos, flat(study))

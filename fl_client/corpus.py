@@ -11,7 +11,6 @@ from __future__ import annotations
 import codecs
 import glob
 import gzip
-import re
 import zlib
 from collections.abc import Iterator
 from functools import cache
@@ -19,14 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from fl_client.config import ConfigError
-from strategies.scope import languages
+from strategies.scope import CODE, languages
 from tasks.task import Example, Fields, Task
 
 Row = dict[str, Any]
 Placed = tuple[str, Row]  # a row behind its file and number, as an error names them
 
 LOADERS = {".txt": "text", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
-LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Z][a-z]{3})?(-[A-Z]{2})?")
 UNKNOWN = "und"
 WORDS = ("text", "prompt", "response")
 ANY: Fields = (("text",), ("messages",), ("prompt", "response"))  # for whoever only counts
@@ -115,7 +113,7 @@ def language_of(path: Path, folder: Path) -> str:
 def is_language(name: str) -> bool:
     """Return whether a name is a language code, with or without its script: as, mni-Beng."""
     code = name.split("-")[0]
-    return bool(LANGUAGE.fullmatch(name)) and (code in languages() or code in _cldr())
+    return bool(CODE.fullmatch(name)) and (code in languages() or code in _cldr())
 
 
 @cache
@@ -169,7 +167,7 @@ def _demand(row: Row, fields: Fields, place: str) -> None:
 
 def _checked(row: Row, path: Path, number: int, lang: str) -> Row:
     row["lang"] = row.get("lang") or lang
-    if not (isinstance(row["lang"], str) and LANGUAGE.fullmatch(row["lang"])):
+    if not (isinstance(row["lang"], str) and CODE.fullmatch(row["lang"])):
         raise CorpusError(
             f"{path} row {number} has lang={row['lang']!r}; use a code such as as, or mni-Beng"
         )

@@ -21,9 +21,9 @@ from pydantic import AfterValidator, Field, ValidationError
 from fl_client.address import Public
 from fl_client.certificates import write_private
 from fl_client.config import ConfigError, Section
-from fl_client.corpus import LANGUAGE
 from fl_client.settings import sentence
 from fl_client.silo import Federation, Name
+from strategies.scope import CODE
 
 CAP = 1 << 20
 # What reading a zip that is none, or a damaged one, may raise.
@@ -82,7 +82,7 @@ def _study_key(text: str) -> str:
 
 
 def _language(text: str) -> str:
-    if not LANGUAGE.fullmatch(text):
+    if not CODE.fullmatch(text):
         raise ConfigError(f"{text!r} is no language code; use one such as as, or mni-Beng")
     return text
 

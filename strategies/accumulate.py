@@ -7,6 +7,7 @@ secure aggregation adds the same integers). A value outside +-2^14 is refused, n
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -63,3 +64,11 @@ def mean(running: Sum) -> Adapter:
     return {
         name: (total / running.weight).astype(np.float32) for name, total in running.totals.items()
     }
+
+
+def mean_of(updates: Iterable[tuple[float, Adapter]], shapes: Layout) -> Adapter:
+    """Return the mean of updates that are all there, each with its weight; raises as ``add`` and ``mean`` do."""
+    running = empty(shapes)
+    for weight, update in updates:
+        running = add(running, update, weight)
+    return mean(running)

@@ -69,8 +69,7 @@ def sparsifier_only_once(parts: Parts) -> Refusal | None:
 
 def feedback_needs_a_codec_that_contracts(parts: Parts) -> Refusal | None:
     """C54: error feedback around rounding so coarse that what is left out grows from round to round."""
-    links = parts.codec.links
-    if not any(link.biased for link in links) or all(link.contracts for link in links):
+    if not parts.codec.feedback or all(link.contracts for link in parts.codec.links):
         return None
     return Refusal(
         "C54",
@@ -82,7 +81,7 @@ def feedback_needs_a_codec_that_contracts(parts: Parts) -> Refusal | None:
 def codec_memory_needs_the_same_tensors(parts: Parts) -> Refusal | None:
     """C54: error feedback where one round sends other tensors than the next."""
     sent = [{name for name in PROBES if parts.strategy.sent(name, r)} for r in (1, 2)]
-    if sent[0] == sent[1] or not any(link.biased for link in parts.codec.links):
+    if sent[0] == sent[1] or not parts.codec.feedback:
         return None
     return Refusal(
         "C54",

@@ -10,7 +10,7 @@ from strategies.parts import Cohort, Parts, Refusal
 
 def discarding_guard_needs_a_codec_without_memory(parts: Parts) -> Refusal | None:
     """C42: a guard that may set an update aside, over a codec under error feedback."""
-    if not parts.guard.discards or not any(link.biased for link in parts.codec.links):
+    if not parts.guard.discards or not parts.codec.feedback:
         return None
     return Refusal(
         "C42",

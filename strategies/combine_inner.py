@@ -32,7 +32,7 @@ def controls_need_constant_weights(parts: Parts) -> Refusal | None:
 
 def controls_travel_whole(parts: Parts) -> Refusal | None:
     """C56: a codec that chooses coordinates among updates and control variates, which differ in scale."""
-    if not parts.strategy.controls or not any(link.biased for link in parts.codec.links):
+    if not parts.strategy.controls or not parts.codec.feedback:
         return None
     return Refusal(
         "C56",

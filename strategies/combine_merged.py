@@ -22,7 +22,7 @@ def merged_products_take_whole_steps(parts: Parts) -> Refusal | None:
 
 def feedback_needs_one_basis(parts: Parts) -> Refusal | None:
     """C55: error feedback where the next round's numbers mean something else."""
-    if not parts.strategy.restarts or not any(link.biased for link in parts.codec.links):
+    if not parts.strategy.restarts or not parts.codec.feedback:
         return None
     return Refusal(
         "C55",

@@ -18,9 +18,8 @@ from strategies.merged import beside, grown
 from strategies.product import Factors, change, norm, pairs, stack, truncate
 from strategies.strategy import Memory, Strategy, Weighted
 
-Ends = list[
-    tuple[float, Factors]
-]  # the weight of each silo, all together 1, and where its pair ended
+# The weight of each silo, all together 1, and where its pair ended.
+Ends = list[tuple[float, Factors]]
 
 
 def fedex(kappa: float = 0.5, lora: str = "everyone", rows: str = "language") -> Strategy:
@@ -38,9 +37,8 @@ def fedex(kappa: float = 0.5, lora: str = "everyone", rows: str = "language") ->
         updates: list[Weighted], start: Adapter, memory: Memory
     ) -> tuple[Adapter, Memory]:
         updates = sorted(updates, key=lambda one: one.silo)
-        running = accumulate.empty(algebra.layout(start))
-        for one in updates:
-            running = accumulate.add(running, one.update, one.weight)
+        sent = ((one.weight, one.update) for one in updates)
+        mean = accumulate.mean_of(sent, algebra.layout(start))
         total = sum(one.weight for one in updates)
         ends = [(one.weight / total, pairs(algebra.add(start, one.update))) for one in updates]
         rests = {}
@@ -48,7 +46,7 @@ def fedex(kappa: float = 0.5, lora: str = "everyone", rows: str = "language") ->
             own = [(weight, end[module]) for weight, end in ends]
             if norm(rest := _rest(own)) <= kappa * _step(before, own):
                 rests[module] = _narrow(rest, (len(own) - 1) * len(before.a))
-        return accumulate.mean(running), grown(memory, rests)
+        return mean, grown(memory, rests)
 
     return fedavg(lora=lora, rows=rows)._replace(
         aggregate=aggregate,
@@ -66,9 +64,8 @@ def _rest(ends: Ends) -> Factors:
 
 
 def _narrow(rest: Factors, rank: int) -> Factors:
-    """Return the rest at the rank that it has: deviations from a mean sum to zero."""
-    most = min(rank, len(rest.b), rest.a.shape[1])
-    return truncate(rest, most) if most else rest._replace(b=rest.b[:, :0], a=rest.a[:0])
+    """Return the rest at the rank that it has: deviations from a mean sum to zero, so a silo alone leaves none."""
+    return truncate(rest, max(1, min(rank, len(rest.b), rest.a.shape[1])))
 
 
 def _step(before: Factors, ends: Ends) -> float:

@@ -39,9 +39,8 @@ def _cut(adapter: Adapter, rank: int) -> Adapter:
 def _aggregate(updates: list[Weighted], start: Adapter, memory: Memory) -> tuple[Adapter, Memory]:
     updates = sorted(updates, key=lambda one: one.silo)
     shapes = algebra.layout(start)
-    running = accumulate.empty(shapes)
-    for one in updates:
-        running = accumulate.add(running, widths.pad(one.update, shapes), one.weight)
+    sent = ((one.weight, widths.pad(one.update, shapes)) for one in updates)
+    mean = accumulate.mean_of(sent, shapes)
     total = sum(one.weight for one in updates)
     starts = {rank: _cut(start, rank) for rank in {widths.rank(one.update) for one in updates}}
     ends = [
@@ -54,4 +53,4 @@ def _aggregate(updates: list[Weighted], start: Adapter, memory: Memory) -> tuple
         # A product of zero has no directions: both factors would be zero, and never learn again.
         merged[module] = align(truncate(whole, len(pair.a)), pair) if norm(whole) else pair
     new = tensors(merged)
-    return accumulate.mean(running) | algebra.subtract(new, algebra.pick(start, new)), memory
+    return mean | algebra.subtract(new, algebra.pick(start, new)), memory

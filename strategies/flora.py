@@ -32,13 +32,11 @@ def flora(lora: str = "everyone", rows: str = "language") -> Strategy:
 
 def _aggregate(updates: list[Weighted], start: Adapter, memory: Memory) -> tuple[Adapter, Memory]:
     updates = sorted(updates, key=lambda one: one.silo)
-    running = accumulate.empty(algebra.layout(start))
-    for one in updates:
-        running = accumulate.add(running, one.update, one.weight)
+    sent = ((one.weight, one.update) for one in updates)
+    mean = accumulate.mean_of(sent, algebra.layout(start))
     total = sum(one.weight for one in updates)
     before = pairs(start)
     ends = [(one.weight / total, pairs(algebra.add(start, one.update))) for one in updates]
     stacks = {module: stack((weight, end[module]) for weight, end in ends) for module in before}
-    mean = accumulate.mean(running)
     still = {name: x * 0 for name, x in mean.items() if part(name) in ("A", "B")}
     return mean | still, grown(memory, stacks)

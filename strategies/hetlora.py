@@ -28,23 +28,24 @@ def hetlora(lora: str = "everyone", rows: str = "language", private: int = 0) ->
 
 def _aggregate(updates: list[Weighted], start: Adapter, memory: Memory) -> tuple[Adapter, Memory]:
     shapes, ends, sizes = algebra.layout(start), [], []
-    running = accumulate.empty(shapes)
+    sent = ((one.weight, widths.pad(one.update, shapes)) for one in updates)
+    mean = accumulate.mean_of(sent, shapes)
     for one in sorted(updates, key=lambda one: one.silo):
-        running = accumulate.add(running, widths.pad(one.update, shapes), one.weight)
         end = algebra.add(widths.cut(start, widths.rank(one.update)), one.update)
         ends.append(widths.pad(end, shapes))
         sizes.append(one.weight * hypot(*map(norm, pairs(end).values())))
-    return accumulate.mean(running) | _paired(start, ends, sizes), memory
+    return mean | _paired(start, ends, sizes), memory
 
 
 def _paired(start: Adapter, ends: list[Adapter], sizes: list[float]) -> Adapter:
     """Return the step of the LoRA pairs; none where no silo has a product yet."""
     old = algebra.pick(start, tensors(pairs(start)))
     if not any(sizes):
-        return algebra.zeros(old) if old else {}
-    running = accumulate.empty(algebra.layout(old))
-    for end, size in zip(ends, sizes, strict=True):
-        weight = size / max(sizes)
-        if round(weight * accumulate.FRACTION):
-            running = accumulate.add(running, algebra.pick(end, old), weight)
-    return algebra.subtract(accumulate.mean(running), old)
+        return algebra.zeros(old)
+    weights = [size / max(sizes) for size in sizes]
+    counted = (
+        (weight, algebra.pick(end, old))
+        for weight, end in zip(weights, ends, strict=True)
+        if round(weight * accumulate.FRACTION)
+    )
+    return algebra.subtract(accumulate.mean_of(counted, algebra.layout(old)), old)

@@ -15,8 +15,9 @@ from __future__ import annotations
 import numpy as np
 
 from strategies import draw
-from strategies.adapter import Array, part
+from strategies.adapter import Adapter, Array, part
 from strategies.fedavg import fedavg
+from strategies.ffa import ffa
 from strategies.merged import beside, grown
 from strategies.product import pairs
 from strategies.strategy import Memory, Strategy
@@ -24,13 +25,8 @@ from strategies.strategy import Memory, Strategy
 
 def merge_reset(lora: str = "everyone", rows: str = "language") -> Strategy:
     """Average B over a seeded A of the round, merge the product, begin anew; token rows as FedAvg does."""
-
-    def trainable(name: str, round_number: int) -> bool:
-        return part(name) != "A"
-
-    plain = fedavg(lora=lora, rows=rows)
-    return plain._replace(
-        local=plain.local._replace(trainable=trainable),
+    return fedavg(lora=lora, rows=rows)._replace(
+        local=ffa().local,
         mutates_base=True,
         broadcast=beside,
         merge=_merge,
@@ -55,5 +51,5 @@ def basis(name: str, shape: tuple[int, ...], key: str) -> Array:
     return a
 
 
-def _merge(adapter: dict[str, Array], memory: Memory) -> Memory:
+def _merge(adapter: Adapter, memory: Memory) -> Memory:
     return grown(memory, pairs(adapter))

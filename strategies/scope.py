@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 Scope = str  # one of SCOPES, or a grouping
 SCOPES: tuple[Scope, ...] = ("everyone", "family", "script", "language", "silo")
-CODE = re.compile(r"[a-z]{2,3}(-[A-Z][a-z]{3})?")
+CODE = re.compile(r"[a-z]{2,3}(-[A-Z][a-z]{3})?(-[A-Z]{2})?")  # a language, its script, its country
 
 
 class Language(NamedTuple):

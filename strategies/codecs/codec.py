@@ -57,6 +57,7 @@ class Chain(NamedTuple):
     encode: Callable[[Array, Array, Key], tuple[Wire, Array]]
     decode: Callable[[Wire, int, Key], Array]
     links: tuple[Codec, ...]
+    feedback: bool  # some link is biased, so all run under error feedback
 
 
 def chain(links: Sequence[Codec]) -> Chain:
@@ -85,7 +86,7 @@ def chain(links: Sequence[Codec]) -> Chain:
             raise ValueError("the update holds NaN or infinity")
         return decoded
 
-    return Chain(init, encode, decode, links)
+    return Chain(init, encode, decode, links, feedback)
 
 
 def _encode(links: tuple[Codec, ...], x: Array, key: Key) -> Wire:

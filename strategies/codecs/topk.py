@@ -33,8 +33,15 @@ def topk(density: float = 0.05, decay: float = 1.0) -> Codec:
         x[index] = check(values, np.float32, index.size)
         return x
 
-    codec = Codec(encode, decode, side=("gaps",), kept=kept, biased=True, decay=decay)
-    return codec._replace(support_depends_on_data=True)
+    return Codec(
+        encode,
+        decode,
+        side=("gaps",),
+        kept=kept,
+        biased=True,
+        decay=decay,
+        support_depends_on_data=True,
+    )
 
 
 def share(density: float) -> Callable[[int], int]:

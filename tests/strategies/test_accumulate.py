@@ -44,6 +44,16 @@ def test_any_order_of_arrival_gives_the_same_bytes(sent, random):
 
 
 @quick
+@given(SENT)
+def test_the_mean_of_updates_that_are_all_there_is_the_mean_of_the_running_sum(sent):
+    shapes = {"x": (SIZE,)}
+    mean = accumulate.mean_of([(w, {"x": x}) for x, w in sent], shapes)["x"]
+    assert mean.tobytes() == joined(total([({"x": x}, w) for x, w in sent]))
+    with pytest.raises(ValueError, match="no update"):
+        accumulate.mean_of([], shapes)
+
+
+@quick
 @given(SENT, st.sets(st.integers(1, SIZE - 1)))
 def test_any_chunking_gives_the_same_bytes(sent, cuts):
     whole = joined(total([({"x": x}, w) for x, w in sent]))

@@ -69,10 +69,7 @@ def excess(strategy_of, rounds=120):
         held = strategy.broadcast(adapter, memory)
         sent = [Weighted(f"s{k}", 1.0, u) for k, u in enumerate(trained(strategy, held, number))]
         if strategy.reduction == "sum":
-            running = accumulate.empty(layout(adapter))
-            for one in sent:
-                running = accumulate.add(running, one.update, one.weight)
-            sent = accumulate.mean(running)
+            sent = accumulate.mean_of([(one.weight, one.update) for one in sent], layout(adapter))
         step, memory = strategy.aggregate(sent, adapter, memory)
         adapter = {name: x + step[name] for name, x in adapter.items()}
         memory = strategy.merge(adapter, memory)

@@ -72,18 +72,14 @@ def test_a_round_in_which_no_product_moved_from_zero_keeps_the_seeded_factors():
     assert not any(x.any() for x in merged([still, still], [1.0, 0.5], start).values())
 
 
-def dense(pair):
-    return pair[B].astype(np.float64) @ pair[A]
-
-
 @pytest.mark.parametrize("rank", [1, 2])
 def test_a_silo_of_a_lower_rank_receives_the_best_approximation_of_its_rank(rank):
     start = adapter(4)
     cut = flexlora().cut(start, rank)
     assert (cut[A].shape, cut[B].shape) == ((rank, 9), (8, rank))
     assert cut[ROWS].tobytes() == start[ROWS].tobytes()
-    sizes = np.linalg.svd(dense(start), compute_uv=False)
-    lost = np.linalg.norm(dense(start) - dense(cut))
+    sizes = np.linalg.svd(product(start), compute_uv=False)
+    lost = np.linalg.norm(product(start) - product(cut))
     assert lost == pytest.approx(np.linalg.norm(sizes[rank:]), rel=1e-5)
 
 
@@ -108,7 +104,7 @@ def test_products_of_several_ranks_are_averaged_as_products(seed, ranks):
         received = made.cut(start, rank)
         end = widths.cut(adapter(seed + 1 + k), rank)
         sent.append({n: end[n] - received[n] for n in end})
-        ends.append(dense(end))
+        ends.append(product(end))
     step = merged(sent, [1.0] * len(ranks), start)
     mean = np.mean(ends, axis=0)
     sizes = np.linalg.svd(mean, compute_uv=False)

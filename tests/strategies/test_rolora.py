@@ -57,10 +57,8 @@ def angles(strategy, rounds):
         updates = [
             {n: np.float32(trained(adapter, n, *d) - adapter[n]) for n in sent} for d in data
         ]
-        running = accumulate.empty(layout(updates[0]))
-        for update in updates:
-            running = accumulate.add(running, update, 1.0)
-        step, _ = strategy.aggregate(accumulate.mean(running), adapter, {})
+        mean = accumulate.mean_of([(1.0, update) for update in updates], layout(updates[0]))
+        step, _ = strategy.aggregate(mean, adapter, {})
         ends = [adapter | {n: adapter[n] + update[n] for n in sent} for update in updates]
         adapter = adapter | {n: adapter[n] + step[n] for n in sent}
         lost = np.mean([e[B] @ e[A] for e in ends], axis=0) - adapter[B] @ adapter[A]

@@ -117,6 +117,12 @@ def test_a_malformed_grouping_is_refused_in_plain_words(value, why):
         scope(value, "lora")
 
 
+@pytest.mark.parametrize("lang", ["pt-BR", "zh-Hant-TW", "mni-Beng"])
+def test_a_grouping_may_join_every_language_that_a_text_may_have(lang):
+    within = scope(f"en+{lang}", "lora")
+    assert group(within, lang, "s1") == group(within, "en", "s2") == f"group-en-{lang}"
+
+
 def test_the_languages_of_a_grouping_are_found_again():
     assert grouped(scope(GROUPING, "lora")) == [["as", "bn"], ["ta", "te"]]
     assert all(grouped(within) == [] for within in SCOPES)
