@@ -24,10 +24,10 @@ def scores(made: Warm, task: Task, examples: Sequence[Example], study: Study) ->
         return {}
     found: Scores = {}
     for lang, spoken in by_language(examples).items():
-        asked = spoken if task.choices else spoken[: study.evaluate.answers]
         if task.choices:
-            answers = choose(made, asked, task.choices)
+            asked, answers = spoken, choose(made, spoken, task.choices)
         else:
+            asked = spoken[: study.evaluate.answers]
             answers = write(made, asked, study.evaluate.answer_tokens)
         found[lang] = task.score(answers, asked)
     return found

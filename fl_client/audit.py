@@ -29,8 +29,7 @@ class Entry(NamedTuple):
 
 def entry(kind: str, body: bytes, study: str = "", round: str = "") -> Entry:
     """Return the entry of a message that leaves now."""
-    now = datetime.now(UTC).isoformat(timespec="milliseconds")
-    return Entry(now, study, round, kind, len(body), hashlib.sha256(body).hexdigest())
+    return parcel(kind, len(body), hashlib.sha256(body).hexdigest(), study, round)
 
 
 def parcel(kind: str, size: int, sha256: str, study: str = "", round: str = "") -> Entry:

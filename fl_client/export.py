@@ -10,7 +10,8 @@ import numpy as np
 from safetensors.numpy import save
 
 from fl_client.memory import write_whole
-from strategies.adapter import Adapter, Array, part
+from strategies import widths
+from strategies.adapter import Adapter, Array, layout, part
 
 
 def write(folder: Path, adapter: Adapter, peft_config: dict[str, Any], base: str) -> None:
@@ -42,18 +43,13 @@ def joined(adapter: Adapter) -> Adapter:
         if part(name) not in ("private", "merged")
     }
     rank = max((len(x) for name, x in tensors.items() if part(name) == "A"), default=0)
-    return {name: np.ascontiguousarray(_padded(name, x, rank)) for name, x in tensors.items()}
+    padded = widths.pad(tensors, widths.of(layout(tensors), rank))
+    return {name: np.ascontiguousarray(x) for name, x in padded.items()}
 
 
 def _slices(adapter: Adapter, name: str) -> list[Array]:
     behind = (name.removesuffix(".weight") + kind for kind in (".private", ".merged"))
     return [adapter[one].astype(np.float32) for one in (name, *behind) if one in adapter]
-
-
-def _padded(name: str, x: Array, rank: int) -> Array:
-    if part(name) == "A":
-        return np.pad(x, ((0, rank - len(x)), (0, 0)))
-    return np.pad(x, ((0, 0), (0, rank - x.shape[1]))) if part(name) == "B" else x
 
 
 def served(folder: Path, made: Any, study: Any, adapter: Adapter) -> None:

@@ -69,7 +69,8 @@ def write(out: Path, study: Study, sites: Sequence[Site]) -> list[str]:
 
     if out.exists() and any(out.iterdir()):
         raise ConfigError(f"{out} is not empty; choose another --out")
-    out.mkdir(mode=0o700, parents=True, exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
+    out.chmod(0o700)  # also one that was there, empty
     task: Task = spec.build(study.task, "task")
     tag, end = f"bhasha_{spec.parse(study.task, 'task')[0].name}", closing(study, task)
     names = []

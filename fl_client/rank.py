@@ -63,12 +63,9 @@ def serve(folder: Path) -> NoReturn:
             with connection:
                 connection.settimeout(frames.STALLED_S)
                 try:
-                    content = frames.receive(connection)
-                    kind, job = frames.job(content)
-                except (OSError, ValueError) as error:
-                    LOG.info(
-                        "no job came: %s", error
-                    )  # or someone looked whether the group is there
+                    kind, job = frames.job(frames.receive(connection))
+                except (OSError, ValueError) as error:  # or someone looked whether it is there
+                    LOG.info("no job came: %s", error)
                     continue
                 try:
                     job = _received(folder, job)

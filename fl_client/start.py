@@ -40,8 +40,6 @@ Dir = Annotated[Path, typer.Option("--dir", help="The silo's folder, made by joi
 Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 BIN = Path(sys.executable).parent
 ASK_S = 5.0  # between two questions whether the coordinator has approved
-SLOW = 1_000_000  # bytes a second; below it one piece travels at a time
-LEAST, USUAL, MOST = 128 << 10, 1 << 20, 5 << 20  # bytes of a piece; the last is Flower's own
 FLOWER = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
@@ -83,19 +81,9 @@ def approved(folder: Path) -> None:
         time.sleep(ASK_S)
 
 
-def pieces(uplink: int) -> dict[str, str]:
-    """Return in which pieces Flower sends replies over an uplink of so many bytes a second (0: unknown).
-
-    A cut loses the pieces on the way, so each takes about a quarter of a second.
-    """
-    size = min(max(uplink // 4, LEAST), MOST) if uplink else USUAL
-    found = {"FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE": str(size)}
-    return found | ({"FLWR_PRIVATE_MAX_CONCURRENT_OBJ_PUSHES": "1"} if 0 < uplink < SLOW else {})
-
-
 def family(folder: Path, settings: Settings, port: int) -> list[Child]:
     """Return the programs of a silo, in the order in which they start."""
-    environment = FLOWER | pieces(settings.uplink_bytes_s) | {"FLWR_HOME": str(forks.home(folder))}
+    environment = FLOWER | {"FLWR_HOME": str(forks.home(folder))}
     # The programs that Flower starts by name, and no others.
     only_ours = environment | {"PATH": str(forks.programs(folder))}
     python = [sys.executable, "-P", "-m"]  # nothing beside the silo's folder can shadow a package

@@ -42,11 +42,11 @@ def pull(made: model.Warm, anchor: Adapter) -> hooks.Hooks:
     return around
 
 
-def merged(made: model.Warm) -> Adapter:
-    """Return what earlier rounds have merged into the base, of rank 3."""
-    draw = np.random.default_rng(0)
+def merged(made: model.Warm, rank: int = 3, seed: int = 0) -> Adapter:
+    """Return what earlier rounds have merged into the base, of a size that shows."""
+    draw = np.random.default_rng(seed)
     shapes = {
-        n: {"A": (3, x.shape[1]), "B": (len(x), 3)}.get(part(n))
+        n: {"A": (rank, x.shape[1]), "B": (len(x), rank)}.get(part(n))
         for n, x in sorted(made.start.items())
     }
     return {

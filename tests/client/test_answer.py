@@ -10,6 +10,7 @@ from fl_client import answer, model
 from fl_client.config import Study, from_flat
 from tasks import encode
 from tasks.classify import classify
+from tasks.classify import score as score_labels
 from tasks.task import Example, Task, Turn
 from tasks.translate import score
 
@@ -45,22 +46,26 @@ def test_of_a_translation_the_first_line_is_scored():
     assert score([" অসমীয়া ভাষা \nas: and more"], wanted)["chrf++"] == pytest.approx(100)
 
 
+def slow_words(made, ids, tokens):
+    """Return what the likeliest tokens after these say, one at a time."""
+    written = []
+    for _ in range(tokens):
+        with torch.inference_mode():
+            best = int(
+                made.model(input_ids=torch.tensor([[*ids, *written]])).logits[0, -1].argmax()
+            )
+        if best == made.end:
+            break
+        written.append(best)
+    return made.tokenizer.decode(written)
+
+
 def test_writing_goes_on_from_the_whole_conversation(made):
     model.write(made, {})
     turns = (Turn("user", "en: language\nas: "), Turn("assistant", "ভাষা"))
     example = Example("", "as", prompt="en: India\nas: ", turns=turns)
-    said, (first, *_) = (
-        answer.write(made, [example], 6)[0],
-        encode.given([example], made.tokenize, made.end),
-    )
-    ids = list(first)
-    for _ in range(6):
-        with torch.inference_mode():
-            best = int(made.model(input_ids=torch.tensor([ids])).logits[0, -1].argmax())
-        if best == made.end:
-            break
-        ids.append(best)
-    assert said == made.tokenizer.decode(ids[len(first) :])
+    (ids,) = encode.given([example], made.tokenize, made.end)
+    assert answer.write(made, [example], 6) == [slow_words(made, ids, 6)]
 
 
 def slow_choice(made, example, choices):
@@ -98,15 +103,27 @@ def test_the_choice_is_the_likeliest_with_its_end_mark_whatever_fits_in_a_batch(
 def test_of_a_prompt_longer_than_the_model_the_end_is_read(made):
     model.write(made, {})
     end = Example("neutral", "as", prompt="ছবি\nlabel:\n")
-    long = end._replace(prompt="অসমীয়া ভাষা " * 400 + end.prompt)
+    long = end._replace(prompt="অসমীয়া ভাষা " * 100 + end.prompt)
     assert answer.choose(made, [long], classify().choices)[0] in classify().choices
-    assert answer.write(made, [long], 3)
+    (ids,) = encode.given([long], made.tokenize, made.end)
+    room = made.model.config.max_position_embeddings - 3
+    said = answer.write(made, [long], 3)
+    assert said == [slow_words(made, ids[-room:], 3)]
+    assert said not in ([slow_words(made, ids, 3)], [slow_words(made, ids[:room], 3)])
 
 
 def test_all_examples_of_a_task_with_choices_are_scored(made, examples):
     model.write(made, {})
     asked = [e._replace(text="neutral", prompt=f"{e.text}\nlabel:\n") for e in examples]
-    found = answer.scores(made, classify(), asked, from_flat({"evaluate.answers": 1}))
+    seen = []
+
+    def scored(answers, chosen):
+        seen.extend(chosen)
+        return score_labels(answers, chosen)
+
+    task = classify()._replace(score=scored)
+    found = answer.scores(made, task, asked, from_flat({"evaluate.answers": 1}))
     assert list(found) == ["as", "ne"]
+    assert seen == asked
     for scores in found.values():
         assert scores["accuracy"] in {0, 25, 50, 75, 100}

@@ -11,8 +11,9 @@ from fl_client import alone, checkpoint, evaluate, model, optimizer, ranks, trai
 from fl_client.checkpoint import Keeper, Left
 from fl_client.config import Study, Train, from_flat
 from fl_client.hooks import Hooks
-from strategies.adapter import part
 from strategies.ffa import ffa
+
+from . import team
 
 STEPS = 5
 PLAN = train.Plan(5, STEPS, 20, 0.01, "7:silo")
@@ -77,13 +78,7 @@ WAYS = [
 def test_a_round_that_comes_back_still_has_the_merged_part(
     dual, blocks, options, before, keeper, leaving
 ):
-    draw = np.random.default_rng(0)
-    merged = {
-        name.removesuffix("weight") + "merged": draw.normal(0, 0.05, shape).astype(np.float32)
-        for name, x in dual.start.items()
-        if (shape := {"A": (4, x.shape[-1]), "B": (len(x), 4)}.get(part(name)))
-    }
-    own = (before[0] | merged, before[1])
+    own = (before[0] | team.merged(dual), before[1])
     whole = run(dual, blocks, options, own)
     leaving(2)
     with pytest.raises(Left):

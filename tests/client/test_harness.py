@@ -91,9 +91,8 @@ def test_a_run_s_test_text_is_written_as_its_report_was_scored(study, tmp_path):
     assert table["target_delimiter"] == ""
 
 
+@pytest.mark.parametrize("study", sorted(MAKE.keys() - {"causal_lm()"}), indirect=True)
 def test_what_is_asked_is_what_the_model_is_asked_in_a_study(study, tmp_path, made):
-    if study.task == "causal_lm()":
-        return
     owns = [chat.framed(site.Own(own, tmp_path, study)) for own in site.simulated(study)]
     harness.write(tmp_path / "out", study, [own.site for own in owns])
     _, found = written(tmp_path / "out")
@@ -125,6 +124,12 @@ def test_a_silo_writes_all_its_test_text_where_only_its_owner_reads_it(study, tm
     told = (out / "README.md").read_text("utf-8")
     assert "private text" in told
     assert f"--include_path {out}" in told
+
+
+def test_an_empty_folder_that_others_could_read_is_closed_to_them(tmp_path):
+    tmp_path.chmod(0o755)
+    harness.write(tmp_path, from_flat({}), [])
+    assert tmp_path.stat().st_mode & 0o077 == 0
 
 
 def test_a_folder_that_holds_something_is_left_as_it_is(tmp_path):

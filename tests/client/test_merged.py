@@ -9,25 +9,16 @@ from safetensors.numpy import load_file
 
 from fl_client import export, merged, model, optimizer, train
 from fl_client.config import Model, Study
-from strategies.adapter import Adapter, initial, part
+from strategies.adapter import initial, part
 from strategies.merged import held
+
+from .team import merged as slices
 
 
 def logits(made: model.Warm) -> np.ndarray:
     ids = torch.tensor([[3, 17, 5, 99, 4, 28, 61, 7]], device=made.device)
     with torch.inference_mode():
         return made.model(input_ids=ids).logits.float().cpu().numpy()
-
-
-def slices(of: model.Warm, rank: int, seed: int = 0) -> Adapter:
-    """Return a merged part of a rank for every module, of a size that shows."""
-    draw, found = np.random.default_rng(seed), {}
-    for name, x in of.start.items():
-        if part(name) in ("A", "B"):
-            shape = (rank, x.shape[1]) if part(name) == "A" else (x.shape[0], rank)
-            value = 0.05 * draw.standard_normal(shape)
-            found[name.removesuffix("weight") + "merged"] = value.astype(np.float32)
-    return found
 
 
 @pytest.mark.parametrize("quantization", ["none", "bfloat16", "nf4"])
