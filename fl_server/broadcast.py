@@ -6,7 +6,8 @@ from fl_client import messages
 from fl_client.messages import Content, Order
 from fl_client.parcels import Parcel
 from fl_server import cohort as cohorts
-from fl_server import journal, record
+from fl_server import record
+from fl_server import run as runs
 from fl_server.journal import State
 from fl_server.run import RoundFailed, Run
 from fl_server.silos import Silo
@@ -73,7 +74,7 @@ def groups(strategy: Strategy, state: State) -> dict[str, Adapter]:
 
 def released_from(run: Run, state: State, best: int) -> State:
     """Return the committed state of the best round (0: the state given); raises ``RoundFailed`` if it is damaged."""
-    released = state if best in (0, state.round) else journal.recall(run.folder / "journal", best)
+    released = state if best in (0, state.round) else runs.recall(run, best)
     if released is None:
         raise RoundFailed(f"the record of round {best} in {run.folder} is damaged")
     return released

@@ -56,16 +56,17 @@ def _report(run: Run, scored: dict[str, Table], released: dict[str, tuple[int, A
     each = (algebra.size(broadcast.sent_layout(run, 1, silo)) for silo in run.cohort.silos)
     dense = 4 * sum(each) * (len(recorded) - 1)
     silo_scores = {s.name: _silo(s, scored[s.name]) for s in run.cohort.silos}
+    spoken = _languages(run, scored, recorded)
     return {
         "schema": 1,
         "study": run.study.model_dump(exclude={"home"}),
         "seed": run.study.seed,
         "rounds_completed": recorded[-1]["round"],
         "silos": [silo.name for silo in run.cohort.silos],
-        "languages": _languages(run, scored, recorded),
+        "languages": spoken,
         "silo_scores": silo_scores,
         "summary": summary.summary(silo_scores),
-        "curves": curves(recorded),
+        "curves": {lang: row for lang, row in curves(recorded).items() if lang in spoken},
         "released_round": {folder: number for folder, (number, _) in released.items()},
         "adapters": sorted(released),
         "bytes": {"down": _sum(recorded, "down"), "up": _sum(recorded, "up"), "dense_up": dense},

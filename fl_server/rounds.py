@@ -9,37 +9,28 @@ from typing import Any
 from fl_client import messages, metrics
 from fl_server import broadcast, journal, merge, record, silos, weighing
 from fl_server import cohort as cohorts
+from fl_server import run as runs
 from fl_server.journal import State
 from fl_server.run import RoundFailed, Run
 from fl_server.silos import Refused
-from strategies import adapter as algebra
 
 LOG = logging.getLogger("bhasha_fl.hub")
 
 
 def run(run: Run) -> State:
     """Run the study to its last round, from the newest committed one where there is one; return the last state."""
-    state = journal.recall(run.folder / "journal")
+    state = runs.recall(run)
     if state is None:
-        state = first(run)
+        state = runs.first(run)
         record.rewind(run.folder, -1)
-        _commit(run, state, {"round": 0, "silos": _evaluated(run, state), "seconds": 0.0})
+        line = {"round": 0, "silos": _evaluated(run, state), "seconds": 0.0}
+        _commit(run, state, line | {"scripts": run.base.scripts})
     record.rewind(run.folder, state.round)
     if run.study.alone.enabled:
         run = run._replace(alone=alone(run))
     while state.round < run.study.rounds:
         state = one(run, state)
     return state
-
-
-def first(run: Run) -> State:
-    """Return the state before the first round: the seeded adapter in every group, memories at their start."""
-    groups = cohorts.start(run.cohort, run.start)
-    groups = cohorts.renewed(groups, run.parts.strategy, run.study.seed, 1)
-    trained = {group: algebra.trained(adapter) for group, adapter in groups.items()}
-    outer = {group: run.parts.outer.init(adapter) for group, adapter in trained.items()}
-    memory = {group: run.parts.strategy.init(adapter) for group, adapter in trained.items()}
-    return State(0, groups, outer, memory)
 
 
 def one(run: Run, state: State) -> State:

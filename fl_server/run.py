@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,9 +11,10 @@ from fl_client import messages
 from fl_client.config import ConfigError, Study
 from fl_client.messages import Order
 from fl_server import cohort as cohorts
-from fl_server import controls, silos
+from fl_server import controls, journal, record, silos
 from fl_server.cohort import Cohort
 from fl_server.grid import Grid
+from fl_server.journal import State
 from fl_server.silos import Silo
 from strategies import adapter as algebra
 from strategies import combine, scope
@@ -46,7 +48,7 @@ class Run(NamedTuple):
 def join(grid: Grid, study: Study, parts: Parts, schedule: Schedule, folder: Path) -> Run:
     """Return the run after its silos introduced themselves and one made the seeded adapter; raises ``ConfigError``."""
     present = silos.introduce(grid)
-    scripts = scope.scripts(lang for silo in present for lang in silo.counts)
+    scripts = _scripts(present, folder)
     shared, peft_config = _initial(grid, present[0], Order(scripts=scripts))
     languages = {silo.name: silo.language for silo in present}
     ranks = {silo.name: silo.rank for silo in present if 0 < silo.rank < study.model.rank}
@@ -57,6 +59,36 @@ def join(grid: Grid, study: Study, parts: Parts, schedule: Schedule, folder: Pat
     cohort = cohorts.gather(present, parts.strategy, sorted(start))
     LOG.info("%d silos joined: %s", len(present), ", ".join(languages))
     return Run(grid, study, parts, schedule, folder, cohort, {}, start, base, peft_config, ranks)
+
+
+def _scripts(present: list[Silo], folder: Path) -> str:
+    """Return the scripts whose token rows are trained: those of the silos that a study began with, whoever is there."""
+    begun = next(iter(record.lines(folder)), {})
+    spoken = scope.scripts(lang for silo in present for lang in silo.counts)
+    return str(begun.get("scripts", spoken))
+
+
+def first(run: Run, number: int = 0, held: Collection[str] = ()) -> State:
+    """Return the state before any training, as after round ``number``, of the groups that are not ``held``.
+
+    The seeded adapter in each, memories at their start.
+    """
+    groups = cohorts.start(run.cohort, run.start)
+    groups = {group: adapter for group, adapter in groups.items() if group not in held}
+    groups = cohorts.renewed(groups, run.parts.strategy, run.study.seed, number + 1)
+    trained = {group: algebra.trained(adapter) for group, adapter in groups.items()}
+    outer = {group: run.parts.outer.init(adapter) for group, adapter in trained.items()}
+    memory = {group: run.parts.strategy.init(adapter) for group, adapter in trained.items()}
+    return State(number, groups, outer, memory)
+
+
+def recall(run: Run, number: int | None = None) -> State | None:
+    """Return a committed round as the journal does; groups whose silos all came later are at their start in it."""
+    held = journal.recall(run.folder / "journal", number)
+    if held is None:
+        return None
+    came = first(run, held.round, held.adapter)
+    return State(held.round, *(old | new for old, new in zip(held[1:], came[1:], strict=True)))
 
 
 def _initial(grid: Grid, silo: Silo, order: Order) -> tuple[Adapter, dict[str, Any]]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 
 from fl_client import spec
@@ -68,12 +69,8 @@ def run(
             report = studies.run(
                 study, folder, console, resume is not None, verbose, processes=processes or cores()
             )
-        if as_json:
-            print(json.dumps(report, ensure_ascii=False))  # noqa: T201
-            return
-        for table in screen.tables(report):
-            console.print(table)
-        console.print(f"adapters: {folder}/adapter   report: {folder}/report.html", soft_wrap=True)
+        where = f"adapters: {folder}/adapter   report: {folder}/report.html"
+        _show(report, screen.tables, where, console, as_json)
 
 
 @app.command()
@@ -105,11 +102,7 @@ def compare(
             made = comparing.compare(
                 study, strategies, folder, console, verbose, processes or cores()
             )
-        if as_json:
-            print(json.dumps(made, ensure_ascii=False))  # noqa: T201
-            return
-        console.print(screen.compared(made))
-        console.print(f"report: {folder}/compare.html", soft_wrap=True)
+        _show(made, screen.compared, f"report: {folder}/compare.html", console, as_json)
 
 
 @app.command()
@@ -142,11 +135,22 @@ def sweep(
         folder = studies.folder_for(study, out)
         with resumable(folder, console, "--out"):
             made = sweeping.sweep(study, swept, folder, console, verbose, processes or cores())
-        if as_json:
-            print(json.dumps(made, ensure_ascii=False))  # noqa: T201
-            return
-        console.print(screen.swept(made))
-        console.print(f"report: {folder}/sweep.html", soft_wrap=True)
+        _show(made, screen.swept, f"report: {folder}/sweep.html", console, as_json)
+
+
+def _show(
+    made: dict[str, Any],
+    tables: Callable[[dict[str, Any]], RenderableType],
+    where: str,
+    console: Console,
+    as_json: bool,
+) -> None:
+    """Print what was made as JSON, or its tables and where the rest of it lies."""
+    if as_json:
+        print(json.dumps(made, ensure_ascii=False))  # noqa: T201
+        return
+    console.print(tables(made))
+    console.print(where, soft_wrap=True)
 
 
 @app.command("list")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
@@ -71,7 +71,7 @@ def watching(
             logger.removeHandler(watch)
 
 
-def tables(report: dict[str, Any]) -> list[Table]:
+def tables(report: dict[str, Any]) -> Group:
     """Return the tables of a report: by language, then by silo."""
     spoken = Table(title="Bits per byte by language (lower is better)")
     names = sorted(
@@ -107,7 +107,7 @@ def tables(report: dict[str, Any]) -> list[Table]:
     for name, own in report["silo_scores"].items():
         cells = _cells(own["before"], own["alone"], own["together"])
         silos.add_row(name, *cells, gain(own["alone"], own["together"]), own["served"])
-    return [spoken, silos]
+    return Group(spoken, silos)
 
 
 def compared(comparison: dict[str, Any]) -> Table:

@@ -197,6 +197,28 @@ def test_the_server_checks_a_study_file(tmp_path):
     refused(call(fl_server, "check", study), "is no study file")
 
 
+def test_a_sweep_sets_methods_beside_both_baselines_and_does_nothing_when_told_again(tmp_path):
+    arguments = ["sweep", "--strategies=fedavg(lora='language')", "--seeds=7"]
+    arguments += ["--rates=0.01,0.003,0.03", *SMALL, "--processes=1", f"--out={tmp_path}"]
+    result = call(fl_sim, *arguments, "--json")
+    assert result.exit_code == 0, result.output
+    made = json.loads(result.stdout)
+    assert list(made["methods"]) == ["alone", "fedavg(lora='language')", "centralised"]
+    assert made["rates"] == [0.003, 0.01, 0.03] and made["seeds"] == [7]
+    assert {path.name for path in (tmp_path / "cells").iterdir()} == set(made["cells"])
+    assert len(made["cells"]) == 6
+    for method in made["methods"].values():
+        assert set(method["languages"]) == {"as", "ne"} and method["mean"]["mean"] > 0
+    assert "report.json" not in {path.name for path in tmp_path.iterdir()}
+    written = [p.stat().st_mtime_ns for p in sorted(tmp_path.rglob("report.json"))]
+    again = call(fl_sim, *arguments)
+    assert again.exit_code == 0, again.output
+    assert "6 of 6 cells are there already" in again.output
+    assert "Assamese" in again.output and "sweep.html" in again.output
+    assert [p.stat().st_mtime_ns for p in sorted(tmp_path.rglob("report.json"))] == written
+    assert json.loads((tmp_path / "sweep.json").read_text()) == made
+
+
 def test_the_client_counts_text_by_language():
     counts = json.loads(call(fl_client, "text", "cldr", "--json").stdout)
     assert set(counts) == {"as", "brx", "kok", "ks", "mai", "ne", "or", "sat"}

@@ -17,9 +17,11 @@ from flwr.clientapp import ClientApp
 
 from fl_client import messages
 from fl_client.app import app as client
-from fl_client.config import ConfigError
+from fl_client.config import ConfigError, flat
 from fl_server import journal, record
+from fl_server.app import app as server
 from fl_server.run import RoundFailed
+from fl_server.simulation import grid
 
 
 def test_a_seed_fixes_a_run_to_the_bit_whatever_the_order_of_answers(small, simulate, tmp_path):
@@ -160,6 +162,42 @@ def test_an_update_that_was_refused_changes_nothing(small, simulate, tmp_path):
         for n, app in enumerate((silent, lying))
     ]
     assert runs[0]["adapter_sha256"] == runs[1]["adapter_sha256"]
+
+
+def joined(study, first: int, then: int):
+    """Run a study for one round with its first silos, and then to its end; return its report."""
+    app, fired = faulty(1, {2}, LIES["an error code"])
+    with pytest.raises(RoundFailed):
+        grid.run(server, app, first, flat(study))
+    assert fired == [2]
+    grid.run(server, client, then, flat(study))
+    return json.loads((Path(study.home) / "report.json").read_text())
+
+
+@pytest.mark.parametrize("best", ["as scored", "before it came"])
+def test_a_silo_that_came_only_after_a_stop_takes_part_from_then_on(
+    best, small, tmp_path, monkeypatch
+):
+    study = small(tmp_path / "run", rounds=3, simulation__silos=2)
+    if best == "before it came":
+        monkeypatch.setattr(record, "best", lambda recorded, silos: min(1, len(recorded) - 1))
+    report = joined(study, 1, 2)
+    lines = record.lines(tmp_path / "run")
+    assert [sorted(line["silos"]) for line in lines] == [["as-1"]] * 2 + [["as-1", "ne-1"]] * 2
+    assert all("loss" in note for line in lines[1:] for note in line["silos"].values())
+    assert report["silos"] == ["as-1", "ne-1"] and set(report["languages"]) == {"as", "ne"}
+    if best == "before it came":
+        assert set(report["released_round"].values()) == {1}
+
+
+def test_a_study_goes_on_without_a_silo_that_did_not_come_back(small, tmp_path):
+    study = small(tmp_path / "run", rounds=3, simulation__silos=2)
+    report = joined(study, 2, 1)
+    lines = record.lines(tmp_path / "run")
+    assert [sorted(line["silos"]) for line in lines] == [["as-1", "ne-1"]] * 2 + [["as-1"]] * 2
+    assert all("loss" in note for line in lines[1:] for note in line["silos"].values())
+    assert report["silos"] == ["as-1"]
+    assert set(report["languages"]) == set(report["curves"]) == {"as"}
 
 
 def forgetful(folder: Path) -> ClientApp:

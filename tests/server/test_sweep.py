@@ -13,12 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
-from typer.testing import CliRunner
 
 from fl_client.config import ConfigError, Study
 from fl_server.run import RoundFailed
 from fl_server.simulation import cells, screen, sweep, tuning
-from fl_server.simulation.cli import app as fl_sim
 from fl_server.simulation.interval import interval, student
 
 quick = settings(deadline=None, derandomize=True, max_examples=60, database=None)
@@ -265,39 +263,6 @@ def test_the_terminal_says_which_cell_it_is_and_how_long_the_rest_takes(
     said = console.export_text().splitlines()
     assert said[0] == "cell 1 of 18: fedavg() at 0.003, seed 7"
     assert all("left in all" in line for line in said[1:]) and len(said) == 18
-
-
-SETTINGS = {
-    "rounds": 1,
-    "model.rank": 2,
-    "train.steps": 1,
-    "train.batch_size": 2,
-    "train.length": 32,
-    "evaluate.characters": 300,
-}
-
-
-def test_a_sweep_sets_methods_beside_both_baselines_and_does_nothing_when_told_again(tmp_path):
-    arguments = ["sweep", "--strategies=fedavg(lora='language')", "--seeds=7", f"--rates={RATES}"]
-    arguments += [f"--set={key}={value}" for key, value in SETTINGS.items()]
-    arguments += ["--silos=2", "--languages=as,ne", "--processes=1", f"--out={tmp_path}"]
-    result = CliRunner().invoke(fl_sim, [*arguments, "--json"])
-    assert result.exit_code == 0, result.output
-    made = json.loads(result.stdout)
-    assert list(made["methods"]) == ["alone", "fedavg(lora='language')", "centralised"]
-    assert made["rates"] == [0.003, 0.01, 0.03] and made["seeds"] == [7]
-    assert {path.name for path in (tmp_path / "cells").iterdir()} == set(made["cells"])
-    assert len(made["cells"]) == 6
-    for method in made["methods"].values():
-        assert set(method["languages"]) == {"as", "ne"} and method["mean"]["mean"] > 0
-    assert "report.json" not in {path.name for path in tmp_path.iterdir()}
-    written = [p.stat().st_mtime_ns for p in sorted(tmp_path.rglob("report.json"))]
-    again = CliRunner().invoke(fl_sim, arguments)
-    assert again.exit_code == 0, again.output
-    assert "6 of 6 cells are there already" in again.output
-    assert "Assamese" in again.output and "sweep.html" in again.output
-    assert [p.stat().st_mtime_ns for p in sorted(tmp_path.rglob("report.json"))] == written
-    assert json.loads((tmp_path / "sweep.json").read_text()) == made
 
 
 def test_the_table_shows_every_method_with_its_rate_and_what_broke_off():
