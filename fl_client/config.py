@@ -93,10 +93,14 @@ class Evaluate(Section):
 
 
 class Simulation(Section):
-    """The silos of a simulated study. A real silo has its own data and ignores this table."""
+    """The silos of a simulated study. A real silo has its own data and ignores this table.
+
+    ``sources`` are those of the corpus that are read, with commas between; all where none are named.
+    """
 
     data: str = "cldr"
     languages: str = "as,or,ne,sat"
+    sources: str = ""
     silos: int = Field(8, ge=0)
     partition: str = "by_language()"
     characters: int = Field(0, ge=0)

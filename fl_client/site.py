@@ -76,8 +76,8 @@ def simulated(study: Study) -> tuple[Site, ...]:
 @lru_cache(maxsize=2)
 def _deal(task: str, seed: int, held_out: int, simulation: str) -> tuple[Site, ...]:
     options = Study.model_fields["simulation"].annotation.model_validate_json(simulation)  # type: ignore[union-attr]
-    wanted = [lang.strip() for lang in options.languages.split(",") if lang.strip()]
-    examples = _examples(options.data, wanted, spec.build(task, "task"))
+    examples = _examples(options.data, _named(options.languages), spec.build(task, "task"))
+    examples = _from(examples, _named(options.sources), options.data)
     try:
         piles = spec.build(options.partition, "partition")(examples, options.silos, seed)
     except ValueError as error:
@@ -106,6 +106,21 @@ def _examples(data: str, wanted: list[str], task: Task, lang: str = "") -> list[
             f"it has {', '.join(sorted(spoken))}: change simulation.languages or add text"
         )
     return list(kept.values())
+
+
+def _named(listed: str) -> list[str]:
+    return [name.strip() for name in listed.split(",") if name.strip()]
+
+
+def _from(examples: list[Example], sources: list[str], data: str) -> list[Example]:
+    """Return the examples of these sources, of all where none are named."""
+    held = {example.source or "text" for example in examples}
+    if missing := sorted(set(sources) - held):
+        raise ConfigError(
+            f"no text of {', '.join(missing)} in the languages asked for in {data}; "
+            f"their sources are {', '.join(sorted(held))}: change simulation.sources"
+        )
+    return [e for e in examples if not sources or (e.source or "text") in sources]
 
 
 def _site(name: str, pile: list[Example], characters: int, held_out: int) -> Site:

@@ -113,6 +113,9 @@ def sweep(
     study_file: StudyFile = None,
     rates: Annotated[str, typer.Option(help="Three learning rates or more, commas between.")] = "",
     seeds: Annotated[str, typer.Option(help="Seeds, commas between; by default three.")] = "",
+    first: Annotated[
+        bool, typer.Option("--tune-once", help="Choose each method's rate with the first seed.")
+    ] = False,
     set_: Set = None,
     silos: Silos = None,
     rounds: Rounds = None,
@@ -131,7 +134,7 @@ def sweep(
     console = Console(stderr=as_json)
     with plain_errors(console):
         study = study_of(study_file, set_, silos, rounds, data, languages, base)
-        swept = sweeping.choices(study, strategies, rates, seeds)
+        swept = sweeping.choices(study, strategies, rates, seeds, first)
         folder = studies.folder_for(study, out)
         with resumable(folder, console, "--out"):
             made = sweeping.sweep(study, swept, folder, console, verbose, processes or cores())

@@ -44,6 +44,13 @@ def tuned(runs: Sequence[Run]) -> dict[str, Any]:
     return {"languages": codes, "before": before, "methods": methods}
 
 
+def rates(runs: Sequence[Run]) -> dict[str, float]:
+    """Return the rate of each method that is best on validation text; a method whose runs all broke off has none."""
+    reached = [(valid(run.report), run.rate, run.method) for run in runs]
+    known = [(bits, rate, method) for bits, rate, method in reached if bits is not None]
+    return {method: rate for _, rate, method in sorted(known, reverse=True)}  # the best comes last
+
+
 def _one_a_seed(runs: Sequence[Run]) -> list[Report]:
     found: dict[int, Report] = {}
     for run in runs:
@@ -59,10 +66,11 @@ def _one_a_seed(runs: Sequence[Run]) -> list[Report]:
 
 def _method(runs: Sequence[Run], alone: list[float | None], codes: list[str]) -> dict[str, Any]:
     by_rate: dict[float, list[Report | None]] = {}
-    for run in runs:
+    for run in sorted(runs, key=lambda run: run.rate):
         by_rate.setdefault(run.rate, []).append(run.report)
-    reached = {rate: _mean(map(valid, reports)) for rate, reports in sorted(by_rate.items())}
-    known = {rate: bits for rate, bits in reached.items() if bits is not None}
+    reached = {rate: _mean(map(valid, reports)) for rate, reports in by_rate.items()}
+    seeds = max(map(len, by_rate.values()))  # a rate tried with the first alone was not chosen
+    known = {r: b for r, b in reached.items() if b is not None and len(by_rate[r]) == seeds}
     told = {f"{rate:g}": bits for rate, bits in reached.items()}
     if not known:
         return {"rate": None, "valid": told, "mean": None, "gain": None, "languages": {}}

@@ -219,6 +219,17 @@ def test_a_sweep_sets_methods_beside_both_baselines_and_does_nothing_when_told_a
     assert json.loads((tmp_path / "sweep.json").read_text()) == made
 
 
+def test_a_sweep_may_choose_the_rate_with_its_first_seed(tmp_path):
+    arguments = ["sweep", "--strategies=fedavg(lora='language')", "--seeds=7,8", "--tune-once"]
+    arguments += ["--rates=0.01,0.003,0.03", *SMALL, "--processes=1", f"--out={tmp_path}"]
+    made = json.loads(call(fl_sim, *arguments, "--json").stdout)
+    (_, tuned, pooled) = made["methods"].values()
+    ran = {(cell["method"], cell["rate"]) for cell in made["cells"].values() if cell["seed"] == 8}
+    assert ran == {("fedavg(lora='language')", tuned["rate"]), ("centralised", pooled["rate"])}
+    assert len(made["cells"]) == 6 + 2
+    assert len(tuned["mean"]["values"]) == len(pooled["mean"]["values"]) == 2
+
+
 def test_the_client_counts_text_by_language():
     counts = json.loads(call(fl_client, "text", "cldr", "--json").stdout)
     assert set(counts) == {"as", "brx", "kok", "ks", "mai", "ne", "or", "sat"}

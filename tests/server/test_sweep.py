@@ -64,9 +64,9 @@ def test_one_seed_has_no_interval_and_a_lacking_seed_no_mean():
 
 def test_what_is_swept_has_defaults_from_the_study():
     study = Study(seed=4)
-    assert sweep.choices(study, TWO) == (TWO, [0.0025, 0.005, 0.01], [4, 5, 6])
+    assert sweep.choices(study, TWO) == (TWO, [0.0025, 0.005, 0.01], [4, 5, 6], False)
     again = sweep.choices(study, [*TWO, *TWO], "0.01, 0.003,0.01,0.03", "9,2,9")
-    assert again == (TWO, [0.003, 0.01, 0.03], [9, 2])
+    assert again == (TWO, [0.003, 0.01, 0.03], [9, 2], False)
 
 
 @pytest.mark.parametrize(
@@ -112,6 +112,37 @@ def test_silos_train_alone_once_for_a_seed(todo):
         assert own[0].before == ""
         assert all(after.before == cell.name for cell, after in pairwise(own))
         assert [cell.work for cell in own] == [4, 1, 1, 1, 1, 1]
+
+
+def test_the_rate_is_chosen_with_the_first_seed_and_the_others_run_at_it_alone():
+    study = Study.model_validate({"alone": {"enabled": False}, "weights": "qffl()"})
+    swept = sweep.choices(study, TWO, RATES, "7,8,9", first=True)
+    assert swept.first and swept.seeds == [7, 8, 9]
+    best = {"fedavg()": 0.01, "centralised": 0.03}
+    others = sweep.planned(study, swept._replace(seeds=[8, 9]), 4, best)
+    assert [(c.method, c.rate, c.seed) for c in others] == [
+        (method, best[method], seed) for seed in (8, 9) for method in best
+    ]
+    assert others[0].before == "" and others[0].work == 4  # alone tries every rate with every seed
+
+
+def test_the_best_rate_of_a_method_is_the_lowest_on_validation_whatever_broke_off():
+    tried = {0.003: 1.2, 0.01: 1.1, 0.03: 1.1}
+    runs = [
+        tuning.Run("a", rate, 7, made_up("a", rate, 7, valid=bits)) for rate, bits in tried.items()
+    ]
+    broken = [tuning.Run("b", 0.01, 7, None)]
+    assert tuning.rates([*runs, *broken]) == {"a": 0.01}
+    assert tuning.rates([*reversed(runs), *broken]) == {"a": 0.01}
+
+
+def test_a_rate_that_only_the_first_seed_tried_is_told_but_not_chosen():
+    runs = [
+        tuning.Run("a", rate, seed, made_up("a", rate, seed, valid=bits))
+        for rate, seed, bits in [(0.003, 7, 1.0), (0.01, 7, 1.1), (0.01, 8, 1.3)]
+    ]
+    found = tuning.tuned(runs)["methods"]["a"]
+    assert found["rate"] == 0.01 and found["valid"] == {"0.003": 1.0, "0.01": pytest.approx(1.2)}
 
 
 def made_up(method: str, rate: float, seed: int, **changes: float) -> dict:

@@ -10,8 +10,10 @@ from tasks.partitions.by_language import by_language
 from tasks.partitions.by_source import by_source
 from tasks.partitions.dirichlet import dirichlet
 from tasks.partitions.iid import iid
+from tasks.partitions.mixed import mixed
 from tasks.task import Example
 
+CODES = ("as", "brx", "ta")
 SPLITS = ["test", "valid", *["train"] * 8]
 
 
@@ -22,6 +24,10 @@ def corpus(languages=("as", "brx", "ta"), sources=("news", "health"), documents=
         for source in sources
         for i in range(documents)
     ]
+
+
+def longest():
+    return max(len(e.text) for e in corpus(documents=200))
 
 
 def characters(pile, split):
@@ -80,6 +86,56 @@ def test_by_source_never_mixes_two_languages():
     examples = [Example("some text", lang, source=source) for lang, source in whose]
     piles = by_source()(examples, 0, 0)
     assert sorted(map(len, piles.values())) == [1, 1]
+
+
+def test_by_source_keeps_the_sources_of_most_text_where_only_some_are_asked_for():
+    large = [Example("x" * 50 + f" {i}", "as", source="law", doc=f"l{i}") for i in range(40)]
+    piles = by_source(1)(corpus(sources=("news", "health")) + large, 0, 0)
+    assert list(piles) == ["as.law", "brx.health", "ta.health"]
+    assert sorted(piles["as.law"], key=lambda e: e.doc) == sorted(large, key=lambda e: e.doc)
+    with pytest.raises(ValueError, match="most=-1"):
+        by_source(-1)
+
+
+@pytest.mark.parametrize("split", ["train", "valid", "test"])
+def test_mixed_gives_each_silo_its_language_and_a_little_of_the_others(split):
+    piles = mixed(0.6)(corpus(documents=200), 0, 3)
+    assert list(piles) == ["as-mixed", "brx-mixed", "ta-mixed"]
+    for name, pile in piles.items():
+        held = {lang: characters([e for e in pile if e.lang == lang], split) for lang in CODES}
+        for lang in CODES:
+            share = 0.6 if name == f"{lang}-mixed" else 0.2
+            assert held[lang] / sum(held.values()) == pytest.approx(share, abs=0.06)
+
+
+def test_mixed_stops_at_the_text_a_silo_trains_on_and_keeps_all_that_is_held_out():
+    whole, cut = (mixed(0.5, most)(corpus(documents=200), 3, 3) for most in (0, 400))
+    for name, pile in cut.items():
+        lang = name.removesuffix("-mixed")
+        own = characters([e for e in pile if e.lang == lang], "train")
+        assert 200 <= own < 200 + longest() and characters(pile, "train") < 400 + 3 * longest()
+        assert characters(pile, "test") == characters(whole[name], "test")
+
+
+def test_mixed_keeps_silos_apart_where_all_their_text_is_their_own():
+    piles = mixed(1.0)(corpus(), 0, 0)
+    assert all({e.lang for e in pile} == {name[:-6]} for name, pile in piles.items())
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"own": 0.0}, "own=0.0"), ({"own": 1.5}, "own=1.5"), ({"characters": -1}, "characters=-1")],
+)
+def test_mixed_refuses_parts_that_cannot_be(options, words):
+    with pytest.raises(ValueError, match=words):
+        mixed(**options)
+
+
+def test_mixed_names_the_languages_where_the_silos_do_not_fit():
+    with pytest.raises(ValueError, match=r"silos=5, .* 3 languages \(as, brx, ta\)"):
+        mixed()(corpus(), 5, 0)
+    with pytest.raises(ValueError, match="2 languages or more"):
+        mixed()(corpus(languages=("as",)), 0, 0)
 
 
 def unevenness(piles, lang):
