@@ -1,0 +1,1 @@
+"""Who gains by joining, and how much: ``python -m benchmarks.quality SPLIT``."""

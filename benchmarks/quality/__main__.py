@@ -1,0 +1,111 @@
+"""``python -m benchmarks.quality SPLIT``: sweep a cohort, write its table and its figures; a cut-short one goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from benchmarks.figures import Figure, at_least, at_most, report, write
+from benchmarks.quality import gains, newcomer, page
+from benchmarks.quality.splits import ONE_MODEL, RATES, SEEDS, SPLITS, Split
+from fl_client.config import Scalar, toml_value
+
+ROOT = Path(__file__).parent.parent.parent
+SHARED = ROOT.parent / "shared" / "data"
+TABLES = Path(__file__).parent / "tables"
+FL_SIM = Path(sys.executable).parent / "fl-sim"
+TOPIC = "quality"
+# The large buffers of a training step are used again instead of being given back: a sixth fewer CPU seconds.
+KEEP = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=4294967296"
+# Split: least mean gain, least gain of the worst silo, in per cent.
+GOALS = {
+    "same-language": (8, 8),
+    "universities": (2, 3),
+    "clinics": (2, 3),
+    "clinics-in-pairs": (8, 8),
+    "very-small": (4, None),
+}
+
+app = typer.Typer()
+
+
+@app.command()
+def main(
+    split: Annotated[str, typer.Argument(help=f"{', '.join(SPLITS)}, or newcomer.")],
+    out: Annotated[Path, typer.Option(help="Where the runs lie.")] = Path("runs/quality"),
+) -> None:
+    """Measure one split against tuned, early-stopped silos alone."""
+    if not SHARED.is_dir():
+        raise typer.BadParameter(f"{SHARED} is not there: these figures need its text")
+    command = f"python -m benchmarks.quality {split}"
+    if split == "newcomer":
+        write(TOPIC, newcomer.figures(out / split, sim), command)
+        return
+    if split not in SPLITS:
+        raise typer.BadParameter(f"{split!r} is not one of {', '.join(SPLITS)}, newcomer")
+    chosen = SPLITS[split]
+    sweep(chosen, out / split)
+    table = gains.table(out / split) | {"about": chosen.about, "command": command}
+    TABLES.mkdir(exist_ok=True)
+    (TABLES / f"{split}.json").write_text(json.dumps(table, indent=1, ensure_ascii=False) + "\n")
+    write(TOPIC, figures(split, table), command)
+    page.write(TABLES)
+
+
+def sweep(split: Split, folder: Path) -> None:
+    """Run what is not there yet of a split's sweep."""
+    options = [f"--strategies={name}" for name in split.strategies]
+    options += [f"--rates={RATES}", f"--seeds={SEEDS}", "--tune-once"]
+    sim("sweep", folder, split.study, options)
+
+
+def sim(command: str, folder: Path, settings: dict[str, Scalar], options: list[str]) -> None:
+    """Run a command of fl-sim on the text of shared/data, on one core."""
+    told = [f"--set={key}={toml_value(value)}" for key, value in settings.items()]
+    line = [FL_SIM, command, *options, *told, f"--data={SHARED}", f"--out={folder}"]
+    environment = os.environ | {"GLIBC_TUNABLES": KEEP, "OMP_NUM_THREADS": "1"}
+    subprocess.run([*line, "--processes=1"], check=True, env=environment)
+
+
+def figures(split: str, table: dict[str, Any]) -> list[Figure]:
+    """Return the figures of a split: its best method by mean gain against the goals, then all methods."""
+    methods = table["methods"]
+    best = max(methods, key=lambda name: methods[name]["together"]["mean"]["mean"])
+    found = []
+    for kind, goal in zip(("mean", "worst silo"), GOALS.get(split, (None, None)), strict=True):
+        value, label = methods[best]["together"][kind]["mean"], f"{split}: below alone, {kind}"
+        found.append(
+            report(f"{label} ({best})", value, "%")
+            if goal is None
+            else at_least(f"{label} ({best})", value, "%", goal)
+        )
+    worse = methods[best]["worse as served"]
+    found.append(at_most(f"{split}: silos worse than alone as served ({best})", worse, "silos", 0))
+    if split == "mixed":
+        found.append(_share(table))
+    for name, row in methods.items():
+        for label, held in (
+            ("mean", row["together"]["mean"]),
+            ("least of any silo", row["together"]["least"]),
+            ("mean as served", row["served"]["mean"]),
+            ("mean, alone with as many parameters", row["same capacity"]["mean"]),
+        ):
+            half = f" +- {held['half']:.2f}" if held["half"] is not None else ""
+            found.append(report(f"{split} {name}: below alone, {label}{half}", held["mean"], "%"))
+    return found
+
+
+def _share(table: dict[str, Any]) -> Figure:
+    """Return how much of the centralised model's gain over the base the best shared adapter has."""
+    share, name = max((table["methods"][name]["share"], name) for name in ONE_MODEL)
+    return at_least(f"mixed: share of the centralised gain of one adapter ({name})", share, "%", 95)
+
+
+if __name__ == "__main__":
+    app()

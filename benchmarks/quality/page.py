@@ -1,0 +1,72 @@
+"""The tables of all splits as one page of Markdown, ``benchmarks/quality/README.md``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+HEAD = """# Who gains by joining
+
+Test bits per byte against every silo training alone: tuned (each silo its own rate of the same three), early stopped,
+with the same number of steps. Rates of methods are chosen on validation text with the first seed. Text of
+`shared/data`, base `builtin:tiny`. Per cent; above 0 is better than alone; +- is the 95 % interval over seeds.
+`capacity` is against silos alone with as many parameters. `worst` compares the silos with most bits, `least` is the
+smallest gain of any silo. `worse` counts silos whose served adapter is worse on test text than alone (0.1 % or more).
+Written by the commands below each title; a cut-short one goes on where it stood.
+"""
+COLUMNS = ("method", "rate", "mean", "worst", "least", "as served", "capacity", "worse", "MB up")
+
+
+def write(tables: Path) -> None:
+    """Write the page beside the folder of tables."""
+    parts = [HEAD]
+    for path in sorted(tables.glob("*.json")):
+        parts.append(section(path.stem, json.loads(path.read_text("utf-8"))))
+    (tables.parent / "README.md").write_text("\n".join(parts), encoding="utf-8")
+
+
+def section(name: str, table: dict[str, Any]) -> str:
+    """Return the part of the page about one split."""
+    lines = [
+        f"## {name}: {table['about']}",
+        "",
+        f"`{table['command']}`, seeds {table['seeds']}",
+        "",
+    ]
+    lines += _rows(COLUMNS, [_method(n, row) for n, row in table["methods"].items()])
+    silos = [
+        (silo, f"{own['base']:.3f}", f"{own['alone']:.3f}", *_by_silo(silo, table))
+        for silo, own in table["silos"].items()
+    ]
+    lines += ["", *_rows(("silo", "base", "alone", *table["methods"]), silos)]
+    spoken = table["centralised"]["languages"]
+    pooled = ", ".join(f"{lang} {bits:.3f}" for lang, bits in spoken.items())
+    return "\n".join(
+        [*lines, "", f"Centralised (rate {table['centralised']['rate']:g}): {pooled}.", ""]
+    )
+
+
+def _method(name: str, row: dict[str, Any]) -> tuple[str, ...]:
+    together = row["together"]
+    rate = f"{row['rate']:g}" + (" (edge)" if row["edge"] else "")
+    cells = (
+        *(together[kind] for kind in ("mean", "worst silo", "least")),
+        row["served"]["mean"],
+        row["same capacity"]["mean"],
+    )
+    up = row["bytes"]["up"] / 1e6
+    return (f"`{name}`", rate, *map(_told, cells), f"{row['worse as served']:.1f}", f"{up:.0f}")
+
+
+def _by_silo(silo: str, table: dict[str, Any]) -> list[str]:
+    return [_told(row["by silo"][silo]) for row in table["methods"].values()]
+
+
+def _told(held: dict[str, Any]) -> str:
+    half = f" +- {held['half']:.1f}" if held["half"] is not None else ""
+    return f"{held['mean']:+.1f}{half}"
+
+
+def _rows(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+    return [f"| {' | '.join(cells)} |" for cells in (head, ("---",) * len(head), *rows)]

@@ -1,0 +1,92 @@
+"""The cohorts of the quality benchmark: who holds what, and which methods are tried on it.
+
+The first method of a split adds no parameters, so that what silos reach alone has the plain capacity; a method with a
+private adapter is also set against silos alone with as many parameters (see ``gains``).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from fl_client.config import Scalar
+
+SEEDS = "7,8,9"
+RATES = "0.002,0.004,0.008"
+SAME = "fedavg(lora='language', rows='language')"
+ONE = "fedavg(lora='everyone', rows='everyone')"
+ROLORA = "rolora(lora='everyone', rows='everyone')"
+ONE_MODEL = (ONE, ROLORA)  # what every silo has is the same
+DUAL = "dual(lora='everyone', rows='silo')"
+# 8 rounds of 10 steps of 4 blocks of 96 tokens: about 30,000 tokens a silo, seven passes over its text.
+STUDY: dict[str, Scalar] = {
+    "rounds": 8,
+    "train.steps": 10,
+    "train.batch_size": 4,
+    "train.length": 96,
+    "evaluate.every": 2,
+    "evaluate.characters": 4000,
+    "simulation.silos": 0,
+    "simulation.characters": 12000,
+}
+
+
+class Split(NamedTuple):
+    """A cohort and the methods tried on it; ``own`` are the settings in which it differs from ``STUDY``."""
+
+    about: str
+    languages: str
+    partition: str
+    strategies: tuple[str, ...]
+    own: dict[str, Scalar] = {}  # noqa: RUF012 (never changed)
+
+    @property
+    def study(self) -> dict[str, Scalar]:
+        """All settings, flat."""
+        whose = {
+            "simulation.languages": self.languages,
+            "simulation.partition": self.partition,
+        }
+        return STUDY | whose | self.own
+
+
+SPLITS = {
+    "same-language": Split(
+        "three institutions of each language, each with another source: stories, health, interface strings",
+        "as,or,ne,hi,bn,sw",
+        "by_source(3)",
+        (SAME, "dual(lora='language', rows='language')"),
+    ),
+    "universities": Split(
+        "ten universities, one language each",
+        "as,or,ne,sat,mai,brx,doi,pa,mr,mni",
+        "by_language(1)",
+        (ONE, DUAL, "share_a('everyone')", "fedavg(lora='family', rows='silo')"),
+    ),
+    "clinics": Split(
+        "eight clinics with health text, one language each",
+        "ne,hi,bn,mr,sw,lg,rw,ha",
+        "by_language(1)",
+        ("share_a('everyone')", DUAL, "share_a('family')"),
+        {"simulation.sources": "tico-19"},
+    ),
+    "clinics-in-pairs": Split(
+        "sixteen clinics with health text, two of each language",
+        "ne,hi,bn,mr,sw,lg,rw,ha",
+        "by_language(2)",
+        (SAME, "dual(lora='language', rows='language')"),
+        {"simulation.sources": "tico-19"},
+    ),
+    "very-small": Split(
+        "four silos with next to no text beside four larger helpers",
+        "kha,lus,yo,mni-Beng,as,bn,hi,sw",
+        "by_language(1)",
+        ("share_a('everyone')", DUAL, "share_a('script')"),
+    ),
+    "mixed": Split(
+        "six offices, each 70 % one language and 30 % the others",
+        "as,or,ne,sat,hi,bn",
+        "mixed(0.7, 12000)",
+        (ONE, ROLORA, DUAL),
+        {"simulation.characters": 0, "evaluate.characters": 1500},
+    ),
+}
