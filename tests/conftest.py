@@ -8,12 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from fl_client.app import app as client
 from fl_client.config import Study, flat, from_flat
 from fl_server import record
 from fl_server.app import app as server
 from fl_server.simulation import grid
+
+# A property holds on a slow machine too, and its examples are the same on every run.
+settings.register_profile("ours", deadline=None, derandomize=True, database=None)
+settings.load_profile("ours")
 
 SMALL = {
     "rounds": 2,
