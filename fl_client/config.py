@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any, Literal
@@ -60,23 +61,20 @@ class Train(Section):
 
 
 class Alone(Section):
-    """The safety rail: what each silo reaches by itself, with a learning rate of its own."""
+    """The safety rail: what each silo reaches by itself, and which shares of together are blended with it."""
 
     enabled: bool = True
     rates: str = "0.0025,0.005,0.01"
     margin: float = Field(0.0, ge=0, lt=1)
+    blend: str = "0.25,0.5,0.75"
 
     def lrs(self) -> list[float]:
         """Return the learning rates tried; raises ``ConfigError``."""
-        try:
-            rates = [float(rate) for rate in self.rates.split(",")]
-        except ValueError:
-            rates = []
-        if not rates or not all(0 < rate < float("inf") for rate in rates):
-            raise ConfigError(
-                f"alone.rates={self.rates!r} must be numbers above 0 with commas between"
-            )
-        return rates
+        return _numbers("alone.rates", self.rates, math.inf)
+
+    def shares(self) -> list[float]:
+        """Return the shares of together that are tried in a blend; raises ``ConfigError``."""
+        return _numbers("alone.blend", self.blend, 1) if self.blend.strip() else []
 
 
 class Evaluate(Section):
@@ -95,7 +93,7 @@ class Evaluate(Section):
 class Simulation(Section):
     """The silos of a simulated study. A real silo has its own data and ignores this table.
 
-    ``sources`` are those of the corpus that are read, with commas between; all where none are named.
+    ``sources`` of the corpus are all where none are named.
     """
 
     data: str = "cldr"
@@ -139,6 +137,17 @@ class Study(Section):
     alone: Alone = Alone()
     evaluate: Evaluate = Evaluate()
     simulation: Simulation = Simulation()
+
+
+def _numbers(key: str, listed: str, below: float) -> list[float]:
+    try:
+        numbers = [float(number) for number in listed.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or not all(0 < number < below for number in numbers):
+        most = "" if below == math.inf else f" and below {below}"
+        raise ConfigError(f"{key}={listed!r} must be numbers above 0{most} with commas between")
+    return numbers
 
 
 def flat(study: Study) -> dict[str, Scalar]:

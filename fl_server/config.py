@@ -45,6 +45,7 @@ def build(study: Study) -> tuple[Parts, Schedule]:
     for kind, text in parts_of_silos.items():
         spec.build(text, kind)
     study.alone.lrs()
+    study.alone.shares()
     study.simulation.dealt(study.model.rank)
     for refusal in refusals(parts):
         raise ConfigError(str(refusal))

@@ -18,16 +18,18 @@ from strategies.scope import languages
 Table = dict[str, Any]
 
 
+CANDIDATES = ("base", "alone", "together", "blend")  # what a silo may serve
+
+
 def release(run: Run, state: journal.State) -> Table:
     """Score, write ``adapter/`` and the report; return the report."""
     scored: dict[str, Table] = {}
     for silo, reply in silos.ask(run.grid, "evaluate", broadcast.contents(run, state, final=True)):
         if reply.code:
             raise RoundFailed(f"{silo.name} could not be scored: {messages.CODES[reply.code]}")
-        own = {
-            what: metrics.by_language(reply.metrics, what) for what in ("base", "alone", "together")
-        }
-        scored[silo.name] = own | {key: reply.facts[key] for key in ("served", "alone_lr")}
+        own = {what: metrics.by_language(reply.metrics, what) for what in CANDIDATES}
+        own |= {key: reply.facts[key] for key in ("served", "alone_lr")}
+        scored[silo.name] = own | {"blend_share": reply.metrics.get("blend_share")}
     released = adapters(run, state)
     made = _report(run, scored, released)
     write_whole(run.folder / "report.json", json.dumps(made, indent=1, ensure_ascii=False).encode())
@@ -112,13 +114,12 @@ def _silo(silo: silos.Silo, own: Table) -> Table:
         bits = sum(r["bits"] for r in rows)
         return round(bits / sum(r["bytes"] for r in rows), 6) if rows else None
 
-    stages = {"before": "base", "alone": "alone", "together": "together"}
+    stages = dict(zip(("before", *CANDIDATES[1:]), CANDIDATES, strict=True))
     return {
         "language": silo.language,
         **{stage: overall(what) for stage, what in stages.items()},
         "scores": {stage: _scores(own[what]) for stage, what in stages.items()},
-        "served": own["served"],
-        "alone_lr": own["alone_lr"],
+        **{key: own[key] for key in ("served", "alone_lr", "blend_share")},
     }
 
 

@@ -14,12 +14,14 @@ from typing import Any
 from strategies.scope import languages
 
 Table = dict[str, Any]
-STAGES = ("before", "alone", "together")
+STAGES = ("before", "alone", "together", "served")
 BITS = "bits_per_byte"
 
 
 def summary(silo_scores: Mapping[str, Table]) -> Table:
     """Return by stage and score the mean, spread, worst silo and worst family; ``gap`` is together minus alone.
+
+    ``served`` is what each silo chose on its validation text.
 
     A score that some silo lacks is left out: a mean over fewer silos would compare unlike with unlike.
     """
@@ -30,6 +32,12 @@ def summary(silo_scores: Mapping[str, Table]) -> Table:
     return table | {"gap": _gap(silo_scores)}
 
 
+def served(own: Table) -> str:
+    """Return under which key a silo's scores hold those of what it serves."""
+    what: str = own["served"]
+    return "before" if what == "base" else what
+
+
 def family(lang: str) -> str:
     """Return the family of a language, or its own code where the table of languages does not have it."""
     return languages()[lang].family if lang in languages() else lang
@@ -38,7 +46,8 @@ def family(lang: str) -> str:
 def _columns(silo_scores: Mapping[str, Table], stage: str) -> dict[str, dict[str, float]]:
     columns: dict[str, dict[str, float]] = {}
     for silo, own in silo_scores.items():
-        found = {BITS: own[stage]} | ((own.get("scores") or {}).get(stage) or {})
+        what = served(own) if stage == "served" else stage
+        found = {BITS: own[what]} | ((own.get("scores") or {}).get(what) or {})
         for name, value in found.items():
             if _known(value):
                 columns.setdefault(name, {})[silo] = value

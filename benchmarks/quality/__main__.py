@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks.figures import Figure, at_least, at_most, report, write
-from benchmarks.quality import gains, newcomer, page
+from benchmarks.quality import codecs, gains, newcomer, page
 from benchmarks.quality.splits import ONE_MODEL, RATES, SEEDS, SPLITS, Split
 from fl_client.config import Scalar, toml_value
 
@@ -32,23 +32,24 @@ GOALS = {
     "very-small": (4, None),
 }
 
+OTHERS = {"newcomer": newcomer.figures, "codecs": codecs.figures}
 app = typer.Typer()
 
 
 @app.command()
 def main(
-    split: Annotated[str, typer.Argument(help=f"{', '.join(SPLITS)}, or newcomer.")],
+    split: Annotated[str, typer.Argument(help=f"{', '.join([*SPLITS, *OTHERS])}.")],
     out: Annotated[Path, typer.Option(help="Where the runs lie.")] = Path("runs/quality"),
 ) -> None:
     """Measure one split against tuned, early-stopped silos alone."""
     if not SHARED.is_dir():
         raise typer.BadParameter(f"{SHARED} is not there: these figures need its text")
     command = f"python -m benchmarks.quality {split}"
-    if split == "newcomer":
-        write(TOPIC, newcomer.figures(out / split, sim), command)
+    if split in OTHERS:
+        write(TOPIC, OTHERS[split](out / split, sim), command)
         return
     if split not in SPLITS:
-        raise typer.BadParameter(f"{split!r} is not one of {', '.join(SPLITS)}, newcomer")
+        raise typer.BadParameter(f"{split!r} is not one of {', '.join([*SPLITS, *OTHERS])}")
     chosen = SPLITS[split]
     sweep(chosen, out / split)
     table = gains.table(out / split) | {"about": chosen.about, "command": command}

@@ -14,9 +14,10 @@ from typing import Any
 
 from fl_server.simulation.interval import interval
 from fl_server.simulation.sweep import cell_name
+from fl_server.summary import served
 
 Table = dict[str, Any]
-Scores = Mapping[str, Mapping[str, float]]  # by silo: base, alone, together, served
+Scores = Mapping[str, Mapping[str, float]]  # by silo: before, alone, together, blend, served
 LEVEL = 1.001  # times the bits alone: less is what rounding makes of two equal runs
 
 
@@ -50,8 +51,8 @@ def scores(report: Table) -> Scores:
     """Return what each silo of a run reached, by stage; ``served`` is what it chose on its validation text."""
     found = {}
     for name, own in report["silo_scores"].items():
-        at = {"base": own["before"], "alone": own["alone"], "together": own["together"]}
-        found[name] = at | {"served": at[own["served"]]}
+        at = {stage: own[stage] for stage in ("before", "alone", "together", "blend")}
+        found[name] = at | {"served": own[served(own)]}
     return found
 
 
@@ -108,7 +109,7 @@ def _silos(reports: Sequence[Table]) -> Table:
     """Return the mean over seeds of every silo's bits per byte before training and alone."""
     every = [scores(report) for report in reports]
     return {
-        name: {stage: fmean(one[name][stage] for one in every) for stage in ("base", "alone")}
+        name: {stage: fmean(one[name][stage] for one in every) for stage in ("before", "alone")}
         for name in every[0]
     }
 

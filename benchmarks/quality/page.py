@@ -36,7 +36,7 @@ def section(name: str, table: dict[str, Any]) -> str:
     ]
     lines += _rows(COLUMNS, [_method(n, row) for n, row in table["methods"].items()])
     silos = [
-        (silo, f"{own['base']:.3f}", f"{own['alone']:.3f}", *_by_silo(silo, table))
+        (silo, f"{own['before']:.3f}", f"{own['alone']:.3f}", *_by_silo(silo, table))
         for silo, own in table["silos"].items()
     ]
     lines += ["", *_rows(("silo", "base", "alone", *table["methods"]), silos)]

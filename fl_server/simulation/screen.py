@@ -14,6 +14,7 @@ from rich.table import Table
 
 from fl_client.config import Study
 from fl_server import report as pages
+from fl_server import summary
 
 LOGGER = "bhasha_fl"
 
@@ -102,11 +103,14 @@ def tables(report: dict[str, Any]) -> Group:
         f"(dense {size(sent['dense_up'])}), down {size(sent['down'])}"
     )
     silos = Table(title="By silo")
-    for heading in ("silo", "before", "alone", "together", "against alone", "serves"):
+    for heading in ("silo", "before", "alone", "together", "serves", "served", "against alone"):
         silos.add_column(heading, justify="left" if heading in ("silo", "serves") else "right")
     for name, own in report["silo_scores"].items():
         cells = _cells(own["before"], own["alone"], own["together"])
-        silos.add_row(name, *cells, gain(own["alone"], own["together"]), own["served"])
+        serves = summary.served(own)
+        silos.add_row(
+            name, *cells, own["served"], *_cells(own[serves]), gain(own["alone"], own[serves])
+        )
     return Group(spoken, silos)
 
 

@@ -26,6 +26,7 @@ OTHERS = {  # for every key, a strategy of allowed values; a test holds this tab
     "train.keep_optimizer": st.booleans(), "train.dtype": st.sampled_from(["float32", "bfloat16"]),
     "train.threads": st.integers(0, 9), "alone.enabled": st.booleans(),
     "alone.rates": st.sampled_from(["0.1", "0.1,0.2"]), "alone.margin": st.floats(0, 0.9),
+    "alone.blend": st.sampled_from(["", "0.3,0.6"]), "simulation.sources": words,
     "evaluate.characters": st.integers(100, 9999), "evaluate.answers": st.integers(1, 99),
     "evaluate.answer_tokens": st.integers(1, 99),
     "model.quantization": st.sampled_from(["none", "nf4"]), "train.micro_batch": st.integers(0, 9),

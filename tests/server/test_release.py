@@ -12,7 +12,7 @@ from peft import PeftModel
 
 from fl_client import bases, site
 from fl_client.config import Model, Study
-from fl_server import config
+from fl_server import config, summary
 from tasks import encode
 
 
@@ -52,8 +52,7 @@ def test_what_a_silo_serves_is_a_peft_folder_that_reproduces_its_own_score(finis
     score = report["silo_scores"][own.name]
     folder = Path(study.home) / "silos" / own.name / "served"
     reached = bits_per_byte(study.model.base, folder, own.test, study.train.length)
-    wanted = {"together": score["together"], "alone": score["alone"], "base": score["before"]}
-    assert reached == pytest.approx(wanted[score["served"]], abs=1e-3)
+    assert reached == pytest.approx(score[summary.served(score)], abs=1e-3)
 
 
 def test_the_report_has_its_documented_keys(finished):
@@ -65,10 +64,11 @@ def test_the_report_has_its_documented_keys(finished):
     assert report["rounds_completed"] == 3
     assert set(report["bytes"]) == {"down", "up", "dense_up"}
     for own in report["silo_scores"].values():
-        assert {"language", "before", "alone", "together", "served", "alone_lr", "scores"} == set(
-            own
-        )
-        assert own["served"] in {"base", "alone", "together"}
+        assert {
+            "language", "before", "alone", "together", "blend", "served", "alone_lr", "blend_share", "scores"
+        } == set(own)  # fmt: skip
+        assert own["served"] in {"base", "alone", "together", "blend"}
+        assert own["blend_share"] in {0.25, 0.5, 0.75} and own["blend"] > 0
     for row in report["languages"].values():
         assert row["after"]["bits_per_byte"] < row["before"]["bits_per_byte"]
 

@@ -1,0 +1,89 @@
+"""A blend: exactly the mixture of two changes of the base, as one adapter that the model and PEFT both take."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fl_client import export, model
+from fl_client.blend import blended
+from fl_client.config import Alone, ConfigError
+from fl_client.score import best
+from strategies import adapter as algebra
+
+SHAPES = {"x.lora_A.weight": (2, 7), "x.lora_B.weight": (5, 2), "e.trainable_tokens_delta": (3, 4)}
+PRIVATE = {"x.lora_A.private": (3, 7), "x.lora_B.private": (5, 3)}
+
+
+def drawn(seed: int, shapes, merged: int = 0):
+    dice = np.random.default_rng(seed)
+    slices = {"x.lora_A.merged": (merged, 7), "x.lora_B.merged": (5, merged)} if merged else {}
+    return {n: dice.normal(size=s).astype(np.float32) for n, s in (shapes | slices).items()}
+
+
+def product(adapter):
+    """Return the change of the base that an adapter is, dense."""
+    kinds = ("weight", "private", "merged")
+    held = [
+        (adapter[f"x.lora_B.{k}"], adapter[f"x.lora_A.{k}"])
+        for k in kinds
+        if f"x.lora_B.{k}" in adapter
+    ]
+    return sum(b.astype(np.float64) @ a for b, a in held)
+
+
+@given(
+    st.integers(0, 99),
+    st.floats(0.01, 0.99),
+    st.sampled_from([SHAPES, SHAPES | PRIVATE]),
+    st.integers(0, 2),
+    st.integers(0, 2),
+)
+def test_a_blend_is_the_mixture_of_both_changes(seed, share, shapes, kept, others):
+    together, alone = drawn(seed, shapes, kept), drawn(seed + 100, shapes, others)
+    mixed = blended(together, alone, share)
+    slow = share * product(together) + (1 - share) * product(alone)
+    np.testing.assert_allclose(product(mixed), slow, atol=1e-5)
+    rows = "e.trainable_tokens_delta"
+    np.testing.assert_allclose(
+        mixed[rows], share * together[rows] + (1 - share) * alone[rows], atol=1e-6
+    )
+    assert all(x.dtype == np.float32 for x in mixed.values())
+    joined = export.joined(mixed)
+    np.testing.assert_allclose(
+        joined["x.lora_B.weight"].astype(np.float64) @ joined["x.lora_A.weight"], slow, atol=1e-5
+    )
+
+
+def test_a_blend_of_an_adapter_with_itself_gives_the_same_answers(made):
+    dice = np.random.default_rng(3)
+    own = {n: dice.normal(0, 0.02, x.shape).astype(np.float32) for n, x in made.start.items()}
+    ids = torch.arange(24)[None]
+    told = []
+    for adapter in (own, blended(own, own, 0.25)):
+        model.write(made, adapter)
+        with torch.inference_mode():
+            told.append(made.model(input_ids=ids).logits)
+    model.write(made, {})
+    assert any(algebra.part(n) == "merged" for n in blended(own, own, 0.25))
+    torch.testing.assert_close(told[0], told[1], atol=2e-2, rtol=2e-2)
+    assert not torch.equal(told[0], made.model(input_ids=ids).logits)
+
+
+def test_the_best_on_validation_is_served_and_what_others_trained_must_win_by_the_margin():
+    reached = {"base": 2.0, "alone": 1.0, "together": 1.1, "blend": 0.97}
+    assert best(reached, 0.0) == "blend"
+    assert best(reached, 0.05) == "alone"
+    assert best(reached | {"together": 0.97}, 0.0) == "together"  # one adapter rather than two
+    assert best(reached | {"blend": float("nan")}, 0.0) == "alone"
+
+
+def test_shares_of_a_blend_are_numbers_between_0_and_1():
+    assert Alone().shares() == [0.25, 0.5, 0.75]
+    assert Alone(blend=" ").shares() == []
+    for wrong in ("0", "1", "half", "0.5,", "nan"):
+        with pytest.raises(ConfigError, match="alone.blend"):
+            Alone(blend=wrong).shares()
