@@ -15,18 +15,20 @@ from typing import Any, NamedTuple
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from fl_client import checkpoint, evaluate, model, optimizer, ranks, train
+from fl_client import checkpoint, evaluate, hooks, model, optimizer, ranks, train
 from fl_client.checkpoint import Keeper
 from fl_client.config import Study, digest
 from fl_client.memory import write_whole
 from fl_client.model import Warm
 from strategies import adapter as algebra
-from strategies.adapter import Adapter
+from strategies.adapter import Adapter, part
+from strategies.strategy import Local
 from tasks.encode import Blocks
 
 LOG = logging.getLogger("bhasha_fl.alone")
 PATIENCE = 2
 FILE = "adapter.safetensors"
+PLAIN = Local(trainable=lambda name, _: part(name) != "core")  # a core stays the identity
 
 
 class Best(NamedTuple):
@@ -93,7 +95,7 @@ def _fit(
     keeper: Keeper | None,
 ) -> Best:
     model.write(made, {})
-    used = optimizer.start(made, {})
+    used, around = optimizer.start(made, {}), hooks.Hooks(made, PLAIN, 0, {})
     total, steps, lr = (
         study.rounds * study.train.steps,
         study.train.steps,
@@ -104,7 +106,7 @@ def _fit(
         plan = train.Plan(first, steps, total, lr, f"{study.seed}:{silo}")
         held = _keeper(keeper, stand._replace(first=first, own=best))
         try:
-            train.fit(made, blocks, study.train, plan, used, keeper=held)
+            train.fit(made, blocks, study.train, plan, used, around, held)
         except FloatingPointError as error:
             LOG.warning("%s alone: %s; this rate is given up", silo, error)
             break

@@ -18,6 +18,7 @@ from fl_client.config import Study
 from fl_client.shapes import Shape
 from strategies import adapter as algebra
 from strategies import product
+from strategies import survey as surveys
 from strategies.adapter import Layout
 from strategies.codecs.codec import Key
 from strategies.merged import A, B
@@ -68,9 +69,10 @@ def trips(study: Study, strategy: Strategy, tensors: Layout, silos: int = 1) -> 
     """
     shared = {n: s for n, s in tensors.items() if strategy.scope(n) != "silo"}
     shared |= {own: shared[name] for own, name in strategy.beside(shared).items()}
-    changed: Layout = {}
+    changed = begun = {n: s for n, s in shared.items() if strategy.changed(n, 1)}
     merged: Layout = {}
-    found, trained, scored = [], 0, 0
+    trained = scored = blob(begun) if begun else 0
+    found = []
     for number in range(1, study.rounds + 1):
         sent = {n: s for n, s in shared.items() if strategy.sent(n, number)}
         before = trained
@@ -82,6 +84,9 @@ def trips(study: Study, strategy: Strategy, tensors: Layout, silos: int = 1) -> 
             scored = blob({n: s for n, s in changed.items() if n in tensors} | merged)
         # What is trained next goes out at the start of the round, what came of it goes out to be scored.
         found.append(Trip(before + scored, encoded(algebra.size(sent), study.codec)))
+    if strategy.survey:  # before round 1 silos tell sketches, and score what was found in them
+        told = blob(surveys.sketched(strategy.survey, shared))
+        found[0] = Trip(found[0].down + blob(begun), found[0].up + told)
     return found
 
 

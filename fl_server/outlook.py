@@ -17,6 +17,7 @@ from fl_server.gateway import seen
 from strategies import adapter as algebra
 from strategies import combine, scope
 from strategies.adapter import Layout
+from strategies.core import cores
 
 GPU_FREE = 0.95  # the part of a GPU that a program can have
 
@@ -105,6 +106,8 @@ def outlook(study: Study, silos: list[Known], spool_bytes: int) -> Outlook:
     shape = shapes.read(study.model.base)
     scripts = scope.scripts(lang for silo in silos for lang in silo.languages)
     tensors = shapes.adapter(shape, study.model, study.model.base, scripts)
+    if parts.strategy.domain == "core":
+        tensors |= cores(tensors)
     cohort = combine.Cohort({silo.name: silo.main for silo in silos}, tuple(tensors))
     for refusal in combine.refusals(parts, cohort):
         raise ConfigError(str(refusal))
