@@ -69,9 +69,9 @@ def trips(study: Study, strategy: Strategy, tensors: Layout, silos: int = 1) -> 
     """
     shared = {n: s for n, s in tensors.items() if strategy.scope(n) != "silo"}
     shared |= {own: shared[name] for own, name in strategy.beside(shared).items()}
-    changed = begun = {n: s for n, s in shared.items() if strategy.changed(n, 1)}
+    changed = {n: s for n, s in shared.items() if strategy.changed(n, 1)}
     merged: Layout = {}
-    trained = scored = blob(begun) if begun else 0
+    trained = scored = blob(changed) if changed else 0
     found = []
     for number in range(1, study.rounds + 1):
         sent = {n: s for n, s in shared.items() if strategy.sent(n, number)}
@@ -84,10 +84,16 @@ def trips(study: Study, strategy: Strategy, tensors: Layout, silos: int = 1) -> 
             scored = blob({n: s for n, s in changed.items() if n in tensors} | merged)
         # What is trained next goes out at the start of the round, what came of it goes out to be scored.
         found.append(Trip(before + scored, encoded(algebra.size(sent), study.codec)))
-    if strategy.survey:  # before round 1 silos tell sketches, and score what was found in them
-        told = blob(surveys.sketched(strategy.survey, shared))
-        found[0] = Trip(found[0].down + blob(begun), found[0].up + told)
     return found
+
+
+def ahead(strategy: Strategy, tensors: Layout) -> Trip:
+    """Return what one silo receives and sends before round 1: what a survey found, to score it, and its sketches."""
+    if strategy.survey is None:
+        return Trip(0, 0)
+    shared = {n: s for n, s in tensors.items() if strategy.scope(n) != "silo"}
+    found = {n: s for n, s in shared.items() if strategy.changed(n, 1)}
+    return Trip(blob(found), blob(surveys.sketched(strategy.survey, shared)))
 
 
 def merged_part(strategy: Strategy, shared: Layout, rounds: int, silos: int) -> Layout:

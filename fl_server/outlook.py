@@ -120,7 +120,8 @@ def outlook(study: Study, silos: list[Known], spool_bytes: int) -> Outlook:
         row = Row(silo, need, pace)
         late = pace is not None and schedule.closes(len(silos), 0, 1, pace.train_s + pace.line_s)
         rows.append(_judged(row, late, shape, held, study))
-    most = max(trip.up for trip in trips)
+    ahead = forecast.ahead(parts.strategy, tensors)
+    most = max(trip.up for trip in [ahead, *trips])
     if most > spool_bytes:
         problem = (
             f"an update of {size(most)} is larger than spool_bytes in hub.toml, {size(spool_bytes)}"
@@ -132,7 +133,7 @@ def outlook(study: Study, silos: list[Known], spool_bytes: int) -> Outlook:
             row._replace(problem=row.problem or problem, remedy=row.remedy or remedy)
             for row in rows
         ]
-    total = Trip(*(sum(column) * len(silos) for column in zip(*trips, strict=True)))
+    total = Trip(*(sum(column) * len(silos) for column in zip(ahead, *trips, strict=True)))
     once = forecast.once(study, parts.strategy, tensors, len(silos))
     return Outlook(study, shape, tensors, trips[-1], total, once, rows)
 
