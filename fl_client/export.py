@@ -12,7 +12,7 @@ from safetensors.numpy import save
 from fl_client.memory import write_whole
 from strategies import widths
 from strategies.adapter import Adapter, Array, layout, part
-from strategies.core import folded
+from strategies.fedsb import folded
 
 
 def write(folder: Path, adapter: Adapter, peft_config: dict[str, Any], base: str) -> None:

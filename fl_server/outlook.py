@@ -17,7 +17,7 @@ from fl_server.gateway import seen
 from strategies import adapter as algebra
 from strategies import combine, scope
 from strategies.adapter import Layout
-from strategies.core import cores
+from strategies.fedsb import cores
 
 GPU_FREE = 0.95  # the part of a GPU that a program can have
 

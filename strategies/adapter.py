@@ -5,7 +5,7 @@ An adapter is a dict from tensor name to float32 array. Names are those of PEFT'
 what ``PeftModel.from_pretrained`` loads. A second, private slice of the same LoRA pair has the same
 name with ``.private`` in place of ``.weight``: s(B1 A1 + B2 A2) = s [B1 B2][A1; A2]. A third, ``.merged``, is
 frozen: what went into the base for good (``strategies/merged.py``). ``.lora_B.core`` is a square matrix between the
-two factors, B R A (``strategies/core.py``).
+two factors, B R A (``strategies/fedsb.py``).
 """
 
 from __future__ import annotations

@@ -19,8 +19,8 @@ from fl_client.config import Model, Study, Train
 from strategies import scope
 from strategies import survey as surveys
 from strategies.adapter import Adapter, layout, part
-from strategies.core import core
 from strategies.fedprox import fedprox
+from strategies.fedsb import fedsb
 from tasks import encode
 
 PLAN = train.Plan(3, 6, 12, 0.01, "7:silo")
@@ -71,11 +71,11 @@ def cored(options: Train):
     """Survey the first gradients as a silo does, then train the cores from what is found in them alone."""
     made, blocks = warm(options, cored=True)
     model.write(made, {})
-    found, shapes = core().survey, layout(made.start)
+    found, shapes = fedsb().survey, layout(made.start)
     names = surveys.sketched(found, shapes)
     sketches = survey.sketches(made, blocks, options, names, shapes, 7, "7:silo")
     model.write(made, found.found(sketches, made.start, "7"))
-    used, around = optimizer.start(made, {}), hooks.Hooks(made, core().local, 1, {})
+    used, around = optimizer.start(made, {}), hooks.Hooks(made, fedsb().local, 1, {})
     fitted = train.fit(made, blocks, options, PLAN, used, around)
     return made, used, fitted, {f"sketch/{n}": x for n, x in sketches.items()}
 

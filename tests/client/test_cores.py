@@ -11,7 +11,7 @@ from fl_client import bases, export, hooks, model, optimizer, train
 from fl_client.alone import PLAIN
 from fl_client.config import Model
 from strategies.adapter import part
-from strategies.core import core, folded
+from strategies.fedsb import fedsb, folded
 
 from .conftest import SCRIPTS
 
@@ -46,7 +46,7 @@ def trained(made, blocks, options, local, start):
 
 def begun(made):
     """Return the start that a hub would send, here of a subspace by lot."""
-    return core().survey.found({}, made.start, "7")
+    return fedsb().survey.found({}, made.start, "7")
 
 
 def test_a_core_does_what_the_folded_pair_does_without(cored, plain, noisy):
@@ -64,7 +64,7 @@ def test_a_core_does_what_the_folded_pair_does_without(cored, plain, noisy):
 
 def test_training_moves_the_core_and_neither_factor_that_it_stands_between(cored, blocks, options):
     start = begun(cored)
-    found = trained(cored, blocks, options, core().local, start)
+    found = trained(cored, blocks, options, fedsb().local, start)
     moved = {part(n) for n, x in found.items() if x.tobytes() != start[n].tobytes()}
     private = {part(n) for n in start} & {"private"}
     assert moved == {"core", "rows"} | private
@@ -83,7 +83,7 @@ def test_training_without_the_core_is_that_of_a_plain_pair_to_the_bit(
 
 
 def test_peft_loads_what_is_released_and_gives_what_was_trained(cored, blocks, options, tmp_path):
-    adapter = trained(cored, blocks, options, core().local, begun(cored))
+    adapter = trained(cored, blocks, options, fedsb().local, begun(cored))
     want = logits(cored.model)
     export.write(tmp_path, adapter, cored.peft_config, "builtin:tiny")
     base = bases.model("builtin:tiny")

@@ -9,7 +9,7 @@ import torch
 from fl_client import model, step, survey
 from strategies import adapter as algebra
 from strategies import survey as surveys
-from strategies.core import core
+from strategies.fedsb import fedsb
 from strategies.product import modules
 from tasks import encode
 
@@ -18,7 +18,7 @@ KEY, SEED = "7:silo", 7
 
 def told(made, blocks, options):
     shapes = algebra.layout(made.start)
-    names = surveys.sketched(core().survey, shapes)
+    names = surveys.sketched(fedsb().survey, shapes)
     model.write(made, {})
     return survey.sketches(made, blocks, options, names, shapes, SEED, KEY)
 

@@ -1,4 +1,4 @@
-"""Studies that begin at what silos' first gradients show: asked once, in any order, without who is away, and released."""
+"""Studies that begin at what first gradients show: asked once, in any order, without who is away, and released."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from strategies.adapter import initial, part
 from strategies.weights.weight import Counts
 
 IDS = [[3, 17, 5, 99, 4, 28, 61, 7]]
-SURVEYS = ("ffa(init='gradsketch')", "core(lora='language')")
+SURVEYS = ("ffa(init='gradsketch')", "fedsb(lora='language')")
 RANK = 2
 
 

@@ -1,4 +1,4 @@
-"""Least squares over silos that differ: what merging gains, how the unguarded rest drifts (F4), what A is worth (F9)."""
+"""Least squares over silos that differ: what merging gains, how the unguarded rest drifts (F4), what A does (F9)."""
 
 from __future__ import annotations
 

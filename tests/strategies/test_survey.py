@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from strategies import accumulate, survey
-from strategies.core import core
+from strategies.fedsb import fedsb
 from strategies.ffa import ffa
 from strategies.subspace import basis, leading, signs
 
@@ -47,12 +47,12 @@ def test_signs_are_even_and_those_of_two_rows_have_nothing_in_common():
 
 @quick
 @given(st.integers(0, 10**6), st.integers(1, 6), st.integers(1, 12), st.integers(1, 12))
-def test_leading_rows_are_orthonormal_and_hold_all_of_a_matrix_of_their_rank(seed, rank, l, n):
+def test_leading_rows_are_orthonormal_and_hold_all_of_a_matrix_of_their_rank(seed, rank, m, n):
     draw = np.random.default_rng(seed)
-    z = draw.normal(size=(l, min(rank, n))) @ draw.normal(size=(min(rank, n), n))
+    z = draw.normal(size=(m, min(rank, n))) @ draw.normal(size=(min(rank, n), n))
     found = leading(z, rank)
     assert found.shape == (rank, n) and found.dtype == np.float32
-    held = min(rank, l, n)
+    held = min(rank, m, n)
     size = np.diag((np.arange(rank) < held).astype(float))
     np.testing.assert_allclose(found.astype(float) @ found.T, size, atol=1e-6)
     np.testing.assert_allclose(z @ found.T @ found, z, atol=1e-5 * np.abs(z).max())
@@ -65,7 +65,8 @@ def test_of_a_sketch_that_is_zero_the_leading_rows_are_orthonormal_all_the_same(
 
 
 @pytest.mark.parametrize(
-    ("made", "parts"), [(ffa(init="gradsketch"), [A]), (core(), [A, B]), (core("language"), [A, B])]
+    ("made", "parts"),
+    [(ffa(init="gradsketch"), [A]), (fedsb(), [A, B]), (fedsb("language"), [A, B])],
 )
 def test_silos_sketch_the_factors_that_begin_at_what_is_found(made, parts):
     wanted = {A: (6, 30), B: (20, 6)}
@@ -88,7 +89,7 @@ def test_the_sum_of_sketches_is_the_sketch_of_the_sum_and_their_order_changes_no
 ):
     own = [gradient(seed + k) for k in range(len(weights))]
     told = [(w, sketches(g)) for w, g in zip(weights, own, strict=True)]
-    shapes = survey.sketched(core().survey, SHAPES)
+    shapes = survey.sketched(fedsb().survey, SHAPES)
     share = np.array(weights) / sum(weights)
     means = [accumulate.mean_of(order, shapes) for order in itertools.permutations(told)]
     for name, wanted in sketches(np.tensordot(share, own, 1)).items():
@@ -126,7 +127,7 @@ def test_both_subspaces_of_core_hold_a_gradient_of_their_rank_whole(seed):
     g = gradient(seed, rank=3) - 0.2 * np.random.default_rng(seed).normal(size=(1, 1))
     u, s, vt = np.linalg.svd(g)
     g = (u[:, :3] * s[:3]) @ vt[:3]
-    found = core().survey.found(sketches(g), start(), "7")
+    found = fedsb().survey.found(sketches(g), start(), "7")
     b, a = found[B].astype(float), found[A].astype(float)
     np.testing.assert_allclose(a @ a.T, np.eye(3) / 3, atol=1e-6)
     np.testing.assert_allclose(b.T @ b, np.eye(3) * 20 / 3, atol=1e-5)
@@ -135,7 +136,7 @@ def test_both_subspaces_of_core_hold_a_gradient_of_their_rank_whole(seed):
     assert not found[CORE].any()
 
 
-@pytest.mark.parametrize("made", [ffa(init="gradsketch"), core()])
+@pytest.mark.parametrize("made", [ffa(init="gradsketch"), fedsb()])
 def test_a_group_of_which_nobody_told_anything_begins_at_a_subspace_of_the_seed(made):
     one, two = (made.survey.found({}, start(), key) for key in ("7", "8"))
     np.testing.assert_allclose(one[A] @ one[A].T, np.eye(3) / 3, atol=1e-6)

@@ -7,7 +7,7 @@ import pytest
 
 from strategies import accumulate
 from strategies.adapter import initial, layout, part, size
-from strategies.core import core, cores, folded
+from strategies.fedsb import cores, fedsb, folded
 
 A, B, CORE = "x.lora_A.weight", "x.lora_B.weight", "x.lora_B.core"
 ROWS = "x.token_adapter.trainable_tokens_delta"
@@ -21,7 +21,7 @@ def noise(seed):
 
 @pytest.mark.parametrize("number", [1, 2, 9])
 def test_the_core_alone_of_a_pair_is_trained_and_sent_and_all_of_it_goes_down(number):
-    made = core()
+    made = fedsb()
     assert [made.sent(n, number) for n in (A, B, CORE, ROWS)] == [False, False, True, True]
     assert [made.local.trainable(n, number) for n in (A, B, CORE)] == [False, False, True]
     assert all(made.changed(n, number) for n in (A, B, CORE))
@@ -29,18 +29,18 @@ def test_the_core_alone_of_a_pair_is_trained_and_sent_and_all_of_it_goes_down(nu
 
 
 def test_what_is_sent_of_a_module_is_the_square_of_the_rank():
-    sent = {n: s for n, s in SHAPES.items() if core(rows="silo").sent(n, 1)}
+    sent = {n: s for n, s in SHAPES.items() if fedsb(rows="silo").sent(n, 1)}
     assert size(sent) == 3**2 and cores(SHAPES) == {CORE: (3, 3)} == sent
 
 
 def test_the_mean_of_the_cores_is_the_mean_of_the_products_exactly():
-    start = core().survey.found({}, noise(0), "7")
+    start = fedsb().survey.found({}, noise(0), "7")
     own = [np.random.default_rng(k).integers(-8, 9, (3, 3)).astype(np.float32) for k in range(4)]
     weights = [1.0, 0.5, 0.25, 0.25]  # halves of whole numbers are exact
     mean = accumulate.mean_of(
         [(w, {CORE: r}) for w, r in zip(weights, own, strict=True)], {CORE: (3, 3)}
     )
-    step, _ = core().aggregate(mean, {CORE: start[CORE]}, {})
+    step, _ = fedsb().aggregate(mean, {CORE: start[CORE]}, {})
     slow = sum(w / 2 * r.astype(float) for w, r in zip(weights, own, strict=True))
     assert np.array_equal(step[CORE], slow.astype(np.float32))
     products = sum(
@@ -70,4 +70,4 @@ def test_a_core_that_was_never_trained_is_as_if_it_were_not_there():
 
 def test_cores_that_nobody_shares_are_refused():
     with pytest.raises(ValueError, match="lora='silo'.*choose a wider scope"):
-        core(lora="silo")
+        fedsb(lora="silo")

@@ -24,7 +24,7 @@ from strategies.survey import Survey
 CORE = ".lora_B.core"
 
 
-def core(lora: str = "everyone", rows: str = "language", private: int = 0) -> Strategy:
+def fedsb(lora: str = "everyone", rows: str = "language", private: int = 0) -> Strategy:
     """Average the cores and token rows within their scopes; both factors are frozen, chosen from first gradients."""
     if lora == "silo":
         raise ValueError(
