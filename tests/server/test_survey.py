@@ -29,7 +29,7 @@ RANK = 2
 
 def study_of(small, folder, strategy, **changes):
     given = {"simulation__languages": "as", "simulation__silos": 3, "model__rows": "none"}
-    given |= {"codec": "float32()", "train__steps": 3, "train__lr": 0.02, "model__rank": RANK}
+    given |= {"codec": "float32()", "train__steps": 2, "train__lr": 0.004, "model__rank": RANK}
     return small(folder, strategy=strategy, **(given | changes))
 
 
@@ -60,15 +60,9 @@ def ran(request, small, simulate, tmp_path_factory):
     return study, simulate(study, app=tap), tap
 
 
-def test_the_order_of_answers_changes_no_bit(ran, small, simulate, tmp_path):
-    study, report, _ = ran
-    other = simulate(study_of(small, tmp_path / "run", study.strategy), 1)
-    assert other["adapter_sha256"] == report["adapter_sha256"]
-
-
 def test_two_rounds_learn(ran):
     (curve,) = ran[1]["curves"].values()
-    assert curve[0][1] > curve[1][1] + 0.02 and curve[1][1] > curve[2][1]
+    assert curve[0][1] > curve[1][1] + 0.01 and curve[1][1] > curve[2][1]
 
 
 def test_each_silo_is_asked_once_and_sends_what_the_strategy_says(ran):
@@ -89,7 +83,7 @@ def test_each_silo_is_asked_once_and_sends_what_the_strategy_says(ran):
     assert report["bytes"]["up"] == pytest.approx(3 * 4 * sent, rel=0.1)
 
 
-def test_what_was_found_is_committed_and_a_study_that_goes_on_does_not_ask_again(
+def test_what_was_found_is_committed_and_a_study_goes_on_in_another_order_without_asking_again(
     ran, simulate, small, tmp_path
 ):
     study, report, _ = ran
@@ -100,12 +94,12 @@ def test_what_was_found_is_committed_and_a_study_that_goes_on_does_not_ask_again
     broken.evaluate()(lambda message, context: client(message, context))
     broken.train()(lambda message, context: messages.fault(message, "internal"))
     with pytest.raises(RoundFailed, match="round 1 has 0 of 3"):
-        simulate(again, app=broken)
+        simulate(again, 1, app=broken)
     begun = journal.recall(Path(again.home) / "journal", 0)
     a = next(x for n, x in begun.adapter[next(iter(begun.adapter))].items() if part(n) == "A")
     np.testing.assert_allclose(a.astype(float) @ a.T, np.eye(RANK) / 3, atol=1e-5)
     tap = Tap()
-    assert simulate(again, app=tap)["adapter_sha256"] == report["adapter_sha256"]
+    assert simulate(again, 1, app=tap)["adapter_sha256"] == report["adapter_sha256"]
     assert not tap.asked["query.gradient"]
 
 
