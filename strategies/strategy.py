@@ -97,6 +97,8 @@ class Strategy(NamedTuple):
     returns by how much the silo's own changed, and the hub adds the mean of that over all silos. It is never trained
     and never released.
 
+    Where the ``domain`` is ``core``, a LoRA pair has a tensor ``lora_B.core`` too, a square matrix between its factors.
+
     With ``mixed_ranks`` a silo may have a lower rank than the study: it receives ``cut(adapter, rank)``, and
     ``aggregate`` sees its update as it came.
     """

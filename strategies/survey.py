@@ -25,8 +25,8 @@ class Survey(NamedTuple):
     """Which parts of an adapter begin at what the hub found, and ``found(sketches, start, key)``, the adapter then.
 
     Of ``parts`` silos sketch A and B. ``sketches`` holds their mean in a group, nothing where none of its silos told
-    any; ``start`` is the seeded adapter of the group, whole or in part. What was found is not trained but for others
-    than A and B, and goes down in every round: silos cannot make it themselves.
+    any; ``start`` is the seeded adapter of the group, whole or in part. All ``parts`` go down in every round, trained
+    or not: silos cannot make them.
     """
 
     parts: tuple[str, ...]
