@@ -114,11 +114,16 @@ def _fit(
             lambda: evaluate.bits_per_byte(evaluate.bits(made, valid)), everyone=made.sharded
         )
         if scored < best.valid:
-            best = Best(model.read(made), scored, lr, first + steps)
+            best = Best(_plain(made), scored, lr, first + steps)
         elif first + steps - best.step >= PATIENCE * steps:
             break
     _skip(total - (first + steps))
     return best
+
+
+def _plain(made: Warm) -> Adapter:
+    """Return the adapter as any study of these shapes holds it: of cores that stayed the identity, none."""
+    return {name: x for name, x in model.read(made).items() if part(name) != "core"}
 
 
 def _keeper(keeper: Keeper | None, stand: Stand) -> Keeper | None:

@@ -78,7 +78,7 @@ def first(run: Run, number: int = 0, held: Collection[str] = ()) -> State:
     groups = cohorts.renewed(groups, run.parts.strategy, run.study.seed, number + 1)
     if run.parts.strategy.survey:  # of silos that nobody has asked, or that came later
         drawn = run.parts.strategy.survey.found
-        groups = {group: drawn({}, held, str(run.study.seed)) for group, held in groups.items()}
+        groups = {g: drawn({}, adapter, str(run.study.seed)) for g, adapter in groups.items()}
     trained = {group: algebra.trained(adapter) for group, adapter in groups.items()}
     outer = {group: run.parts.outer.init(adapter) for group, adapter in trained.items()}
     memory = {group: run.parts.strategy.init(adapter) for group, adapter in trained.items()}
