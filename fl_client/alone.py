@@ -15,18 +15,20 @@ from typing import Any, NamedTuple
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from fl_client import checkpoint, evaluate, model, optimizer, ranks, train
+from fl_client import checkpoint, evaluate, hooks, model, optimizer, ranks, train
 from fl_client.checkpoint import Keeper
 from fl_client.config import Study, digest
 from fl_client.memory import write_whole
 from fl_client.model import Warm
 from strategies import adapter as algebra
-from strategies.adapter import Adapter
+from strategies.adapter import Adapter, part
+from strategies.strategy import Local
 from tasks.encode import Blocks
 
 LOG = logging.getLogger("bhasha_fl.alone")
 PATIENCE = 2
 FILE = "adapter.safetensors"
+PLAIN = Local(trainable=lambda name, _: part(name) != "core")  # a core stays the identity
 
 
 class Best(NamedTuple):
@@ -94,7 +96,7 @@ def _fit(
     keeper: Keeper | None,
 ) -> Best:
     model.write(made, {})
-    used = optimizer.start(made, {})
+    used, around = optimizer.start(made, {}), hooks.Hooks(made, PLAIN, 0, {})
     total, steps, lr = (
         study.rounds * study.train.steps,
         study.train.steps,
@@ -105,7 +107,7 @@ def _fit(
         plan = train.Plan(first, steps, total, lr, f"{study.seed}:{silo}")
         held = _keeper(keeper, stand._replace(first=first, own=best))
         try:
-            train.fit(made, blocks, study.train, plan, used, keeper=held)
+            train.fit(made, blocks, study.train, plan, used, around, held)
         except FloatingPointError as error:
             LOG.warning("%s alone: %s; this rate is given up", silo, error)
             break
@@ -113,11 +115,16 @@ def _fit(
             lambda: evaluate.bits_per_byte(evaluate.bits(made, valid)), everyone=made.sharded
         )
         if scored < best.valid:
-            best = Best(model.read(made), scored, lr, first + steps)
+            best = Best(_plain(made), scored, lr, first + steps)
         elif first + steps - best.step >= PATIENCE * steps:
             break
     _skip(total - (first + steps))
     return best
+
+
+def _plain(made: Warm) -> Adapter:
+    """Return the adapter as any study of these shapes holds it: of cores that stayed the identity, none."""
+    return {name: x for name, x in model.read(made).items() if part(name) != "core"}
 
 
 def _keeper(keeper: Keeper | None, stand: Stand) -> Keeper | None:

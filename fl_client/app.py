@@ -51,6 +51,14 @@ def initial(message: Message, context: Context) -> Message:
     return messages.answer(message, result.metrics, result.facts, result.arrays, result.parcel)
 
 
+@app.query("gradient")
+@guarded
+def gradient(message: Message, context: Context) -> Message:
+    """Sketch the first gradients, for strategies that choose their subspace from data; nothing is trained."""
+    result = workers.run("gradient", job(message, context))
+    return messages.answer(message, result.metrics, result.facts, result.arrays, result.parcel)
+
+
 @app.train("alone")
 @guarded
 def alone(message: Message, context: Context) -> Message:

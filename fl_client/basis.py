@@ -26,8 +26,17 @@ def ready(work: Work) -> tuple[Warm, Strategy]:
         work.order.scripts,
         work.study.seed,
         work.study.train.parallel,
+        strategy.domain == "core",
     )
     return chat.closed(made, work.study), strategy
+
+
+def shared(made: Warm, strategy: Strategy, work: Work) -> Adapter:
+    """Return the seeded start of all that is shared; raises ``Fault`` where the study's is another."""
+    start = algebra.pick(made.start, [n for n in made.start if strategy.scope(n) != "silo"])
+    if work.order.start_sha256 != algebra.sha256(start):
+        raise Fault("basis_differs")
+    return start
 
 
 def load(made: Warm, strategy: Strategy, work: Work, training: bool = False) -> Adapter:
@@ -38,18 +47,16 @@ def load(made: Warm, strategy: Strategy, work: Work, training: bool = False) -> 
     Raises:
         Fault: this silo makes another seeded start, or the hub sent other tensors than this round needs.
     """
-    shared = algebra.pick(made.start, [n for n in made.start if strategy.scope(n) != "silo"])
-    if work.order.start_sha256 != algebra.sha256(shared):
-        raise Fault("basis_differs")
-    beside = strategy.beside(shared) if training else {}
-    start = shared | {own: shared[name] for own, name in beside.items()}
+    start = shared(made, strategy, work)
+    beside = strategy.beside(start) if training else {}
+    start |= {own: start[name] for own, name in beside.items()}
     wanted = {n for n in start if strategy.changed(n, work.order.round)}
     slices = {n: x for n, x in work.received.items() if n.endswith(".merged")}
     expected = algebra.layout(algebra.pick(start, wanted)) | algebra.layout(slices)
     allowed = not slices or strategy.mutates_base and work.order.after > 0
     if algebra.layout(work.received) != expected or not _sound(work.received) or not allowed:
         raise Fault("malformed", "the hub sent other tensors than this round needs")
-    if not merged.fits(slices, shared):
+    if not merged.fits(slices, start):
         raise Fault("malformed", "the hub sent a merged part that does not fit the adapter")
     begun = strategy.renewed(made.start, work.study.seed, work.order.round)
     adapter = begun | algebra.trained(work.received) | algebra.under("private/", work.memory)

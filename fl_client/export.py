@@ -12,6 +12,7 @@ from safetensors.numpy import save
 from fl_client.memory import write_whole
 from strategies import widths
 from strategies.adapter import Adapter, Array, layout, part
+from strategies.fedsb import folded
 
 
 def write(folder: Path, adapter: Adapter, peft_config: dict[str, Any], base: str) -> None:
@@ -35,8 +36,10 @@ def write(folder: Path, adapter: Adapter, peft_config: dict[str, Any], base: str
 def joined(adapter: Adapter) -> Adapter:
     """Return the adapter with private and merged slices put behind the shared ones: s [B1 B2 B3][A1; A2; A3].
 
-    PEFT knows one rank for all modules, so a module of which less is merged gets zeros behind.
+    A core is multiplied into its B. PEFT knows one rank for all modules, so a module of which less is merged gets zeros
+    behind.
     """
+    adapter = folded(adapter)
     tensors = {
         name: np.concatenate(_slices(adapter, name), axis=1 if part(name) == "B" else 0)
         for name in adapter

@@ -61,10 +61,10 @@ def attach(
     for module, (b, a) in held(merged).items():
         up, down = (torch.tensor(x, dtype=torch.float32, device=device) for x in (b, a))
         layer = model.get_submodule(module)
-        slices.handles.append(layer.register_forward_hook(_beside(up, down, scaling)))
+        slices.handles.append(layer.register_forward_hook(beside(up, down, scaling)))
 
 
-def _beside(b: torch.Tensor, a: torch.Tensor, scaling: float) -> Callable[..., torch.Tensor]:
+def beside(b: torch.Tensor, a: torch.Tensor, scaling: float) -> Callable[..., torch.Tensor]:
     """Return a hook that adds the slice to what a layer gives, in the order of PEFT's own arithmetic."""
 
     def add(layer: Any, given: tuple[torch.Tensor, ...], out: torch.Tensor) -> torch.Tensor:

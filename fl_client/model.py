@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from peft import LoraConfig, get_peft_model
 
-from fl_client import bases, merged, ranks, rows, spec
+from fl_client import bases, cores, merged, ranks, rows, spec
 from fl_client.config import ConfigError, Model
 from fl_client.merged import Slices
 from fl_client.parallel.fsdp import shard
@@ -42,10 +42,16 @@ class Warm(NamedTuple):
 
 
 def warm(
-    options: Model, private_rank: int, scripts: str, seed: int, parallel: str = "ddp()"
+    options: Model,
+    private_rank: int,
+    scripts: str,
+    seed: int,
+    parallel: str = "ddp()",
+    core: bool = False,
 ) -> Warm:
     """Return the model ready for training, from a cache where it was loaded before; its adapter is at its start.
 
+    With a ``core`` each LoRA pair has a square matrix between its factors.
     Where ``parallel`` shards the base over several ranks, all of them call this together. Raises ``ConfigError``.
     """
     sharded = ranks.world() > 1 and bool(spec.build(parallel, "parallel").sharded)
@@ -54,20 +60,22 @@ def warm(
             f"train.parallel={parallel!r} cannot shard a base of model.quantization="
             f"{options.quantization!r}; choose 'ddp()', or quantization 'bfloat16'"
         )
-    return (_sharded if sharded else _whole)(options, private_rank, scripts, seed)
+    return (_sharded if sharded else _whole)(options, private_rank, scripts, seed, core)
 
 
 @lru_cache(maxsize=2)
-def _whole(options: Model, private_rank: int, scripts: str, seed: int) -> Warm:
-    return _make(options, private_rank, scripts, seed, sharded=False)
+def _whole(options: Model, private_rank: int, scripts: str, seed: int, core: bool) -> Warm:
+    return _make(options, private_rank, scripts, seed, core, sharded=False)
 
 
 @lru_cache(maxsize=1)  # one of its own: all ranks must forget and load a sharded base together
-def _sharded(options: Model, private_rank: int, scripts: str, seed: int) -> Warm:
-    return _make(options, private_rank, scripts, seed, sharded=True)
+def _sharded(options: Model, private_rank: int, scripts: str, seed: int, core: bool) -> Warm:
+    return _make(options, private_rank, scripts, seed, core, sharded=True)
 
 
-def _make(options: Model, private_rank: int, scripts: str, seed: int, sharded: bool) -> Warm:
+def _make(
+    options: Model, private_rank: int, scripts: str, seed: int, core: bool, sharded: bool
+) -> Warm:
     where = torch.device("cpu") if sharded else bases.device()
     base = bases.model(options.base, options.quantization, where)
     tokenizer = bases.tokenizer(options.base)
@@ -78,6 +86,8 @@ def _make(options: Model, private_rank: int, scripts: str, seed: int, sharded: b
         raise ConfigError(
             f"model.targets={options.targets!r} does not fit this base: {error}"
         ) from None
+    if core:
+        cores.attach(model, options.rank)
     parameters = {_name(n): p for n, p in model.named_parameters() if p.requires_grad}
     if sharded:
         shard(model, list(parameters.values()), bases.device())
@@ -113,7 +123,7 @@ def _views(parameters: dict[str, torch.nn.Parameter], rank: int, private: int) -
     everything, shared, own = slice(None), slice(0, rank), slice(rank, rank + private)
     for name in parameters:
         kind = algebra.part(name)
-        if kind == "rows" or not private:
+        if kind in ("rows", "core") or not private:
             yield name, (name, (everything,))
             continue
         of_rank = (lambda s: (s,)) if kind == "A" else (lambda s: (everything, s))

@@ -112,7 +112,7 @@ def follow(folder: Path) -> NoReturn:
 
 def together(kind: Kind, job: Job) -> bool:
     """Return whether all ranks do this work: training, and where the base is sharded all that needs it."""
-    if ranks.world() == 1 or kind in {"fit", "rail"}:
+    if ranks.world() == 1 or kind in {"gradient", "fit", "rail"}:
         return ranks.world() > 1
     try:
         return kind != "count" and bool(spec.build(job.study.train.parallel, "parallel").sharded)

@@ -56,14 +56,14 @@ def backward(team: Team, held: Text, rows: Rows, options: Train) -> torch.Tensor
     found = []
     for number, piece in enumerate(own):
         with team.quiet() if number + 1 < len(own) else nullcontext():
-            nats = _nats(team.model, held, piece, options.dtype == "bfloat16")
+            nats = loss(team.model, held, piece, options.dtype == "bfloat16")
             (nats / divisor).backward()  # type: ignore[no-untyped-call]
         found.append(nats.detach())
     team.gather()
     return (found[0] if len(found) == 1 else torch.stack(found).sum()) / everyone
 
 
-def _nats(model: Any, held: Text, piece: Rows, half: bool) -> torch.Tensor:
+def loss(model: Any, held: Text, piece: Rows, half: bool) -> torch.Tensor:
     """Return the summed loss of some blocks, bit for bit what a causal model of Transformers sums itself.
 
     An empty piece runs as a block of which nothing is learned: in a team every rank takes part in every pass.

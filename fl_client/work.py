@@ -25,6 +25,7 @@ from fl_client import (
     score,
     site,
     spec,
+    survey,
     train,
     update,
 )
@@ -187,6 +188,7 @@ def scores(work: Work) -> Result:
 KINDS: dict[str, Callable[[Work], Result]] = {
     "count": count,
     "initial": initial,
+    "gradient": survey.gradient,
     "fit": fit,
     "rail": rail,
     "score": scores,

@@ -18,6 +18,7 @@ from fl_client.config import Study
 from fl_client.shapes import Shape
 from strategies import adapter as algebra
 from strategies import product
+from strategies import survey as surveys
 from strategies.adapter import Layout
 from strategies.codecs.codec import Key
 from strategies.merged import A, B
@@ -68,9 +69,10 @@ def trips(study: Study, strategy: Strategy, tensors: Layout, silos: int = 1) -> 
     """
     shared = {n: s for n, s in tensors.items() if strategy.scope(n) != "silo"}
     shared |= {own: shared[name] for own, name in strategy.beside(shared).items()}
-    changed: Layout = {}
+    changed = {n: s for n, s in shared.items() if strategy.changed(n, 1)}
     merged: Layout = {}
-    found, trained, scored = [], 0, 0
+    trained = scored = blob(changed) if changed else 0
+    found = []
     for number in range(1, study.rounds + 1):
         sent = {n: s for n, s in shared.items() if strategy.sent(n, number)}
         before = trained
@@ -83,6 +85,15 @@ def trips(study: Study, strategy: Strategy, tensors: Layout, silos: int = 1) -> 
         # What is trained next goes out at the start of the round, what came of it goes out to be scored.
         found.append(Trip(before + scored, encoded(algebra.size(sent), study.codec)))
     return found
+
+
+def ahead(strategy: Strategy, tensors: Layout) -> Trip:
+    """Return what one silo receives and sends before round 1: what a survey found, to score it, and its sketches."""
+    if strategy.survey is None:
+        return Trip(0, 0)
+    shared = {n: s for n, s in tensors.items() if strategy.scope(n) != "silo"}
+    found = {n: s for n, s in shared.items() if strategy.changed(n, 1)}
+    return Trip(blob(found), blob(surveys.sketched(strategy.survey, shared)))
 
 
 def merged_part(strategy: Strategy, shared: Layout, rounds: int, silos: int) -> Layout:

@@ -17,6 +17,7 @@ from fl_server.gateway import seen
 from strategies import adapter as algebra
 from strategies import combine, scope
 from strategies.adapter import Layout
+from strategies.fedsb import cores
 
 GPU_FREE = 0.95  # the part of a GPU that a program can have
 
@@ -105,6 +106,8 @@ def outlook(study: Study, silos: list[Known], spool_bytes: int) -> Outlook:
     shape = shapes.read(study.model.base)
     scripts = scope.scripts(lang for silo in silos for lang in silo.languages)
     tensors = shapes.adapter(shape, study.model, study.model.base, scripts)
+    if parts.strategy.domain == "core":
+        tensors |= cores(tensors)
     cohort = combine.Cohort({silo.name: silo.main for silo in silos}, tuple(tensors))
     for refusal in combine.refusals(parts, cohort):
         raise ConfigError(str(refusal))
@@ -117,7 +120,8 @@ def outlook(study: Study, silos: list[Known], spool_bytes: int) -> Outlook:
         row = Row(silo, need, pace)
         late = pace is not None and schedule.closes(len(silos), 0, 1, pace.train_s + pace.line_s)
         rows.append(_judged(row, late, shape, held, study))
-    most = max(trip.up for trip in trips)
+    ahead = forecast.ahead(parts.strategy, tensors)
+    most = max(trip.up for trip in [ahead, *trips])
     if most > spool_bytes:
         problem = (
             f"an update of {size(most)} is larger than spool_bytes in hub.toml, {size(spool_bytes)}"
@@ -129,7 +133,7 @@ def outlook(study: Study, silos: list[Known], spool_bytes: int) -> Outlook:
             row._replace(problem=row.problem or problem, remedy=row.remedy or remedy)
             for row in rows
         ]
-    total = Trip(*(sum(column) * len(silos) for column in zip(*trips, strict=True)))
+    total = Trip(*(sum(column) * len(silos) for column in zip(ahead, *trips, strict=True)))
     once = forecast.once(study, parts.strategy, tensors, len(silos))
     return Outlook(study, shape, tensors, trips[-1], total, once, rows)
 

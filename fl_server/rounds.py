@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from fl_client import messages, metrics
-from fl_server import broadcast, journal, merge, record, silos, weighing
+from fl_server import broadcast, journal, merge, record, silos, survey, weighing
 from fl_server import cohort as cohorts
 from fl_server import run as runs
 from fl_server.journal import State
@@ -21,9 +21,10 @@ def run(run: Run) -> State:
     """Run the study to its last round, from the newest committed one where there is one; return the last state."""
     state = runs.recall(run)
     if state is None:
-        state = runs.first(run)
+        state, heard = survey.begun(run, runs.first(run))
         record.rewind(run.folder, -1)
-        line = {"round": 0, "silos": _evaluated(run, state), "seconds": 0.0}
+        notes = {silo: heard.get(silo, {}) | note for silo, note in _evaluated(run, state).items()}
+        line = {"round": 0, "silos": notes, "seconds": 0.0}
         _commit(run, state, line | {"scripts": run.base.scripts})
     record.rewind(run.folder, state.round)
     if run.study.alone.enabled:

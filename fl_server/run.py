@@ -76,6 +76,9 @@ def first(run: Run, number: int = 0, held: Collection[str] = ()) -> State:
     groups = cohorts.start(run.cohort, run.start)
     groups = {group: adapter for group, adapter in groups.items() if group not in held}
     groups = cohorts.renewed(groups, run.parts.strategy, run.study.seed, number + 1)
+    if run.parts.strategy.survey:  # of silos that nobody has asked, or that came later
+        drawn = run.parts.strategy.survey.found
+        groups = {g: drawn({}, adapter, str(run.study.seed)) for g, adapter in groups.items()}
     trained = {group: algebra.trained(adapter) for group, adapter in groups.items()}
     outer = {group: run.parts.outer.init(adapter) for group, adapter in trained.items()}
     memory = {group: run.parts.strategy.init(adapter) for group, adapter in trained.items()}

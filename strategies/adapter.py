@@ -4,7 +4,8 @@ An adapter is a dict from tensor name to float32 array. Names are those of PEFT'
 (``...q_proj.lora_A.weight``, ``...embed_tokens.trainable_tokens_delta``), so that what is averaged is
 what ``PeftModel.from_pretrained`` loads. A second, private slice of the same LoRA pair has the same
 name with ``.private`` in place of ``.weight``: s(B1 A1 + B2 A2) = s [B1 B2][A1; A2]. A third, ``.merged``, is
-frozen: what went into the base for good (``strategies/merged.py``).
+frozen: what went into the base for good (``strategies/merged.py``). ``.lora_B.core`` is a square matrix between the
+two factors, B R A (``strategies/fedsb.py``).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ Array = NDArray[Any]
 Adapter = dict[str, Array]
 Layout = dict[str, tuple[int, ...]]
 
-PARTS = ("A", "B", "rows", "private", "merged")
+PARTS = ("A", "B", "rows", "private", "merged", "core")
 CONTROL = ".control"  # of NAME, beside it: see ``Strategy.controls``
 ROWS = ".trainable_tokens_delta"
 
@@ -34,6 +35,8 @@ def part(name: str) -> str:
         return "private"
     if name.endswith((".lora_A.merged", ".lora_B.merged")):
         return "merged"
+    if name.endswith(".lora_B.core"):
+        return "core"
     if name.endswith(".lora_A.weight"):
         return "A"
     if name.endswith(".lora_B.weight"):
@@ -139,8 +142,11 @@ def sha256(adapter: Adapter) -> str:
 def initial(name: str, shape: tuple[int, ...], seed: int | str) -> Array:
     """Return the seeded first value of a LoRA tensor: Kaiming uniform for A, zeros for B (LoRA, 2106.09685).
 
-    The draw depends on the seed and the name alone, so every silo makes the same one and it need not travel.
+    A core begins as the identity, as if it were not there. The draw depends on the seed and the name alone, so every
+    silo makes the same one and it need not travel.
     """
+    if part(name) == "core":
+        return np.eye(*shape, dtype=np.float32)
     if ".lora_A." not in name:
         return np.zeros(shape, np.float32)
     bound = 1 / np.sqrt(shape[1])

@@ -12,7 +12,7 @@ from strategies.parts import Cohort, Parts, Refusal
 from strategies.scope import grouped, languages
 
 __all__ = ["Cohort", "Parts", "Refusal", "refusals"]
-PROBES = ("x.lora_A.weight", "x.lora_B.weight", "x.trainable_tokens_delta")
+PROBES = ("x.lora_A.weight", "x.lora_B.weight", "x.lora_B.core", "x.trainable_tokens_delta")
 
 
 def refusals(parts: Parts, cohort: Cohort | None = None) -> list[Refusal]:

@@ -1,4 +1,4 @@
-"""What fits how silos train inside: rules of ``combine.py`` about the inner optimizer, control variates and ranks."""
+"""What fits how silos train inside: rules of ``combine.py`` on optimizers, control variates, surveys and ranks."""
 
 from __future__ import annotations
 
@@ -52,6 +52,17 @@ def guard_does_not_see_controls(parts: Parts) -> Refusal | None:
     )
 
 
+def guard_does_not_see_a_survey(parts: Parts) -> Refusal | None:
+    """C46: a guard over updates, before which sketches go unguarded."""
+    if parts.strategy.survey is None or parts.guard.judge is keep_all:
+        return None
+    return Refusal(
+        "C46",
+        "a guard judges updates, and one silo's sketch of its gradient steers the subspace of all others unjudged",
+        "choose guard='none()', or strategy=\"ffa(init='orthonormal')\", which asks silos for nothing",
+    )
+
+
 def mixed_ranks_need_a_strategy_for_them(parts: Parts, cohort: Cohort) -> Refusal | None:
     """C20: silos of a lower rank than the study's, where factors of one rank are averaged."""
     if parts.strategy.mixed_ranks or not cohort.ranks:
@@ -80,6 +91,7 @@ RULES: Iterable[Callable[[Parts], Refusal | None]] = (
     controls_need_constant_weights,
     controls_travel_whole,
     guard_does_not_see_controls,
+    guard_does_not_see_a_survey,
 )
 COHORT_RULES: Iterable[Callable[[Parts, Cohort], Refusal | None]] = (
     mixed_ranks_need_a_strategy_for_them,

@@ -36,6 +36,7 @@ def fedavg(
             "rows": scope(rows, "rows"),
             "private": "silo",
             "merged": scope(b or lora, "b" if b else "lora"),
+            "core": scope(b or lora, "b" if b else "lora"),
         },
         private_rank=private,
     )

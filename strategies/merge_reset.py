@@ -5,16 +5,15 @@ mean of the products is the mean of B, a plain sum, as with ``ffa``. What was le
 again and A another, so the rank of what is learned together grows with the rounds, and there is no residual that could
 drift as in FedEx-LoRA. Kin to ReLoRA (Lialin et al. 2023, arXiv 2307.05695) and to the restarts of FLoRA (2409.05976).
 
-A has orthonormal rows that no machine draws differently: each column belongs to one row, by lot and evenly, with a sign
-by lot (a count sketch, Charikar et al. 2002). An orthonormal basis by QR would differ in its last bits; in a small
-linear run of ours (``tests/strategies/test_drift.py``) both learned as fast.
+A has orthonormal rows that no machine draws differently (``subspace.basis``); in a small linear run of ours
+(``tests/strategies/test_drift.py``) an orthonormal basis by QR learned as fast.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from strategies import draw
+from strategies import subspace
 from strategies.adapter import Adapter, Array, part
 from strategies.fedavg import fedavg
 from strategies.ffa import ffa
@@ -40,15 +39,7 @@ def basis(name: str, shape: tuple[int, ...], key: str) -> Array:
     """Return the A of a round, float32 with orthonormal rows, or zeros for B; rows beyond the columns are zero."""
     if part(name) != "A":
         return np.zeros(shape, np.float32)
-    rank, columns = shape
-    words = draw.words(f"{key}:{name}", 2 * columns)
-    row = np.empty(columns, np.int64)
-    row[np.argsort(words[:columns], kind="stable")] = np.arange(columns) % rank
-    sign = np.where(words[columns:] >> np.uint64(63), 1.0, -1.0)
-    sizes = np.sqrt(np.bincount(row, minlength=rank))
-    a = np.zeros(shape, np.float32)
-    a[row, np.arange(columns)] = sign / sizes[row]
-    return a
+    return subspace.basis(shape, f"{key}:{name}")
 
 
 def _merge(adapter: Adapter, memory: Memory) -> Memory:

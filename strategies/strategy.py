@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 from strategies.adapter import CONTROL, Adapter, Array, initial, part
 from strategies.scope import Scope
+from strategies.survey import Survey
 from strategies.widths import cut
 
 Memory = dict[str, Any]  # name -> array; an empty dict where nothing is remembered
@@ -89,11 +90,14 @@ class Strategy(NamedTuple):
     Where ``mutates_base`` says so the memory holds a merged part too, sent down by ``broadcast``. ``merge`` adds to it
     what the adapter became in a round; ``growth(rank, silos)`` is by how many ranks it grows in one, at most. The
     parts in ``restarts`` are then made anew by everyone, by ``begin(name, shape, key)``, and so never travel down.
+    Those in ``fixed`` are made so once for the study. With a ``survey`` the hub chooses parts before round 1.
 
     With ``controls`` each shared tensor has a control variate, ``NAME.control`` of its shape and scope. It comes down
     into the memory of the silo half, beside ``rates``, the sum of the learning rates of the round's steps; ``finish``
     returns by how much the silo's own changed, and the hub adds the mean of that over all silos. It is never trained
     and never released.
+
+    Where the ``domain`` is ``core``, a LoRA pair has a tensor ``lora_B.core`` too, a square matrix between its factors.
 
     With ``mixed_ranks`` a silo may have a lower rank than the study: it receives ``cut(adapter, rank)``, and
     ``aggregate`` sees its update as it came.
@@ -111,6 +115,8 @@ class Strategy(NamedTuple):
     growth: Callable[[int, int], int] = nothing_grows
     restarts: tuple[str, ...] = ()
     begin: Callable[[str, tuple[int, ...], str], Array] = initial
+    fixed: tuple[str, ...] = ()
+    survey: Survey | None = None
     mixed_ranks: bool = False
     cut: Callable[[Adapter, int], Adapter] = cut
     private_rank: int = 0
@@ -140,12 +146,15 @@ class Strategy(NamedTuple):
         """Return whether a shared tensor may differ from what silos make themselves before this round begins."""
         if part(name) in ("merged", *self.restarts):
             return part(name) == "merged"
+        if self.survey and part(name) in self.survey.parts:
+            return True
         return any(self.sent(name, earlier) for earlier in range(1, round_number))
 
     def renewed(self, adapter: Adapter, seed: int, round_number: int) -> Adapter:
         """Return the adapter as a round begins: what restarts is made anew, the rest is as it was."""
-        key = f"{seed}:{round_number}"
+        keys = dict.fromkeys(self.restarts, f"{seed}:{round_number}")
+        keys |= dict.fromkeys(self.fixed, str(seed))
         return {
-            name: self.begin(name, x.shape, key) if part(name) in self.restarts else x
+            name: self.begin(name, x.shape, keys[part(name)]) if part(name) in keys else x
             for name, x in adapter.items()
         }

@@ -18,8 +18,8 @@ def of(shapes: Layout, rank: int) -> Layout:
 
 
 def _shape(name: str, shape: tuple[int, ...], rank: int) -> tuple[int, ...]:
-    at = {"A": 0, "B": 1}.get(part(name))
-    return shape if at is None else tuple(rank if i == at else n for i, n in enumerate(shape))
+    at = {"A": (0,), "B": (1,), "core": (0, 1)}.get(part(name), ())
+    return tuple(rank if i in at else n for i, n in enumerate(shape))
 
 
 def rank(adapter: Mapping[str, Array]) -> int:

@@ -37,7 +37,8 @@ def prepare(study: Study) -> int:
     for own in sites:
         chat.framed(site.Own(own, Path(), study))
     spoken = scope.scripts(e.lang for own in sites for e in own.train)
-    made = model.warm(study.model, parts.strategy.private_rank, spoken, study.seed)
+    cored = parts.strategy.domain == "core"
+    made = model.warm(study.model, parts.strategy.private_rank, spoken, study.seed, core=cored)
     dealt = study.simulation.dealt(study.model.rank)
     ranks = {own.name: dealt[number % len(dealt)] for number, own in enumerate(sites)}
     cohort = combine.Cohort(

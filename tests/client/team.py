@@ -14,22 +14,24 @@ import numpy as np
 import torch
 from safetensors.numpy import save_file
 
-from fl_client import checkpoint, hooks, model, optimizer, ranks, site, train
+from fl_client import checkpoint, hooks, model, optimizer, ranks, site, survey, train
 from fl_client.config import Model, Study, Train
 from strategies import scope
-from strategies.adapter import Adapter, part
+from strategies import survey as surveys
+from strategies.adapter import Adapter, layout, part
 from strategies.fedprox import fedprox
+from strategies.fedsb import fedsb
 from tasks import encode
 
 PLAN = train.Plan(3, 6, 12, 0.01, "7:silo")
 EXACT = Train(steps=6, batch_size=7, length=32, dtype="float32")
 
 
-def warm(options: Train, rank: int = 4) -> tuple[model.Warm, encode.Blocks]:
+def warm(options: Train, rank: int = 4, cored: bool = False) -> tuple[model.Warm, encode.Blocks]:
     """Return the tiny base, sharded where the way of training together asks for it, and a silo's text."""
     own = site.simulated(Study())[0]
     scripts = scope.scripts(e.lang for e in own.train)
-    made = model.warm(Model(rank=rank), 0, scripts, 7, options.parallel)
+    made = model.warm(Model(rank=rank), 0, scripts, 7, options.parallel, cored)
     return made, encode.pack(own.train, made.tokenize, made.end, options.length)
 
 
@@ -65,16 +67,34 @@ def run(options: Train, keeper: checkpoint.Keeper | None = None, slices: bool = 
     return made, used, fitted
 
 
+def cored(options: Train):
+    """Survey the first gradients as a silo does, then train the cores from what is found in them alone."""
+    made, blocks = warm(options, cored=True)
+    model.write(made, {})
+    found, shapes = fedsb().survey, layout(made.start)
+    names = surveys.sketched(found, shapes)
+    sketches = survey.sketches(made, blocks, options, names, shapes, 7, "7:silo")
+    model.write(made, found.found(sketches, made.start, "7"))
+    used, around = optimizer.start(made, {}), hooks.Hooks(made, fedsb().local, 1, {})
+    fitted = train.fit(made, blocks, options, PLAN, used, around)
+    return made, used, fitted, {f"sketch/{n}": x for n, x in sketches.items()}
+
+
 def case(name: str, folder: Path) -> None:
     """Run one case and write ``NAME.safetensors`` and ``NAME.json``, and each rank's adapter hash."""
     options = EXACT.model_copy(update=CASES[name])
-    made, used, fitted = run(options, slices=name in MERGED)
+    made, used, fitted, sketches = (
+        cored(options) if name in CORED else (*run(options, slices=name in MERGED), {})
+    )
     adapter, moments = model.read(made), optimizer.moments(used)
-    same = [float(sum(x.sum(dtype="f8") for x in held.values())) for held in (adapter, moments)]
+    same = [
+        float(sum(x.sum(dtype="f8") for x in held.values()))
+        for held in (adapter, moments, sketches)
+    ]
     facts = {"losses": fitted.losses, "loss": fitted.loss, "speed": fitted.speed}
     facts["sums"] = ranks.gathered(same)
     if ranks.first():
-        save_file(adapter | moments, folder / f"{name}.safetensors")
+        save_file(adapter | moments | sketches, folder / f"{name}.safetensors")
         (folder / f"{name}.json").write_text(json.dumps(facts))
 
 
@@ -86,8 +106,10 @@ CASES = {
     "local": {"parallel": "local_sgd(sync_every=4)"},
     "few": {"batch_size": 1},
     "fsdp-merged": {"parallel": "fsdp()", "checkpointing": True},
+    "ddp-core": {"micro_batch": 2},
+    "fsdp-core": {"parallel": "fsdp()", "checkpointing": True},
 }
-MERGED = {"fsdp-merged"}
+MERGED, CORED = {"fsdp-merged"}, {"ddp-core", "fsdp-core"}
 
 
 def main() -> None:

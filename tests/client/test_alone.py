@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from fl_client import alone, evaluate, model, optimizer, train
 from fl_client.alone import Best
-from fl_client.config import Study, from_flat
+from fl_client.config import Model, Study, from_flat
 from fl_client.score import best as choose
+
+from .conftest import SCRIPTS
 
 quick = settings(deadline=None, derandomize=True, max_examples=100, database=None)
 
@@ -70,6 +72,12 @@ def test_the_best_point_is_returned_not_the_last(made, blocks, valid, scripted):
     best = alone.fit(made, blocks, valid, study(), "silo")
     assert best[1:] == (1.9, 0.01, 4)
     assert equal(best.adapter, trained(made, blocks, study(), 0.01, 4))
+
+
+def test_alone_is_the_same_to_the_bit_where_the_study_trains_cores(made, blocks, valid):
+    cored = model.warm(Model(rank=2), 0, SCRIPTS, 7, core=True)
+    plain, other = (alone.fit(one, blocks, valid, study(rounds=2), "silo") for one in (made, cored))
+    assert other[1:] == plain[1:] and equal(other.adapter, plain.adapter)
 
 
 def test_a_rate_is_given_up_after_two_checks_without_progress(made, blocks, valid, scripted):

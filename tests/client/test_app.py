@@ -18,11 +18,13 @@ from fl_client.config import flat, from_flat
 from fl_client.messages import Fault, Order, Reply
 from fl_server.simulation.grid import LocalGrid
 from strategies import adapter as algebra
+from strategies import survey
 from strategies.adapter import part
 from strategies.codecs.codec import Key
+from strategies.fedsb import fedsb
 
 SECRET = "secret text"
-KINDS = ("query", "query.initial", "train", "train.alone", "evaluate")
+KINDS = ("query", "query.initial", "query.gradient", "train", "train.alone", "evaluate")
 
 
 class Hub:
@@ -504,3 +506,25 @@ def test_only_the_fault_and_its_own_log_know_of_a_refused_start(hub, caplog):
     caplog.set_level(logging.ERROR, "bhasha_fl.silo")
     hub.ask("train", hub.order(start_sha256="1"))
     assert messages.CODES["basis_differs"] in caplog.text
+
+
+def test_a_silo_tells_sketches_where_the_study_says_so_and_they_are_the_same_twice(tmp_path):
+    hub = Hub(tmp_path, strategy="fedsb(lora='language', private=2)")
+    first, second = (hub.ask("query.gradient", hub.order()) for _ in range(2))
+    assert first.facts == {"silo": "as-1", "round": 0} and not first.metrics
+    wanted = survey.sketched(fedsb().survey, algebra.layout(hub.start))
+    assert algebra.layout(first.arrays) == wanted
+    assert all(x.tobytes() == second.arrays[n].tobytes() for n, x in first.arrays.items())
+    assert not hub.home().exists()
+
+
+@pytest.mark.parametrize("strategy", ["ffa()", "fedavg()"])
+def test_a_hub_learns_no_gradient_that_the_study_does_not_name(strategy, tmp_path):
+    hub = Hub(tmp_path, strategy=strategy)
+    assert hub.ask("query.gradient", hub.order()) == Reply({}, {}, {}, "malformed", 0)
+
+
+def test_a_silo_of_another_start_tells_no_sketch(tmp_path):
+    hub = Hub(tmp_path, strategy="fedsb()")
+    asked = hub.order(start_sha256="0" * 64)
+    assert hub.ask("query.gradient", asked).code == "basis_differs"

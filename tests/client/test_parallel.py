@@ -165,6 +165,18 @@ def test_two_ranks_give_the_losses_and_the_adapter_of_one(name, two):
     assert all(np.allclose(arrays[n], wanted[n], rtol=0, atol=TENSORS) for n in wanted)
 
 
+@pytest.mark.parametrize("name", sorted(team.CORED))
+def test_two_ranks_tell_the_sketches_of_one_and_train_the_cores_of_one(name, two):
+    arrays, facts = told(two, name)
+    made, used, fitted, sketches = team.cored(team.EXACT)
+    assert np.allclose(facts["losses"], fitted.losses, rtol=0, atol=LOSSES)
+    wanted = model.read(made) | optimizer.moments(used) | sketches
+    assert arrays.keys() == wanted.keys()
+    for n, x in wanted.items():
+        assert np.allclose(arrays[n], x, rtol=0, atol=TENSORS * max(1, np.abs(x).max())), n
+    assert any(n.endswith(".core") and x.any() for n, x in arrays.items())
+
+
 @pytest.mark.parametrize("name", team.CASES)
 def test_all_ranks_end_with_the_same_adapter_and_moments(name, two):
     _, facts = told(two, name)

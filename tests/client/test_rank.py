@@ -15,7 +15,7 @@ from fl_client.messages import Fault, Order
 from fl_client.site import Place
 from fl_client.workers import Job, Result
 
-KINDS = ("count", "initial", "fit", "rail", "score")
+KINDS = ("count", "initial", "gradient", "fit", "rail", "score")
 
 
 def job(**changes) -> Job:
@@ -29,7 +29,7 @@ def test_ranks_share_training_and_all_that_needs_a_sharded_base(kind, parallel, 
     asked = job(train__parallel=parallel)
     assert not rank.together(kind, asked)
     monkeypatch.setattr(ranks, "world", lambda: 2)
-    shared = {"fit", "rail"} | ({"initial", "score"} if parallel == "fsdp()" else set())
+    shared = {"gradient", "fit", "rail"} | ({"initial", "score"} if parallel == "fsdp()" else set())
     assert rank.together(kind, asked) == (kind in shared)
 
 

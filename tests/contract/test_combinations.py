@@ -20,9 +20,11 @@ from fl_server.silos import Silo
 from strategies.adapter import flatten, initial, layout, part, size, unflatten
 from strategies.codecs.codec import Key, chain
 from strategies.combine import Cohort, Parts, refusals
+from strategies.ffa import ffa
 from strategies.weights.weight import Counts, total
 
 A, B = "q.lora_A.weight", "q.lora_B.weight"
+CORE = "q.lora_B.core"
 A_MERGED, B_MERGED = "q.lora_A.merged", "q.lora_B.merged"
 TOKENS = "e.trainable_tokens_delta"
 SHAPES = {A: (2, 5), B: (4, 2), TOKENS: (3, 4)}
@@ -36,9 +38,16 @@ STRATEGIES, GUARDS, OUTERS, WEIGHTS, CODECS = (
 CHAINS = [(link,) for link in CODECS] + list(itertools.permutations(CODECS, 2))
 
 
+def start_of(strategy):
+    """Return the adapter that a study of this strategy begins with."""
+    start = START | ({CORE: initial(CORE, (2, 2), 1)} if strategy.domain == "core" else {})
+    return strategy.survey.found({}, start, "1") if strategy.survey else start
+
+
 def encoded(parts, names, number, feedback):
     """Return what each silo's update is when it has travelled."""
-    shapes = layout({n: START[n] for n in names})
+    start = start_of(parts.strategy)
+    shapes = layout({n: start[n] for n in names})
     arrived = {}
     for silo in SILOS:
         draw = np.random.default_rng([number, silo.node])
@@ -52,14 +61,15 @@ def encoded(parts, names, number, feedback):
 
 def two_rounds(parts):
     """Run two rounds with the hub's own merge; return what a silo then holds and what was sent at all."""
-    cohort = cohorts.gather(SILOS, parts.strategy, sorted(SHAPES))
-    groups = cohorts.renewed(cohorts.start(cohort, START), parts.strategy, 1, 1)
+    start = start_of(parts.strategy)
+    cohort = cohorts.gather(SILOS, parts.strategy, sorted(start))
+    groups = cohorts.renewed(cohorts.start(cohort, start), parts.strategy, 1, 1)
     outer = {g: parts.outer.init(a) for g, a in groups.items()}
     state = State(0, groups, outer, {g: parts.strategy.init(a) for g, a in groups.items()})
     raw = {silo.name: parts.weights.of(total(silo.counts)) for silo in SILOS}
     feedback, sent = {}, set()
     for number in (1, 2):
-        names = [n for n in sorted(SHAPES) if parts.strategy.sent(n, number)]
+        names = [n for n in sorted(start) if parts.strategy.sent(n, number)]
         merged = merge.empty(parts, state)
         for silo, update in encoded(parts, names, number, feedback).items():
             weight = raw[silo] / max(raw.values())
@@ -74,11 +84,12 @@ def two_rounds(parts):
 
 def runs(parts):
     held, sent = two_rounds(parts)
+    shapes = layout(start_of(parts.strategy))
     merged = {name: held.pop(name) for name in list(held) if part(name) == "merged"}
     for name, x in (held | merged).items():
-        assert (x.shape, x.dtype) == (SHAPES.get(name, x.shape), np.dtype(np.float32))
+        assert (x.shape, x.dtype) == (shapes.get(name, x.shape), np.dtype(np.float32))
         assert np.isfinite(x).all()
-    start = parts.strategy.renewed(START, 1, 3)
+    start = parts.strategy.renewed(start_of(parts.strategy), 1, 3)
     moved = {name for name, x in held.items() if np.any(x != start[name])}
     again = {name for name in sent if part(name) in parts.strategy.restarts}
     assert sent and moved <= sent - again
@@ -102,7 +113,15 @@ def test_every_refusal_of_the_full_product_has_a_code_a_reason_and_an_alternativ
 
 
 def test_what_is_not_refused_runs_for_two_rounds(strategy):
-    method = strategy()
+    walked(strategy())
+
+
+@pytest.mark.parametrize("init", ["orthonormal", "gradsketch"])
+def test_what_is_not_refused_runs_from_every_start_of_ffa(init):
+    walked(ffa(init=init))
+
+
+def walked(method):
     turns, ran = itertools.cycle(itertools.product(WEIGHTS, OUTERS)), 0
     for guard, links in itertools.product(GUARDS, CHAINS):
         parts = Parts(method, *next(turns), chain(links), guard)

@@ -65,6 +65,7 @@ FAST = [
 ]
 SGD = {"scaffold": {"train.optimizer": "sgd"}}
 SLOW = [
+    {"strategy": "ffa(lora='language', init='gradsketch')"},
     *(
         {"strategy": f"{name}()", "codec": "int8()"} | SGD.get(name, {})
         for name in spec.factories("strategy")

@@ -20,6 +20,7 @@ from strategies.codecs.topk import topk
 from strategies.combine import Cohort, Parts, refusals
 from strategies.fedavg import fedavg
 from strategies.fedprox import fedprox
+from strategies.fedsb import fedsb
 from strategies.ffa import ffa
 from strategies.flexlora import flexlora
 from strategies.flora import flora
@@ -47,7 +48,7 @@ from strategies.weights.qffl import qffl
 from strategies.weights.uniform import uniform
 from strategies.weights.weight import Counts
 
-A, B = "x.lora_A.weight", "x.lora_B.weight"
+A, B, CORE = "x.lora_A.weight", "x.lora_B.weight", "x.lora_B.core"
 ROWS = "x.token_adapter.trainable_tokens_delta"
 SHAPES = {A: (2, 5), B: (4, 2), ROWS: (3, 5)}
 SILOS = {"s1": "as", "s2": "as", "s3": "ta"}
@@ -67,6 +68,7 @@ STRATEGIES = {
     "rows only": fedavg("silo", "everyone"),
     "fedprox": fedprox(mu=0.1),
     "ffa": ffa(),
+    "ffa orthonormal": ffa(init="orthonormal"),
     "ffa rows": ffa("silo", "everyone"),
     "alone": ALONE,
     "ffa alone": ffa("silo", "silo"),
@@ -141,6 +143,9 @@ BAD = {
     "scaffold under error feedback": (parts(scaffold(), ("topk", "int8")), MANY, "C56"),
     "scaffold of a lot": (parts(scaffold(), ("randk",)), None, "C56"),
     "clip of control variates": (parts(scaffold(), guard=norm_clip()), MANY, "C44"),
+    "clip of what was surveyed": (parts(fedsb(), guard=norm_clip()), MANY, "C46"),
+    "krum of what was surveyed": (parts(ffa(init="gradsketch"), guard=multi_krum()), None, "C46"),
+    "a core of several ranks": (parts(fedsb()), RANKED, "C20"),
     "factors of several ranks": (parts(), RANKED, "C20"),
     "scaffold of several ranks": (parts(scaffold()), RANKED, "C20"),
     "clip of several ranks": (parts(flexlora(), guard=norm_clip()), RANKED, "C45"),
@@ -207,6 +212,15 @@ CURED = {
     "exclusion accepted": (parts(guard=multi_krum(1, accept_exclusion=True)), ONE_OF_ITS_KIND),
     "clip instead of krum": (parts(guard=norm_clip()), ONE_OF_ITS_KIND),
     "rolora without feedback": (parts(rolora(), ("int8",)), MANY),
+    "clip of a subspace by lot": (parts(ffa(init="orthonormal"), guard=norm_clip()), MANY),
+    "cores alone": (
+        parts(fedsb(rows="silo"), ("topk", "int8")),
+        MANY._replace(tensors=(A, B, CORE)),
+    ),
+    "a survey under momentum": (
+        parts(ffa("language", init="gradsketch"), outer=momentum()),
+        COHORT,
+    ),
     "ffa under feedback": (parts(ffa(), ("topk", "int8")), MANY),
     "clip of two": (parts(fedavg("language", "silo"), guard=norm_clip()), COHORT),
     "merged by language": (parts(fedavg("as+ta", "silo"), guard=norm_clip()), COHORT),

@@ -1,4 +1,4 @@
-"""Least squares over silos that differ: what merging into the base gains, and how the unguarded rest drifts (F4)."""
+"""Least squares over silos that differ: what merging gains, how the unguarded rest drifts (F4), what A does (F9)."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from functools import cache
 
 import numpy as np
 
-from strategies import accumulate
+from strategies import accumulate, survey
 from strategies.adapter import layout
 from strategies.fedavg import fedavg
 from strategies.fedex import fedex
+from strategies.ffa import ffa
 from strategies.flora import flora
 from strategies.merge_reset import merge_reset
 from strategies.strategy import Weighted
@@ -57,6 +58,18 @@ def trained(strategy, held, number):
         yield {A: (a - held[A]).astype(np.float32), B: (b - held[B]).astype(np.float32)}
 
 
+def begun(strategy, adapter):
+    """Return the adapter with what is found in the sum of the silos' sketches, where a strategy asks for them."""
+    if strategy.survey is None:
+        return adapter
+    frame = survey.frame(A, layout(adapter), 0)
+    told = [{A: (frame.T @ (-d @ h)).astype(np.float32)} for d, h in zip(*problem(), strict=True)]
+    mean = accumulate.mean_of(
+        [(1.0, z) for z in told], survey.sketched(strategy.survey, layout(adapter))
+    )
+    return strategy.survey.found(mean, adapter, "0")
+
+
 @cache
 def excess(strategy_of, rounds=120):
     """Return the loss above the best common weights after so many rounds."""
@@ -64,6 +77,7 @@ def excess(strategy_of, rounds=120):
     adapter = {A: np.zeros((RANK, SIZE), np.float32), B: np.zeros((SIZE, RANK), np.float32)}
     first = np.random.default_rng(1).uniform(-1, 1, (RANK, SIZE)) / np.sqrt(SIZE)
     adapter[A] = first.astype(np.float32)
+    adapter = begun(strategy, adapter)
     for number in range(1, rounds + 1):
         adapter = strategy.renewed(adapter, 0, number)
         held = strategy.broadcast(adapter, memory)
@@ -92,3 +106,11 @@ def test_the_unguarded_rest_drifts_and_the_guarded_one_stays_below_plain_averagi
 def test_a_rank_that_grows_with_the_rounds_learns_what_one_adapter_cannot_hold():
     assert excess(merge_reset) < 0.05 * excess(fedavg)
     assert excess(flora) < excess(fedavg)
+
+
+def chosen():
+    return ffa(init="gradsketch")
+
+
+def test_a_subspace_chosen_from_data_reaches_what_one_by_lot_cannot():
+    assert excess(chosen) <= excess(ffa) / 3
