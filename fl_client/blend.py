@@ -10,13 +10,15 @@ from __future__ import annotations
 import numpy as np
 
 from strategies.adapter import Adapter, part
+from strategies.fedsb import folded
 from strategies.merged import A, B, compressed
 from strategies.merged import held as merged
 from strategies.product import Factors, modules, stack
 
 
 def blended(together: Adapter, alone: Adapter, share: float) -> Adapter:
-    """Return ``share`` of one adapter and the rest of the other, which hold the same tensors but for merged slices."""
+    """Return ``share`` of one adapter and the rest of the other, of the same tensors but for merged slices and cores."""
+    together, alone = folded(together), folded(alone)
     mixed: Adapter = {}
     for name, x in together.items():
         if part(name) == "rows":

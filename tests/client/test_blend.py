@@ -58,6 +58,13 @@ def test_a_blend_is_the_mixture_of_both_changes(seed, share, shapes, kept, other
     )
 
 
+def test_a_core_is_multiplied_into_its_pair_before_it_is_mixed():
+    together, alone = drawn(1, SHAPES | {"x.lora_B.core": (2, 2)}), drawn(2, SHAPES)
+    b, core, a = (together[f"x.lora_{n}"] for n in ("B.weight", "B.core", "A.weight"))
+    slow = 0.5 * b.astype(np.float64) @ core @ a + 0.5 * product(alone)
+    np.testing.assert_allclose(product(blended(together, alone, 0.5)), slow, atol=1e-5)
+
+
 def test_a_blend_of_an_adapter_with_itself_gives_the_same_answers(made):
     dice = np.random.default_rng(3)
     own = {n: dice.normal(0, 0.02, x.shape).astype(np.float32) for n, x in made.start.items()}
