@@ -17,7 +17,7 @@ from strategies.product import Factors, modules, stack
 
 
 def blended(together: Adapter, alone: Adapter, share: float) -> Adapter:
-    """Return ``share`` of one adapter and the rest of the other, of the same tensors but for merged slices and cores."""
+    """Return ``share`` of one adapter and the rest of the other, of the same tensors but for slices and cores."""
     together, alone = folded(together), folded(alone)
     mixed: Adapter = {}
     for name, x in together.items():
