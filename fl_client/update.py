@@ -15,7 +15,9 @@ from strategies.codecs.codec import Key
 from strategies.strategy import Memory, Strategy
 
 if TYPE_CHECKING:
+    from fl_client.model import Warm
     from fl_client.work import Work
+    from tasks.encode import Blocks
 
 LOG = logging.getLogger("bhasha_fl.silo")
 Told = dict[str, float]
@@ -27,6 +29,12 @@ def recalled(work: Work, strategy: Strategy, sent: Adapter, rates: float) -> Mem
     if not strategy.controls:
         return held
     return held | algebra.controls(work.received) | {"rates": np.array([rates], np.float32)}
+
+
+def of_text(delta: Adapter, made: Warm, blocks: Blocks) -> Adapter:
+    """Return an update with zeros in the token rows whose tokens are not in this text."""
+    held = np.isin(made.peft_config["trainable_token_indices"] or [], blocks.ids)[:, None]
+    return {n: x * held if algebra.part(n) == "rows" else x for n, x in delta.items()}
 
 
 def encoded(

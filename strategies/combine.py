@@ -90,6 +90,17 @@ def codec_memory_needs_the_same_tensors(parts: Parts) -> Refusal | None:
     )
 
 
+def own_rows_travel_whole(parts: Parts) -> Refusal | None:
+    """C57: a codec that leaves coordinates out, where a row of zeros says that a silo's text lacks the token."""
+    if not parts.strategy.local.own_rows or not parts.codec.feedback:
+        return None
+    return Refusal(
+        "C57",
+        "the strategy reads from a row of zeros that a silo does not have the token, and the codec makes such rows",
+        "choose a codec that keeps every coordinate, such as int4(), or strategy='fedavg()'",
+    )
+
+
 def something_must_travel(parts: Parts) -> Refusal | None:
     """C60: no part of the adapter is both shared and trained."""
     if any(parts.strategy.sent(name, r) for name in PROBES for r in (1, 2)):
@@ -167,6 +178,7 @@ RULES: Iterable[Callable[[Parts], Refusal | None]] = (
     sparsifier_only_once,
     feedback_needs_a_codec_that_contracts,
     codec_memory_needs_the_same_tensors,
+    own_rows_travel_whole,
     something_must_travel,
     *combine_guards.RULES,
     *combine_merged.RULES,

@@ -46,12 +46,16 @@ def delta_as_is(delta: Adapter, memory: Memory) -> tuple[Adapter, Memory]:
 
 
 class Local(NamedTuple):
-    """The silo half. Plain arithmetic, so that it takes NumPy arrays and Torch tensors alike."""
+    """The silo half. Plain arithmetic, so that it takes NumPy arrays and Torch tensors alike.
+
+    With ``own_rows`` an update has zeros in the token rows whose tokens the silo's text does not hold.
+    """
 
     init: Callable[[Adapter], Memory] = no_memory
     trainable: Callable[[str, int], bool] = every_tensor
     step: Callable[[str, Any, Any, Any, Memory], Any] = gradient_as_is
     finish: Callable[[Adapter, Memory], tuple[Adapter, Memory]] = delta_as_is
+    own_rows: bool = False
 
 
 def mean_as_is(mean: Adapter, adapter: Adapter, memory: Memory) -> tuple[Adapter, Memory]:

@@ -15,7 +15,7 @@ from typing import Any
 from peft import PeftModel
 
 from benchmarks.figures import Figure, at_least, report
-from benchmarks.quality.splits import ONE, SAME, STUDY
+from benchmarks.quality.splits import ONE_ROWS, RATES, ROWS, STUDY
 from fl_client import bases, evaluate, model, site
 from fl_client.config import Scalar
 from fl_server import config
@@ -33,10 +33,10 @@ def figures(folder: Path, sim: Sim) -> list[Figure]:
     """Train members, and newcomers alone; return what the members' adapters give newcomers at once."""
     gains: dict[str, list[float]] = {}
     for seed in SEEDS:
-        for strategy, languages, sources in ((SAME, HELD, OTHER), (ONE, UNHELD, "")):
+        for strategy, languages, sources in ((ROWS, HELD, OTHER), (ONE_ROWS, UNHELD, "")):
             kind = "held" if languages == HELD else "unheld"
             members = _run(folder / f"members-{kind}-{seed}", sim, seed, strategy, HELD, MEMBERS)
-            alone = _run(folder / f"alone-{kind}-{seed}", sim, seed, SAME, languages, sources)
+            alone = _run(folder / f"alone-{kind}-{seed}", sim, seed, ROWS, languages, sources)
             for own in site.simulated(config.read(alone / "study.toml")):
                 lang, scores = site.language(own), _scores(alone)[own.name]
                 bits = zero_steps(members, own, lang if kind == "held" else "everyone")
@@ -76,7 +76,7 @@ def _run(folder: Path, sim: Sim, seed: int, strategy: str, languages: str, sourc
         "strategy": strategy,
         "seed": seed,
         "train.lr": 0.004,
-        "alone.rates": "0.002,0.004,0.008",
+        "alone.rates": RATES,
         "simulation.languages": languages,
         "simulation.sources": sources,
         "simulation.partition": "by_source(3)" if sources else "by_language(1)",
