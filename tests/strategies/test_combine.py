@@ -39,6 +39,7 @@ from strategies.outer.nesterov import nesterov
 from strategies.outer.yogi import yogi
 from strategies.partial_pool import partial_pool
 from strategies.rolora import rolora
+from strategies.rowwise import rowwise
 from strategies.scaffold import scaffold
 from strategies.scope import group
 from strategies.weights.bytes import bytes as by_bytes
@@ -128,6 +129,8 @@ BAD = {
     "krum of two": (parts(fedavg("language", "silo"), guard=multi_krum(1)), COHORT, "C40"),
     "median of two": (parts(fedavg("language", "silo"), guard=median()), COHORT, "C40"),
     "rolora under error feedback": (parts(rolora(), ("topk",)), MANY, "C54"),
+    "own rows under error feedback": (parts(rowwise(), ("topk", "int4")), MANY, "C57"),
+    "own rows of a lot": (parts(rowwise(), ("randk",)), None, "C57"),
     "bulyan of seven, two hostile": (parts(guard=bulyan(2)), MANY, "C40"),
     "krum, one of its language": (parts(guard=multi_krum(1)), ONE_OF_ITS_KIND, "C41"),
     "median, one of its language": (parts(guard=median()), ONE_OF_ITS_KIND, "C41"),
