@@ -66,8 +66,9 @@ max_batch_size = 1024
 max_length = 32768
 
 [egress]
-# The kinds of message that are answered: who are you, the seeded start, training alone, training, scores.
-kinds = ["query", "query.initial", "train.alone", "train", "evaluate"]
+# The kinds of message that are answered: who are you, the seeded start, training alone, training and the second pass
+# that some strategies have, scores.
+kinds = ["query", "query.initial", "train.alone", "train", "train.second", "evaluate"]
 # The numbers that may leave, by name; * stands for any text. Beside them only tensors and the facts below leave.
 metrics = [
     "loss", "codec_reset", "valid", "lr", "step", "valid/*", "base/*", "alone/*", "together/*",

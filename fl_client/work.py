@@ -132,7 +132,7 @@ def fit(work: Work) -> Result:
     kept |= optimizer.moments(used) if options.keep_optimizer else {}
     delta = algebra.subtract(algebra.pick(trained, sent), algebra.pick(start, sent))
     LOG.info("%s round %d: loss %.3f nats a token", work.site.name, number, fitted.loss)
-    wire, told = update.encoded(work, strategy, delta, local, kept)
+    wire, told = update.encoded(work, strategy, algebra.pick(start, sent), delta, local, kept)
     metrics = {"loss": fitted.loss} | told
     facts = {"silo": work.site.name, "round": number}
     if keeper is None:
@@ -184,6 +184,7 @@ KINDS: dict[str, Callable[[Work], Result]] = {
     "count": count,
     "initial": initial,
     "fit": fit,
+    "second": update.second,
     "rail": rail,
     "score": scores,
 }
