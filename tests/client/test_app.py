@@ -22,7 +22,7 @@ from strategies.adapter import part
 from strategies.codecs.codec import Key
 
 SECRET = "secret text"
-KINDS = ("query", "query.initial", "train", "train.alone", "evaluate")
+KINDS = ("query", "query.initial", "train", "train.second", "train.alone", "evaluate")
 
 
 class Hub:

@@ -15,7 +15,7 @@ from fl_client.messages import Fault, Order
 from fl_client.site import Place
 from fl_client.workers import Job, Result
 
-KINDS = ("count", "initial", "fit", "rail", "score")
+KINDS = ("count", "initial", "fit", "second", "rail", "score")
 
 
 def job(**changes) -> Job:
