@@ -53,9 +53,9 @@ def encoded(
 def _first(work: Work, passes: Passes, start: Adapter, delta: Adapter) -> tuple[Adapter, Adapter]:
     """Return what is sent in the first of two passes, and what is held for the second."""
     size, key = work.order.sketch, f"{work.study.seed}:{work.order.round}"
-    if size < 1:
+    sent, second = passes.layouts(algebra.layout(delta), size)
+    if second and size < 1:
         raise Fault("malformed", "the hub asks for sketches without columns")
-    sent, _ = passes.layouts(algebra.layout(delta), size)
     with np.errstate(over="ignore", invalid="ignore"):  # the codec refuses what is no number
         held = passes.held(start, delta)
         found = passes.first(held, size, key)

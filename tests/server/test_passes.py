@@ -7,9 +7,14 @@ import pytest
 
 from fl_client import messages
 from fl_client.app import app as client
+from fl_server import cohort as cohorts
 from fl_server import journal, passes, record, silos
 from fl_server.run import RoundFailed
+from fl_server.silos import Silo
+from strategies.flexlora import flexlora
 from strategies.product import norm, pairs
+from strategies.sketch import SPARE, sketch
+from strategies.weights.weight import Counts
 
 TWO = {
     "strategy": "sketch()",
@@ -96,6 +101,44 @@ def test_a_silo_that_drops_out_between_the_passes_changes_not_one_bit(
     assert notes[LOST]["refused"] == wanted and "weight" not in notes[LOST]
     assert notes["as-1"]["up"] > others["as-1"]["up"] > 0  # asked again, it answers again
     assert notes["as-1"]["down"] > others["as-1"]["down"]
+
+
+def test_where_lora_pairs_stay_at_home_there_is_one_pass(small, simulate, tmp_path):
+    ran = []
+    for name in ("sketch", "fedavg"):
+        rows = {"strategy": f"{name}(lora='silo', rows='everyone')", "rounds": 1}
+        simulate(small(tmp_path / name, **(THREE | rows | {"simulation__ranks": "4"})))
+        ran.append(adapters(tmp_path / name))
+    same(*ran)
+
+
+def test_each_group_is_asked_in_a_basis_of_its_own():
+    two, up = sketch().passes, "x.lora_B.weight"
+    tensors = [up, "x.lora_A.weight"]
+    here = [
+        Silo(k, f"s{k}", {lang: Counts(1, 1, 1, 1)}, "")
+        for k, lang in enumerate(("as", "ne", "as"))
+    ]
+    cohort = cohorts.gather(here, sketch(lora="language"), tensors)
+    draw = np.random.default_rng(0)
+    sent = {f"s{k}": {up: draw.normal(size=(6, 3)).astype(np.float32)} for k in range(3)}
+    asked = passes.bases(two, cohort, sent, {"s0": 1.0, "s1": 0.3, "s2": 0.5})
+    np.testing.assert_array_equal(asked["s0"][up], asked["s2"][up])
+    for basis, wanted in (
+        (asked["s0"][up], sent["s0"][up] + 0.5 * sent["s2"][up]),
+        (asked["s1"][up], sent["s1"][up]),
+    ):
+        np.testing.assert_allclose(basis.T @ basis, np.eye(3), atol=1e-6)
+        np.testing.assert_allclose(basis @ (basis.T @ wanted), wanted, atol=1e-5)
+    assert cohorts.sketch(cohort, sketch(lora="language"), {"s0": 4, "s1": 2, "s2": 1}) == 5 + SPARE
+    assert cohorts.sketch(cohort, flexlora(), {"s0": 4, "s1": 2, "s2": 1}) == 0
+
+
+def test_what_is_too_large_only_with_its_start_is_refused_and_not_summed():
+    largest = {"x": np.full(2, np.nextafter(np.float32(silos.MOST), np.float32(0)))}
+    assert passes._added(largest, {}) == largest
+    with pytest.raises(silos.Refused, match="with its start it holds a number beyond 16384"):
+        passes._added(largest, {"x": np.float32([0, 1])})
 
 
 def test_below_the_quorum_between_the_passes_a_round_fails_and_is_done_again_to_the_same_bits(
