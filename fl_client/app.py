@@ -76,6 +76,14 @@ def train(message: Message, context: Context) -> Message:
     return messages.answer(message, result.metrics, facts, result.arrays, result.parcel)
 
 
+@app.train("second")
+@guarded
+def second(message: Message, context: Context) -> Message:
+    """Answer the second pass of a round, from what training left on disk."""
+    result = workers.run("second", job(message, context))
+    return messages.answer(message, result.metrics, result.facts, result.arrays, result.parcel)
+
+
 @app.evaluate()
 @guarded
 def evaluate(message: Message, context: Context) -> Message:

@@ -54,7 +54,7 @@ def load(made: Warm, strategy: Strategy, work: Work, training: bool = False) -> 
     slices = {n: x for n, x in work.received.items() if n.endswith(".merged")}
     expected = algebra.layout(algebra.pick(start, wanted)) | algebra.layout(slices)
     allowed = not slices or strategy.mutates_base and work.order.after > 0
-    if algebra.layout(work.received) != expected or not _sound(work.received) or not allowed:
+    if algebra.layout(work.received) != expected or not sound(work.received) or not allowed:
         raise Fault("malformed", "the hub sent other tensors than this round needs")
     if not merged.fits(slices, start):
         raise Fault("malformed", "the hub sent a merged part that does not fit the adapter")
@@ -64,5 +64,6 @@ def load(made: Warm, strategy: Strategy, work: Work, training: bool = False) -> 
     return adapter
 
 
-def _sound(adapter: Adapter) -> bool:
+def sound(adapter: Adapter) -> bool:
+    """Return whether all that came is float32 and finite."""
     return all(x.dtype == np.float32 and bool(np.isfinite(x).all()) for x in adapter.values())

@@ -34,6 +34,11 @@ def recall(home: Path, before: int) -> Adapter:
     return load_file(path(home, earlier[-1])) if earlier else {}
 
 
+def held(home: Path, number: int) -> Adapter:
+    """Return the memory of one round; empty if it is not kept."""
+    return load_file(path(home, number)) if number in rounds(home) else {}
+
+
 def keep(home: Path, number: int, arrays: Adapter, best: int) -> None:
     """Write the memory of a round durably; of earlier ones, only the last and that of the best round stay."""
     write_whole(path(home, number), save(arrays))

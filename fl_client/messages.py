@@ -22,6 +22,7 @@ from strategies.adapter import Adapter
 CODES = REFUSALS | {
     "text_missing": "the silo has no text for this task",
     "basis_differs": "the silo makes another seeded adapter than the study's",
+    "pass_missing": "the silo no longer holds what it trained in this round, and cannot answer its second pass",
     "not_finite": "training diverged: the update holds NaN or infinity",
     "out_of_memory": "the silo ran out of memory; lower train.micro_batch or train.length, or set "
     "train.checkpointing=true or model.quantization='nf4'",
@@ -48,6 +49,7 @@ class Order(NamedTuple):
     start_sha256: str = ""  # of the seeded adapter that everyone starts from
     best: int = 0  # the round whose adapter is the best so far; a silo keeps its memory of it
     final: bool = False  # evaluate on the test split and choose what to serve
+    sketch: int = 0  # how large what is sent in two passes is, where the strategy has them
 
     @property
     def round(self) -> int:
@@ -101,7 +103,7 @@ def to(node: int, kind: str, content: Content, number: int = 0) -> Message:
 def round_of(content: Content, kind: str) -> int:
     """Return the round to which an order belongs: the one it trains, or the last one that went into it."""
     after = content.config_records["order"]["after"]
-    return int(after) + (kind == "train")  # type: ignore[arg-type]
+    return int(after) + (kind in {"train", "train.second"})  # type: ignore[arg-type]
 
 
 def size(content: Content) -> int:

@@ -67,8 +67,8 @@ max_length = 32768
 
 [egress]
 # The kinds of message that are answered: who are you, the seeded start, sketches of the first gradients for strategies
-# that choose their subspace from data, training alone, training, scores.
-kinds = ["query", "query.initial", "query.gradient", "train.alone", "train", "evaluate"]
+# that choose their subspace from data, training alone, training and the second pass that some strategies have, scores.
+kinds = ["query", "query.initial", "query.gradient", "train.alone", "train", "train.second", "evaluate"]
 # The numbers that may leave, by name; * stands for any text. Beside them only tensors and the facts below leave.
 metrics = [
     "loss", "codec_reset", "valid", "lr", "step", "valid/*", "base/*", "alone/*", "together/*", "blend/*",

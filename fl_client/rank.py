@@ -115,7 +115,9 @@ def together(kind: Kind, job: Job) -> bool:
     if ranks.world() == 1 or kind in {"gradient", "fit", "rail"}:
         return ranks.world() > 1
     try:
-        return kind != "count" and bool(spec.build(job.study.train.parallel, "parallel").sharded)
+        return kind not in {"count", "second"} and bool(
+            spec.build(job.study.train.parallel, "parallel").sharded
+        )
     except ConfigError:  # the work itself says it
         return False
 

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fl_client import memory, ranks, spec
+from fl_client import basis, memory, ranks, spec
 from fl_client.messages import Fault
+from fl_client.workers import Result
 from strategies import adapter as algebra
 from strategies.adapter import Adapter, Array
 from strategies.codecs.codec import Key
-from strategies.strategy import Memory, Strategy
+from strategies.strategy import Memory, Passes, Strategy
 
 if TYPE_CHECKING:
     from fl_client.model import Warm
@@ -38,25 +39,62 @@ def of_text(delta: Adapter, made: Warm, blocks: Blocks) -> Adapter:
 
 
 def encoded(
-    work: Work, strategy: Strategy, delta: Adapter, local: Memory, kept: Adapter
+    work: Work, strategy: Strategy, start: Adapter, delta: Adapter, local: Memory, kept: Adapter
 ) -> tuple[Adapter, Told]:
-    """Return what travels of an update, and what the hub is told of its codec.
+    """Return what travels of an update, in the first pass where there are two, and what the hub is told of its codec.
 
     The silo's memory of this round is durable when it returns.
     """
     delta, local = strategy.local.finish(delta, local)
-    codec = spec.codec(work.study.codec)
+    if strategy.passes:
+        delta, held = _first(work, strategy.passes, start, delta)
+        kept = kept | {f"pass/{n}": x for n, x in held.items()}
     vector = algebra.flatten(delta)
-    residual, told = _residual(work, codec.init(vector.size))
-    try:
-        key = Key(work.study.seed, work.order.round, work.site.name)
-        wire, residual = codec.encode(vector, residual, key)
-    except ValueError as error:
-        raise Fault("not_finite", str(error)) from error
+    residual, told = _residual(work, spec.codec(work.study.codec).init(vector.size))
+    wire, residual = _wire(work, vector, residual)
     kept = kept | {f"local/{n}": x for n, x in local.items()} | {"residual": residual}
     if ranks.first():
         memory.keep(work.home, work.order.round, kept, work.order.best)
     return wire, told
+
+
+def _first(work: Work, passes: Passes, start: Adapter, delta: Adapter) -> tuple[Adapter, Adapter]:
+    """Return what is sent in the first of two passes, and what is held for the second."""
+    size, key = work.order.sketch, f"{work.study.seed}:{work.order.round}"
+    sent, second = passes.layouts(algebra.layout(delta), size)
+    if second and size < 1:
+        raise Fault("malformed", "the hub asks for sketches without columns")
+    with np.errstate(over="ignore", invalid="ignore"):  # the codec refuses what is no number
+        held = passes.held(start, delta)
+        found = passes.first(held, size, key)
+    return algebra.pick(delta | found, sent), held
+
+
+def second(work: Work) -> Result:
+    """Return what a silo answers in the second pass of a round, from what it holds of the first.
+
+    Raises:
+        Fault: it does not hold that round, or was asked in another shape than it sent.
+    """
+    strategy: Strategy = spec.build(work.study.strategy, "strategy")
+    held = algebra.under("pass/", memory.held(work.home, work.order.round))
+    if not strategy.passes or not held:
+        raise Fault("pass_missing")
+    expected, _ = strategy.passes.layouts(algebra.layout(held), work.order.sketch)
+    if algebra.layout(work.received) != expected or not basis.sound(work.received):
+        raise Fault("malformed", "the hub asks for another pass than this round has")
+    vector = algebra.flatten(strategy.passes.second(held, work.received))
+    wire, _ = _wire(work, vector, np.zeros(0, np.float32))
+    return Result(wire, {}, {"silo": work.site.name, "round": work.order.round})
+
+
+def _wire(work: Work, vector: Array, residual: Array) -> tuple[Adapter, Array]:
+    """Return a vector as the codec sends it and what it leaves out; raises ``Fault`` where it holds no numbers."""
+    key = Key(work.study.seed, work.order.round, work.site.name)
+    try:
+        return spec.codec(work.study.codec).encode(vector, residual, key)
+    except ValueError as error:
+        raise Fault("not_finite", str(error)) from error
 
 
 def _residual(work: Work, zero: Array) -> tuple[Array, Told]:

@@ -134,7 +134,7 @@ def fit(work: Work) -> Result:
     delta = algebra.subtract(algebra.pick(trained, sent), algebra.pick(start, sent))
     delta = update.of_text(delta, made, blocks) if strategy.local.own_rows else delta
     LOG.info("%s round %d: loss %.3f nats a token", work.site.name, number, fitted.loss)
-    wire, told = update.encoded(work, strategy, delta, local, kept)
+    wire, told = update.encoded(work, strategy, algebra.pick(start, sent), delta, local, kept)
     metrics = {"loss": fitted.loss} | told
     facts = {"silo": work.site.name, "round": number}
     if keeper is None:
@@ -191,6 +191,7 @@ KINDS: dict[str, Callable[[Work], Result]] = {
     "initial": initial,
     "gradient": survey.gradient,
     "fit": fit,
+    "second": update.second,
     "rail": rail,
     "score": scores,
 }

@@ -11,7 +11,7 @@ from fl_client.parcels import Parcel
 from fl_client.site import Place
 from strategies.adapter import Adapter
 
-Kind = Literal["count", "initial", "gradient", "fit", "rail", "score"]
+Kind = Literal["count", "initial", "gradient", "fit", "second", "rail", "score"]
 
 
 class Job(NamedTuple):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
 from fl_client import messages
 from fl_client.messages import Content, Order
 from fl_client.parcels import Parcel
@@ -16,15 +19,17 @@ from strategies import widths
 from strategies.adapter import Adapter, Layout
 from strategies.strategy import Strategy
 
+T = TypeVar("T")
 Kind = tuple[int | None, tuple[str, ...]]  # a silo's rank where it is below the study's, its groups
 
 
-def sent_layout(run: Run, number: int, silo: Silo) -> Layout:
-    """Return the shapes of what a silo sends in a round."""
-    shapes = algebra.layout(run.start)
+def layouts(run: Run, number: int, silo: Silo) -> tuple[Layout, Layout]:
+    """Return the shapes of what a silo sends in a round: in its first pass, and in the second where there is one."""
+    shapes, strategy = algebra.layout(run.start), run.parts.strategy
     if silo.name in run.ranks:
         shapes = widths.of(shapes, silo.rank)
-    return {name: s for name, s in shapes.items() if run.parts.strategy.sent(name, number)}
+    sent = {name: s for name, s in shapes.items() if strategy.sent(name, number)}
+    return strategy.passes.layouts(sent, run.base.sketch) if strategy.passes else (sent, {})
 
 
 def contents(
@@ -43,7 +48,7 @@ def contents(
         merged = groups(run.parts.strategy, released)
         alike: dict[Kind, tuple[Order, Adapter, Parcel | None]] = {}
         for silo in (s for s in run.cohort.silos if s.name in members):
-            kind = run.ranks.get(silo.name), tuple(run.cohort.groups[silo.name])
+            kind = _kind(run, silo)
             if kind not in alike:
                 arrays = _travels(run, merged, released.round, silo)
                 arrays = arrays if training else algebra.trained(arrays)
@@ -53,6 +58,22 @@ def contents(
     return found
 
 
+def alike(run: Run, silos: Iterable[Silo], make: Callable[[Silo], T]) -> dict[str, T]:
+    """Return what is made for each silo, made once for those of the same groups and rank."""
+    made: dict[Kind, T] = {}
+    found = {}
+    for silo in silos:
+        kind = _kind(run, silo)
+        if kind not in made:
+            made[kind] = make(silo)
+        found[silo.name] = made[kind]
+    return found
+
+
+def _kind(run: Run, silo: Silo) -> Kind:
+    return run.ranks.get(silo.name), tuple(run.cohort.groups[silo.name])
+
+
 def _start_sha256(run: Run, silo: Silo) -> str:
     if silo.name not in run.ranks:
         return run.base.start_sha256
@@ -60,11 +81,18 @@ def _start_sha256(run: Run, silo: Silo) -> str:
 
 
 def _travels(run: Run, merged: dict[str, Adapter], number: int, silo: Silo) -> Adapter:
-    strategy = run.parts.strategy
-    adapter = cohorts.adapter_of(run.cohort, silo, merged, strategy)
-    if silo.name in run.ranks:
-        adapter = strategy.cut(adapter, silo.rank)
-    return {n: x for n, x in adapter.items() if strategy.changed(n, number + 1)}
+    adapter = _received(run, merged, silo)
+    return {n: x for n, x in adapter.items() if run.parts.strategy.changed(n, number + 1)}
+
+
+def start(run: Run, state: State, silo: Silo) -> Adapter:
+    """Return all shared tensors as a silo holds them when the round after ``state`` begins."""
+    return _received(run, groups(run.parts.strategy, state), silo)
+
+
+def _received(run: Run, merged: dict[str, Adapter], silo: Silo) -> Adapter:
+    adapter = cohorts.adapter_of(run.cohort, silo, merged, run.parts.strategy)
+    return run.parts.strategy.cut(adapter, silo.rank) if silo.name in run.ranks else adapter
 
 
 def groups(strategy: Strategy, state: State) -> dict[str, Adapter]:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from fl_server.silos import Silo
 from strategies import adapter as algebra
 from strategies.adapter import Adapter
+from strategies.product import modules
 from strategies.scope import finest, group
 from strategies.strategy import Strategy
 
@@ -32,6 +33,16 @@ def gather(silos: list[Silo], strategy: Strategy, tensors: list[str]) -> Cohort:
 def _merged_in(strategy: Strategy, silo: Silo, name: str) -> list[str]:
     found = (group(within, silo.language, silo.name) for within in strategy.within(name))
     return list(dict.fromkeys(found))  # two scopes may give one group
+
+
+def sketch(cohort: Cohort, strategy: Strategy, ranks: dict[str, int]) -> int:
+    """Return the size of what is sent in two passes: enough for each group that merges LoRA pairs; 0 for one pass."""
+    merging: dict[str, list[int]] = {}
+    for silo, own in cohort.groups.items():
+        for within in (w for w, names in own.items() if modules(names)):
+            merging.setdefault(within, []).append(ranks[silo])
+    sizes = strategy.passes and map(strategy.passes.size, merging.values())
+    return max(sizes or (), default=0)
 
 
 def start(cohort: Cohort, shared: Adapter) -> dict[str, Adapter]:

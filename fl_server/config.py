@@ -35,6 +35,7 @@ def build(study: Study) -> tuple[Parts, Schedule]:
         alone=study.alone.enabled,
         scored=study.rounds == 1 or study.evaluate.every < study.rounds,
         adaptive=study.train.optimizer == "adamw",
+        rank=study.model.rank,
     )
     schedule: Schedule = spec.build(study.schedule, "schedule")
     parts_of_silos = {

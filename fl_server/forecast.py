@@ -65,7 +65,7 @@ class Pace(NamedTuple):
 def trips(study: Study, strategy: Strategy, tensors: Layout, silos: int = 1) -> list[Trip]:
     """Return what one silo of so many receives and sends in each round, as the report counts it.
 
-    Of a part that is merged into the base, the most that it can come to.
+    Of a part that is merged into the base, and of what is sent in two passes, the most that it can come to.
     """
     shared = {n: s for n, s in tensors.items() if strategy.scope(n) != "silo"}
     shared |= {own: shared[name] for own, name in strategy.beside(shared).items()}
@@ -83,7 +83,8 @@ def trips(study: Study, strategy: Strategy, tensors: Layout, silos: int = 1) -> 
             trained = blob(changed | merged)
             scored = blob({n: s for n, s in changed.items() if n in tensors} | merged)
         # What is trained next goes out at the start of the round, what came of it goes out to be scored.
-        found.append(Trip(before + scored, encoded(algebra.size(sent), study.codec)))
+        down, up = exchanged(study, strategy, sent, silos)
+        found.append(Trip(before + scored + down, up))
     return found
 
 
@@ -94,6 +95,17 @@ def ahead(strategy: Strategy, tensors: Layout) -> Trip:
     shared = {n: s for n, s in tensors.items() if strategy.scope(n) != "silo"}
     found = {n: s for n, s in shared.items() if strategy.changed(n, 1)}
     return Trip(blob(found), blob(surveys.sketched(strategy.survey, shared)))
+
+
+def exchanged(study: Study, strategy: Strategy, sent: Layout, silos: int) -> Trip:
+    """Return what a silo receives and sends between its training and the end of a round, if all silos merge."""
+    if strategy.passes is None:
+        return Trip(0, encoded(algebra.size(sent), study.codec))
+    size = strategy.passes.size([study.model.rank] * silos)
+    first, second = strategy.passes.layouts(sent, size)
+    asked = {module + product.B: first[module + product.B] for module in product.modules(sent)}
+    up = [encoded(algebra.size(shapes), study.codec) for shapes in (first, second) if shapes]
+    return Trip(blob(asked) if asked else 0, sum(up))
 
 
 def merged_part(strategy: Strategy, shared: Layout, rounds: int, silos: int) -> Layout:

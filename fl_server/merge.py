@@ -29,12 +29,15 @@ class Merge(NamedTuple):
     controls: dict[str, Sum]
 
 
-def empty(parts: Parts, state: State) -> Merge:
-    """Return a merge of nothing for the tensors that are sent in the round after ``state``."""
+def empty(parts: Parts, state: State, sketch: int = 0) -> Merge:
+    """Return a merge of nothing for the tensors that are sent in the round after ``state``, in sketches of a size."""
     sums, beside = {}, {}
     for group, adapter in state.adapter.items():
         sent = [name for name in adapter if parts.strategy.sent(name, state.round + 1)]
         shapes = algebra.layout(algebra.trained(algebra.pick(adapter, sent)))
+        if parts.strategy.passes:
+            first, second = parts.strategy.passes.layouts(shapes, sketch)
+            shapes = first | second
         sums[group], beside[group] = accumulate.empty(shapes), controls.empty(adapter, sent)
     return Merge(state, sums, {group: [] for group in sums}, {group: [] for group in sums}, beside)
 

@@ -55,8 +55,8 @@ def adapters(run: Run, state: journal.State) -> dict[str, tuple[int, Adapter]]:
 def _report(run: Run, scored: dict[str, Table], released: dict[str, tuple[int, Adapter]]) -> Table:
     recorded = record.lines(run.folder)
     everything = {f"{folder}/{n}": x for folder, (_, a) in released.items() for n, x in a.items()}
-    each = (algebra.size(broadcast.sent_layout(run, 1, silo)) for silo in run.cohort.silos)
-    dense = 4 * sum(each) * (len(recorded) - 1)
+    each = (broadcast.layouts(run, 1, silo) for silo in run.cohort.silos)
+    dense = 4 * sum(algebra.size(sent) for both in each for sent in both) * (len(recorded) - 1)
     silo_scores = {s.name: _silo(s, scored[s.name]) for s in run.cohort.silos}
     spoken = _languages(run, scored, recorded)
     return {

@@ -7,12 +7,11 @@ import time
 from typing import Any
 
 from fl_client import messages, metrics
-from fl_server import broadcast, journal, merge, record, silos, survey, weighing
+from fl_server import broadcast, journal, merge, passes, record, silos, survey, weighing
 from fl_server import cohort as cohorts
 from fl_server import run as runs
 from fl_server.journal import State
 from fl_server.run import RoundFailed, Run
-from fl_server.silos import Refused
 
 LOG = logging.getLogger("bhasha_fl.hub")
 
@@ -39,20 +38,13 @@ def one(run: Run, state: State) -> State:
     began, number = time.monotonic(), state.round + 1
     recorded = record.lines(run.folder)
     contents = broadcast.contents(run, state, training=True)
-    merged = merge.empty(run.parts, state)
+    merged = merge.empty(run.parts, state, run.base.sketch)
     weights = weighing.weights(run.cohort.silos, run.parts.weights, recorded, run.alone)
-    notes: dict[str, dict[str, Any]] = {}
-    for silo, reply in silos.ask(run.grid, "train", contents, run.schedule.closes):
-        expected = broadcast.sent_layout(run, number, silo)
-        try:
-            update = silos.check(silo, reply, expected, number, run.parts.codec, run.study.seed)
-        except Refused as error:
-            LOG.warning("round %d: the reply of %s is not counted: %s", number, silo.name, error)
-            notes[silo.name] = {"refused": str(error), "up": reply.bytes}
-            continue
-        groups = run.cohort.groups[silo.name]
-        merged = merge.add(merged, run.parts, groups, silo.name, weights[silo.name], update)
-        notes[silo.name] = silos.note(silo, reply, number) | {"weight": weights[silo.name]}
+    notes: passes.Notes = {}
+    for name, update in passes.updates(run, state, contents, weights, notes):
+        groups = run.cohort.groups[name]
+        merged = merge.add(merged, run.parts, groups, name, weights[name], update)
+        notes[name]["weight"] = weights[name]
     counted = [name for name, note in notes.items() if "refused" not in note]
     if not run.schedule.enough(len(contents), len(counted)):
         raise RoundFailed(_too_few(run, number, counted, notes))
@@ -63,8 +55,9 @@ def one(run: Run, state: State) -> State:
     after = after._replace(adapter=renewed)
     scored = _evaluated(run, after)
     for silo, content in contents:
-        note = notes.setdefault(silo.name, {}) | scored[silo.name] | said.get(silo.name, {})
-        notes[silo.name] = note | {"down": note["down"] + messages.size(content)}
+        note = notes.get(silo.name, {})
+        down = note.get("down", 0) + scored[silo.name]["down"] + messages.size(content)
+        notes[silo.name] = note | scored[silo.name] | said.get(silo.name, {}) | {"down": down}
     line = {"round": number, "silos": notes, "seconds": round(time.monotonic() - began, 3)}
     _commit(run, after, line)
     return after

@@ -54,9 +54,10 @@ def join(grid: Grid, study: Study, parts: Parts, schedule: Schedule, folder: Pat
     ranks = {silo.name: silo.rank for silo in present if 0 < silo.rank < study.model.rank}
     for refusal in combine.refusals(parts, combine.Cohort(languages, tuple(shared), ranks)):
         raise ConfigError(str(refusal))
-    base = Order(scripts=scripts, start_sha256=algebra.sha256(shared))
     start = controls.beside(parts.strategy, shared)
     cohort = cohorts.gather(present, parts.strategy, sorted(start))
+    size = cohorts.sketch(cohort, parts.strategy, {s: study.model.rank for s in languages} | ranks)
+    base = Order(scripts=scripts, start_sha256=algebra.sha256(shared), sketch=size)
     LOG.info("%d silos joined: %s", len(present), ", ".join(languages))
     return Run(grid, study, parts, schedule, folder, cohort, {}, start, base, peft_config, ranks)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from strategies import combine_guards, combine_inner, combine_merged
+from strategies import combine_guards, combine_inner, combine_merged, combine_passes
 from strategies.parts import Cohort, Parts, Refusal
 from strategies.scope import grouped, languages
 
@@ -183,6 +183,7 @@ RULES: Iterable[Callable[[Parts], Refusal | None]] = (
     *combine_guards.RULES,
     *combine_merged.RULES,
     *combine_inner.RULES,
+    *combine_passes.RULES,
 )
 COHORT_RULES: Iterable[Callable[[Parts, Cohort], Refusal | None]] = (
     something_of_this_model_must_travel,

@@ -15,7 +15,7 @@ from strategies import accumulate, widths
 from strategies import adapter as algebra
 from strategies.adapter import Adapter
 from strategies.fedavg import fedavg
-from strategies.product import align, norm, pairs, stack, tensors, truncate
+from strategies.product import nearest, norm, pairs, stack, tensors, truncate
 from strategies.strategy import Memory, Strategy, Weighted
 
 
@@ -49,8 +49,6 @@ def _aggregate(updates: list[Weighted], start: Adapter, memory: Memory) -> tuple
     ]
     merged = {}
     for module, pair in pairs(start).items():
-        whole = stack((weight, end[module]) for weight, end in ends)
-        # A product of zero has no directions: both factors would be zero, and never learn again.
-        merged[module] = align(truncate(whole, len(pair.a)), pair) if norm(whole) else pair
+        merged[module] = nearest(stack((weight, end[module]) for weight, end in ends), pair)
     new = tensors(merged)
     return mean | algebra.subtract(new, algebra.pick(start, new)), memory

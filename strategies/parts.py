@@ -24,6 +24,7 @@ class Parts(NamedTuple):
     alone: bool = True  # silos also train alone, and tell what they reach
     scored: bool = True  # silos are scored again between the first round and the last
     adaptive: bool = False  # silos train with AdamW, whose steps are no multiples of gradients
+    rank: int = 1  # of the study's LoRA pairs
 
 
 class Cohort(NamedTuple):

@@ -100,6 +100,16 @@ def align(factors: Factors, reference: Factors) -> Factors:
     return Factors(factors.b @ turn, turn.T @ factors.a)
 
 
+def nearest(factors: Factors, reference: Factors) -> Factors:
+    """Return the nearest product of the reference's rank, turned to it; the reference where the product is zero.
+
+    A product of zero has no directions: both factors would be zero, and never learn again.
+    """
+    if not norm(factors):
+        return reference
+    return align(truncate(factors, len(reference.a)), reference)
+
+
 def modules(names: Iterable[str]) -> list[str]:
     """Return the modules whose LoRA pair is among these tensors; a factor without its other half is in none."""
     known = set(names)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, NamedTuple
 
-from strategies.adapter import CONTROL, Adapter, Array, initial, part
+from strategies.adapter import CONTROL, Adapter, Array, Layout, initial, part
 from strategies.scope import Scope
 from strategies.survey import Survey
 from strategies.widths import cut
@@ -83,6 +83,27 @@ def narrow_as_is(wide: Array, narrow: Array) -> Array:
     return narrow
 
 
+class Passes(NamedTuple):
+    """A round in two passes, where what silos send second depends on the mean of what they sent first.
+
+    For the silos: ``held(start, delta)`` is what one keeps of its training until it is asked again; ``first(held, size,
+    key)`` is what it sends at once, for the tensors that it stands for, ``second(held, asked)`` what it answers. For
+    the hub: ``ask(mean)`` is what all are asked, from the mean of the first. Both are linear in ``held``, and an
+    adapter can stand in its place: so the hub adds what becomes of the start that it sent to a silo. ``aggregate``
+    then sees the mean of ``asked`` and answers together.
+
+    ``size(ranks)`` is the size that silos of these ranks need; ``layouts(shapes, size)`` are the shapes of all that is
+    sent, for tensors of these shapes, in the first pass and in the second.
+    """
+
+    size: Callable[[list[int]], int]
+    layouts: Callable[[Layout, int], tuple[Layout, Layout]]
+    held: Callable[[Adapter, Adapter], Adapter]
+    first: Callable[[Adapter, int, str], Adapter]
+    ask: Callable[[Adapter], Adapter]
+    second: Callable[[Adapter, Adapter], Adapter]
+
+
 class Strategy(NamedTuple):
     """The hub half, its silo half, and what it declares.
 
@@ -105,6 +126,8 @@ class Strategy(NamedTuple):
 
     With ``mixed_ranks`` a silo may have a lower rank than the study: it receives ``cut(adapter, rank)``, and
     ``aggregate`` sees its update as it came.
+
+    With ``passes`` a round has two of them.
     """
 
     scopes: dict[str, Scope]
@@ -125,6 +148,7 @@ class Strategy(NamedTuple):
     cut: Callable[[Adapter, int], Adapter] = cut
     private_rank: int = 0
     controls: bool = False
+    passes: Passes | None = None
     wider: dict[str, Scope] = {}
     mix: Callable[[Array, Array], Array] = narrow_as_is
 

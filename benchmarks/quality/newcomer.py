@@ -77,6 +77,7 @@ def _run(folder: Path, sim: Sim, seed: int, strategy: str, languages: str, sourc
         "seed": seed,
         "train.lr": 0.004,
         "alone.rates": RATES,
+        "alone.enabled": folder.name.startswith("alone"),
         "simulation.languages": languages,
         "simulation.sources": sources,
         "simulation.partition": "by_source(3)" if sources else "by_language(1)",

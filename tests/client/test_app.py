@@ -24,7 +24,15 @@ from strategies.codecs.codec import Key
 from strategies.fedsb import fedsb
 
 SECRET = "secret text"
-KINDS = ("query", "query.initial", "query.gradient", "train", "train.alone", "evaluate")
+KINDS = (
+    "query",
+    "query.initial",
+    "query.gradient",
+    "train",
+    "train.second",
+    "train.alone",
+    "evaluate",
+)
 
 
 class Hub:
@@ -493,8 +501,10 @@ def test_at_the_end_every_candidate_is_tested_and_one_is_served(rail, hub):
         hub.ask("train.alone", hub.order())
     reply = hub.ask("evaluate", hub.order(1, final=True), hub.after_one())
     assert reply.code == ""
-    names = {"base", "together"} | ({"alone"} if rail else set())
-    assert {name.partition("/")[0] for name in reply.metrics} == names
+    names = {"base", "together"} | ({"alone", "blend"} if rail else set())
+    told = reply.metrics.keys() - {"blend_share"}
+    assert {name.partition("/")[0] for name in told} == names
+    assert ("blend_share" in reply.metrics) == rail
     size = sum(len(e.text.encode()) for e in hub.sites[0].test)
     assert {reply.metrics[f"{name}/as/bytes"] for name in names} == {size}
     assert reply.facts["served"] in names

@@ -76,7 +76,7 @@ def framed(content: bytes) -> bytes:
 
 
 def test_a_job_comes_out_as_it_went_in():
-    for kind in ("count", "initial", "gradient", "fit", "rail", "score"):
+    for kind in ("count", "initial", "gradient", "fit", "second", "rail", "score"):
         found, job = frames.job(frames.of_job(kind, JOB))
         assert found == kind
         assert job[:3] == JOB[:3]

@@ -15,7 +15,7 @@ from fl_client.messages import Fault, Order
 from fl_client.site import Place
 from fl_client.workers import Job, Result
 
-KINDS = ("count", "initial", "gradient", "fit", "rail", "score")
+KINDS = ("count", "initial", "gradient", "fit", "second", "rail", "score")
 
 
 def job(**changes) -> Job:

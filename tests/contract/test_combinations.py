@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from fl_client import spec
-from fl_server import broadcast, merge
+from fl_server import broadcast, merge, passes
 from fl_server import cohort as cohorts
 from fl_server.journal import State
 from fl_server.silos import Silo
-from strategies.adapter import flatten, initial, layout, part, size, unflatten
+from strategies.adapter import add, flatten, initial, layout, part, pick, size, unflatten
 from strategies.codecs.codec import Key, chain
 from strategies.combine import Cohort, Parts, refusals
 from strategies.ffa import ffa
@@ -44,19 +44,48 @@ def start_of(strategy):
     return strategy.survey.found({}, start, "1") if strategy.survey else start
 
 
-def encoded(parts, names, number, feedback):
-    """Return what each silo's update is when it has travelled."""
-    start = start_of(parts.strategy)
-    shapes = layout({n: start[n] for n in names})
+def travelled(parts, sent, number, feedback):
+    """Return what silos send, by silo, as it is when it has travelled."""
     arrived = {}
-    for silo in SILOS:
-        draw = np.random.default_rng([number, silo.node])
-        update = {n: draw.normal(0, 0.1, s).astype(np.float32) for n, s in shapes.items()}
-        memory = feedback.get(silo.name, parts.codec.init(size(shapes)))
-        key = Key(1, number, silo.name)
-        wire, feedback[silo.name] = parts.codec.encode(flatten(update), memory, key)
-        arrived[silo.name] = unflatten(parts.codec.decode(wire, size(shapes), key), shapes)
+    for silo, update in sent.items():
+        shapes, key = layout(update), Key(1, number, silo)
+        memory = feedback.get(silo, parts.codec.init(size(shapes)))
+        wire, feedback[silo] = parts.codec.encode(flatten(update), memory, key)
+        arrived[silo] = unflatten(parts.codec.decode(wire, size(shapes), key), shapes)
     return arrived
+
+
+def updates(start, names, number):
+    """Return what each silo's training changed."""
+    shapes = layout({n: start[n] for n in names})
+    draws = {silo.name: np.random.default_rng([number, silo.node]) for silo in SILOS}
+    return {
+        silo: {n: draw.normal(0, 0.1, s).astype(np.float32) for n, s in shapes.items()}
+        for silo, draw in draws.items()
+    }
+
+
+def in_two_passes(parts, cohort, state, sent, weights, columns):
+    """Return what comes of what silos changed where they are asked twice."""
+    two, number, feedback = parts.strategy.passes, state.round + 1, {}
+    starts = {
+        silo.name: pick(cohorts.adapter_of(cohort, silo, state.adapter, parts.strategy), SHAPES)
+        for silo in SILOS
+    }
+    held = {silo: two.held(starts[silo], update) for silo, update in sent.items()}
+    first = {
+        silo: pick(x, [TOKENS]) | two.first(held[silo], columns, "k") for silo, x in sent.items()
+    }
+    first = travelled(parts, first, number, feedback)
+    begun = {silo: two.first(start, columns, "k") for silo, start in starts.items()}
+    sketches = {silo: add(pick(first[silo], begun[silo]), begun[silo]) for silo in first}
+    asked = passes.bases(two, cohort, sketches, weights)
+    second = {silo: two.second(held[silo], asked[silo]) for silo in held}
+    second = travelled(parts, second, number, feedback)
+    return {
+        silo: first[silo] | asked[silo] | add(answer, two.second(starts[silo], asked[silo]))
+        for silo, answer in second.items()
+    }
 
 
 def two_rounds(parts):
@@ -67,13 +96,19 @@ def two_rounds(parts):
     outer = {g: parts.outer.init(a) for g, a in groups.items()}
     state = State(0, groups, outer, {g: parts.strategy.init(a) for g, a in groups.items()})
     raw = {silo.name: parts.weights.of(total(silo.counts)) for silo in SILOS}
+    weights = {silo: weight / max(raw.values()) for silo, weight in raw.items()}
+    columns = cohorts.sketch(cohort, parts.strategy, {silo.name: 2 for silo in SILOS})
     feedback, sent = {}, set()
     for number in (1, 2):
         names = [n for n in sorted(start) if parts.strategy.sent(n, number)]
-        merged = merge.empty(parts, state)
-        for silo, update in encoded(parts, names, number, feedback).items():
-            weight = raw[silo] / max(raw.values())
-            merged = merge.add(merged, parts, cohort.groups[silo], silo, weight, update)
+        merged = merge.empty(parts, state, columns)
+        came = updates(start, names, number)
+        if parts.strategy.passes:
+            came = in_two_passes(parts, cohort, state, came, weights, columns)
+        else:
+            came = travelled(parts, came, number, feedback)
+        for silo, update in came.items():
+            merged = merge.add(merged, parts, cohort.groups[silo], silo, weights[silo], update)
         state, _ = merge.close(merged, parts, state)
         renewed = cohorts.renewed(state.adapter, parts.strategy, 1, number + 1)
         state = state._replace(adapter=renewed)

@@ -42,6 +42,7 @@ from strategies.rolora import rolora
 from strategies.rowwise import rowwise
 from strategies.scaffold import scaffold
 from strategies.scope import group
+from strategies.sketch import sketch
 from strategies.weights.bytes import bytes as by_bytes
 from strategies.weights.examples import examples
 from strategies.weights.loss_gap import loss_gap
@@ -152,6 +153,11 @@ BAD = {
     "factors of several ranks": (parts(), RANKED, "C20"),
     "scaffold of several ranks": (parts(scaffold()), RANKED, "C20"),
     "clip of several ranks": (parts(flexlora(), guard=norm_clip()), RANKED, "C45"),
+    "clip of sketches": (parts(sketch(), guard=norm_clip()), MANY, "C47"),
+    "krum of sketches": (parts(sketch(), guard=multi_krum()), MANY, "C47"),
+    "sketches under error feedback": (parts(sketch(), ("topk", "int8")), MANY, "C58"),
+    "a lot of a sketch": (parts(sketch(), ("randk",)), RANKED, "C58"),
+    "sketches below the rank": (parts(sketch(size=7))._replace(rank=8), None, "C59"),
     "krum of a pool": (parts(partial_pool(), guard=multi_krum()), MANY, "C43"),
 }
 
@@ -210,6 +216,9 @@ CURED = {
     "scaffold under SGD": (parts(scaffold(), ("int8",), weights=by_bytes(2.0)), MANY),
     "AdamW without control variates": (parts()._replace(adaptive=True), MANY),
     "products of several ranks": (parts(flexlora()), RANKED),
+    "sketches of several ranks": (parts(sketch(), ("int8",), outer=adam()), RANKED),
+    "sketches of the rank": (parts(sketch(size=8))._replace(rank=8), RANKED),
+    "exact sketches": (parts(sketch())._replace(rank=8), COHORT),
     "padded factors": (parts(hetlora(), ("topk", "int8")), RANKED),
     "a guard and enough silos": (parts(guard=bulyan(1)), MANY),
     "exclusion accepted": (parts(guard=multi_krum(1, accept_exclusion=True)), ONE_OF_ITS_KIND),
