@@ -14,7 +14,6 @@ from fl_client.posted import Seal
 
 PATH, CONTENT = "/v1/silo/parcel", "/v1/silo/parcel/content"
 PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
-PIECE = 1 << 20
 # A hub that takes or sends nothing for so long is asked anew.
 TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=30)
 

@@ -16,10 +16,12 @@ from fl_client import audit, parcels, posted
 from fl_client.gateway import link
 from fl_client.gateway.link import AWAY, Call, Link, Patience
 from fl_client.gateway.runs import Refused
-from fl_client.gateway.trip import PATH, PIECE, TIMEOUT, Over, Pauses, Trip
+from fl_client.gateway.trip import PATH, TIMEOUT, Over, Pauses, Trip
 
 LOG = logging.getLogger("bhasha_fl.gateway")
 SHORT = Patience(3.0, 4.0)
+# Read at once, and encrypted at once: what the processor's cache holds is encrypted twice as fast.
+READ, PIECE = 4 << 20, 256 << 10
 TAKEN, OTHER = 200, 422  # the hub has all of it; what came is not what it was called
 
 
@@ -94,6 +96,7 @@ async def _rest(line: Link, trip: Trip, held: int) -> int:
         return AWAY
 
 
-async def _pieces(stream: BinaryIO) -> AsyncIterator[bytes]:
-    while piece := await asyncio.to_thread(stream.read, PIECE):
-        yield piece
+async def _pieces(stream: BinaryIO) -> AsyncIterator[memoryview]:
+    while content := memoryview(await asyncio.to_thread(stream.read, READ)):
+        for at in range(0, len(content), PIECE):
+            yield content[at : at + PIECE]

@@ -12,9 +12,8 @@ import json
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from io import FileIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from fl_client import memory, parcels
 from fl_client.parcels import Parcel
@@ -23,12 +22,12 @@ from fl_server.gateway import pulls, relay, seen, spool
 from fl_server.gateway.gate import Call, Gate, Route
 from fl_server.gateway.limits import Refused
 from fl_server.gateway.relay import Answer
+from fl_server.gateway.sink import Digest, Sink
 
 LOG = logging.getLogger("bhasha_fl.gateway")
 JSON, BYTES = "application/json", "application/octet-stream"
 MOST = 1 << 40  # a silo's quota is what limits it
 PIECE = 1 << 20
-Digest = Any  # of hashlib, which has no type for it
 
 
 class Asked(NamedTuple):
@@ -85,7 +84,7 @@ async def take(gate: Gate, call: Call) -> Answer:
                 raise Refused(409)
             with _claimed(gate, file) as mine:
                 digest = await asyncio.to_thread(_begun, memory.part(file), asked.at)
-                await _write(call, stream, asked, mine, digest)
+                await _write(call, Sink(stream, digest, mine), asked, mine)
                 size = await asyncio.to_thread(_kept, file, asked.parcel, digest.hexdigest())
     except OSError as error:
         LOG.error("%s: an update cannot be kept: %s", call.silo, error.strerror)
@@ -123,20 +122,18 @@ def _begun(begun: Path, size: int) -> Digest:
     return digest
 
 
-async def _write(
-    call: Call, stream: FileIO, asked: Asked, mine: Callable[[], bool], digest: Digest
-) -> None:
-    async for piece in call.parts:
-        if not mine():  # the silo came back before this line was dead
-            raise Refused(409)
-        if stream.tell() + len(piece) > asked.parcel.bytes:
-            raise Refused(413)
-        await asyncio.to_thread(_add, stream, piece, digest)
-
-
-def _add(stream: FileIO, piece: bytes, digest: Digest) -> None:
-    memory.write(stream, piece)
-    digest.update(piece)
+async def _write(call: Call, sink: Sink, asked: Asked, mine: Callable[[], bool]) -> None:
+    stands = asked.at
+    try:
+        async for piece in call.parts:
+            stands += len(piece)
+            if not mine():  # the silo came back before this line was dead
+                raise Refused(409)
+            if stands > asked.parcel.bytes:
+                raise Refused(413)
+            await sink.add(piece)
+    finally:
+        await sink.end()
 
 
 def _kept(file: Path, parcel: Parcel, sha256: str = "") -> int:
