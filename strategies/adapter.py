@@ -117,9 +117,9 @@ def norm(adapter: Adapter) -> float:
 
 def flatten(adapter: Adapter) -> Array:
     """Return all tensors as one float32 vector, names sorted; of a vector that was unflattened the vector itself."""
-    if not adapter:
+    parts = [np.ravel(adapter[n]) for n in sorted(adapter) if adapter[n].size]
+    if not parts:
         return np.zeros(0, np.float32)
-    parts = [np.ravel(adapter[n]) for n in sorted(adapter)]
     if _adjoin(parts):
         return np.asarray(parts[0].base)
     return np.concatenate(parts, dtype=np.float32, casting="unsafe")
