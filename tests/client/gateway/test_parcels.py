@@ -291,7 +291,7 @@ def asked(hub, desk):
             message_object_trees=[{"object_id": "1" * 64}],
         )
         hub.answers[fleet.PULL_MESSAGES] = lambda _: (200, body)
-        hub.answers[fleet.PULL_OBJECT] = lambda _: (503, b"")
+        hub.answers[fleet.PULL_OBJECT] = lambda _: (403, b"")
         return clinic.call(fleet.PULL_MESSAGES)
 
     return ask
@@ -372,7 +372,7 @@ def test_what_was_changed_since_it_was_written_is_not_sent_ahead(
     parcel, content = kept(clinic)
     file = parcels.path(clinic.folder / parcels.OUTBOX, parcel)
     before = posted.seal(file)
-    file.unlink() if damage == "gone" else file.write_bytes(b"x" + content[1:])
+    file.unlink() if damage == "gone" else file.write_bytes(content[:-1] + b"x")
     monkeypatch.setattr(posted, "seal", lambda _: before)
     posted.say(clinic.folder, parcel)
     monkeypatch.undo()
@@ -389,7 +389,7 @@ def test_what_the_disk_lost_is_found_out_once_the_hub_says_so(
 ):
     asked(clinic)
     parcel, content = kept(clinic)
-    parcels.path(clinic.folder / parcels.OUTBOX, parcel).write_bytes(b"x" + content[1:])
+    parcels.path(clinic.folder / parcels.OUTBOX, parcel).write_bytes(content[:-1] + b"x")
     posted.say(clinic.folder, parcel)  # the seal is whole, the file is not what it was called
     until(lambda: any(each[0] == "POST" for each in desk.asked))
     assert push(clinic, write(reply_naming(parcel), group="3"))["parcel"] == 403
