@@ -6,8 +6,10 @@ training it twice gives the same bits.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+from io import FileIO
 from pathlib import Path
 
 from safetensors.numpy import load_file, save
@@ -53,6 +55,12 @@ def write_whole(target: Path, content: bytes) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     part(target).write_bytes(content)
     complete(target)
+
+
+def write(stream: FileIO, content: bytes | memoryview) -> None:
+    """Write all of it to a file without a buffer; raises ``OSError``, also where the disk takes only some of it."""
+    if stream.write(content) != memoryview(content).nbytes:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def part(target: Path) -> Path:

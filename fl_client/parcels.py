@@ -9,17 +9,19 @@ reads. Simulated silos have no line, and their arrays stay in the message.
 from __future__ import annotations
 
 import hashlib
+import mmap
 import os
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
+from uuid import uuid4
 
 from safetensors import SafetensorError
-from safetensors.numpy import load, save
 
-from fl_client.memory import write_whole
+from fl_client import memory, tensors
 from strategies.adapter import Adapter
 
 KEPT = 4  # parcels that stay in a silo's folder
@@ -53,26 +55,50 @@ def path(folder: Path, parcel: Parcel) -> Path:
 
 def keep(folder: Path, arrays: Adapter) -> Parcel:
     """Write arrays as a parcel, durable when this returns; one that is there already only becomes the newest."""
-    content = save(arrays)
-    parcel = Parcel(hashlib.sha256(content).hexdigest(), len(content))
-    target = path(folder, parcel)
-    if whole(target, parcel):
-        os.utime(target)
-    else:
-        write_whole(target, content)
+    folder.mkdir(parents=True, exist_ok=True)
+    begun = memory.part(folder / f"{uuid4().hex}.safetensors")
+    try:
+        parcel = _write(begun, arrays)
+        target = path(folder, parcel)
+        if whole(target, parcel):
+            os.utime(target)
+        else:
+            begun.replace(memory.part(target))
+            memory.complete(target)
+    finally:
+        begun.unlink(missing_ok=True)
     return parcel
 
 
+def _write(file: Path, arrays: Adapter) -> Parcel:
+    """Write a file of arrays, and hash each piece while it is written."""
+    digest, size = hashlib.sha256(), 0
+    with file.open("wb", buffering=0) as stream, ThreadPoolExecutor(1) as aside:
+        for piece in tensors.pieces(arrays):
+            hashed = aside.submit(digest.update, piece)
+            memory.write(stream, piece)
+            hashed.result()
+            size += len(piece)
+    return Parcel(digest.hexdigest(), size)
+
+
 def read(folder: Path, parcel: Parcel) -> Adapter:
-    """Return the arrays of a parcel; raises ``ValueError`` where it is not there or damaged."""
+    """Return the arrays of a parcel; raises ``ValueError`` where it is not there or damaged.
+
+    They are views of the file, which may be removed but never changed; to change them changes a copy.
+    """
+    file = path(folder, parcel)
     try:
-        content = path(folder, parcel).read_bytes()
+        with file.open("rb") as stream:
+            held = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
     except OSError as error:
         raise ValueError(f"the parcel {parcel.sha256} is not there: {error.strerror}") from None
-    if len(content) != parcel.bytes or hashlib.sha256(content).hexdigest() != parcel.sha256:
+    except ValueError:  # an empty file
+        raise ValueError(f"the parcel {parcel.sha256} is damaged") from None
+    if len(held) != parcel.bytes or hashlib.sha256(held).hexdigest() != parcel.sha256:
         raise ValueError(f"the parcel {parcel.sha256} is damaged")
     try:
-        return dict(load(content))
+        return tensors.view(file, held)
     except (SafetensorError, KeyError, TypeError) as error:
         raise ValueError(f"the parcel {parcel.sha256} holds no arrays") from error
 

@@ -19,7 +19,7 @@ import warnings
 from pathlib import Path
 from typing import NoReturn
 
-from fl_client import frames, parcels, ranks, spec, verdict, workers
+from fl_client import frames, parcels, posted, ranks, spec, verdict, workers
 from fl_client.checkpoint import Left
 from fl_client.config import ConfigError
 from fl_client.messages import Fault
@@ -94,6 +94,7 @@ def _posted(folder: Path, found: Result) -> Result:
     if not ranks.first() or not found.arrays:
         return found
     parcel = parcels.keep(folder / parcels.OUTBOX, found.arrays)
+    posted.say(folder, parcel)
     parcels.prune(folder / parcels.OUTBOX)
     return found._replace(arrays={}, parcel=parcel)
 

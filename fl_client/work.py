@@ -131,7 +131,7 @@ def fit(work: Work) -> Result:
     trained = model.read(made)
     kept = {f"private/{n}": trained[n] for n in trained if strategy.scope(n) == "silo"}
     kept |= optimizer.moments(used) if options.keep_optimizer else {}
-    delta = algebra.subtract(algebra.pick(trained, sent), algebra.pick(start, sent))
+    delta = algebra.change(algebra.pick(trained, sent), algebra.pick(start, sent))
     delta = update.of_text(delta, made, blocks) if strategy.local.own_rows else delta
     LOG.info("%s round %d: loss %.3f nats a token", work.site.name, number, fitted.loss)
     wire, told = update.encoded(work, strategy, algebra.pick(start, sent), delta, local, kept)

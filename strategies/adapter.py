@@ -96,6 +96,16 @@ def subtract(left: Adapter, right: Adapter) -> Adapter:
     return zip_with(np.subtract, left, right)
 
 
+def change(new: Adapter, old: Adapter) -> Adapter:
+    """Return ``new - old`` in float32, in one block of memory, so that ``flatten`` has nothing to copy."""
+    if layout(new) != layout(old):
+        raise ValueError("adapters of different layouts cannot be combined")
+    made = unflatten(np.empty(size(layout(new)), np.float32), layout(new))
+    for name, tensor in made.items():
+        np.subtract(new[name], old[name], out=tensor, casting="same_kind")
+    return made
+
+
 def zeros(adapter: Adapter) -> Adapter:
     """Return an adapter of the same layout that holds zeros."""
     return zip_with(np.zeros_like, adapter)
@@ -109,10 +119,24 @@ def norm(adapter: Adapter) -> float:
 
 
 def flatten(adapter: Adapter) -> Array:
-    """Return all tensors as one float32 vector, names sorted."""
-    if not adapter:
+    """Return all tensors as one float32 vector, names sorted; of a vector that was unflattened the vector itself."""
+    parts = [np.ravel(adapter[n]) for n in sorted(adapter) if adapter[n].size]
+    if not parts:
         return np.zeros(0, np.float32)
-    return np.concatenate([np.ravel(adapter[n]) for n in sorted(adapter)]).astype(np.float32)
+    if _adjoin(parts):
+        return np.asarray(parts[0].base)
+    return np.concatenate(parts, dtype=np.float32, casting="unsafe")
+
+
+def _adjoin(parts: list[Array]) -> bool:
+    """Return whether these are all parts of one float32 vector, in turn."""
+    whole = parts[0].base
+    if not isinstance(whole, np.ndarray) or whole.dtype != np.float32 or whole.strides != (4,):
+        return False
+    ends = np.cumsum([0, *(part.nbytes for part in parts)]) + whole.ctypes.data
+    places = zip(parts, ends, strict=False)
+    own = all(p.base is whole and p.dtype == np.float32 and p.ctypes.data == at for p, at in places)
+    return own and whole.nbytes == ends[-1] - ends[0]
 
 
 def unflatten(vector: Array, shapes: Layout) -> Adapter:

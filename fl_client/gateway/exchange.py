@@ -31,6 +31,7 @@ class Way(NamedTuple):
     meter: Meter
     trips: Trips
     ahead: dict[str, Answer]  # objects of the message that the SuperNode was just given
+    given: dict[str, fleet.Pulled]  # that message itself, as "message"
 
 
 async def answer(way: Way, path: str, body: bytes) -> Answer:
@@ -61,6 +62,7 @@ async def _pull_messages(way: Way, path: str, body: bytes) -> Answer:
     pulled = fleet.pulled(fleet.response(path, found.body)) if found.status == 200 else None
     if pulled is not None:
         await runs.study(way.book, way.line, pulled.run)
+        way.given["message"] = pulled
         await _look_ahead(way, fleet.request(path, body).node.node_id, pulled)
     return found
 

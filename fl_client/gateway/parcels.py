@@ -7,7 +7,8 @@ longer than a SuperNode waits goes on here while the SuperNode asks again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from fl_client.gateway import download, upload
 from fl_client.gateway.link import Link
@@ -18,12 +19,19 @@ WAIT_S = 20.0  # the SuperNode waits 30 s for an answer, then it asks again
 Trips = dict[str, "asyncio.Future[None]"]
 
 
+def begin(trips: Trips, line: Link, trip: Trip) -> None:
+    """Send a parcel of the outbox on its way; ``bring`` waits for it later."""
+    under_way = trips.get(_up(trip))
+    if under_way is None or under_way.done():
+        trips[_up(trip)] = _started(upload.send(line, trip))
+
+
 async def bring(trips: Trips, line: Link, trip: Trip) -> None:
     """Return once a parcel of the outbox is whole at the hub, or its run is over.
 
     Raises ``Away`` as long as it is not, ``Refused`` where it is not there.
     """
-    await _wait(trips, f"up {trip.parcel}", lambda: upload.send(line, trip))
+    await _wait(trips, _up(trip), lambda: upload.send(line, trip))
 
 
 async def fetch(trips: Trips, line: Link, trip: Trip) -> None:
@@ -31,9 +39,13 @@ async def fetch(trips: Trips, line: Link, trip: Trip) -> None:
     await _wait(trips, f"down {trip.parcel}", lambda: download.receive(line, trip))
 
 
-async def _wait(trips: Trips, key: str, start: Callable[[], Awaitable[None]]) -> None:
+def _up(trip: Trip) -> str:
+    return f"up {trip.parcel}"
+
+
+async def _wait(trips: Trips, key: str, start: Callable[[], Coroutine[Any, Any, None]]) -> None:
     if key not in trips:
-        trips[key] = asyncio.ensure_future(start())
+        trips[key] = _started(start())
     done, _ = await asyncio.wait({trips[key]}, timeout=WAIT_S)
     if not done:
         raise Away
@@ -41,6 +53,12 @@ async def _wait(trips: Trips, key: str, start: Callable[[], Awaitable[None]]) ->
         trips.pop(key).result()
     except Over:  # the hub will say so of the message itself
         return
+
+
+def _started(work: Coroutine[Any, Any, None]) -> asyncio.Future[None]:
+    task = asyncio.ensure_future(work)
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())  # looked at by then
+    return task
 
 
 async def end(trips: Trips) -> None:

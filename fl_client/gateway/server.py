@@ -18,7 +18,7 @@ from aiohttp import web
 
 from fl_client import fleet, heard
 from fl_client.config import ConfigError
-from fl_client.gateway import exchange, greet, link, parcels, runs
+from fl_client.gateway import early, exchange, greet, link, parcels, runs
 from fl_client.gateway.egress import Meter
 from fl_client.gateway.exchange import Way
 from fl_client.gateway.link import Answer, Call
@@ -36,7 +36,7 @@ async def open_(folder: Path, port: int) -> AsyncIterator[int]:
     """Listen as long as the context is open, and give the port; raises ``ConfigError``."""
     book, meter = runs.open_(folder), Meter(folder)
     async with link.open_(folder, book.settings, meter.count) as line:
-        way = Way(book, line, meter, {}, {})
+        way = Way(book, line, meter, {}, {}, {})
 
         async def handle(request: web.BaseRequest) -> web.Response:
             return await _handle(way, request)
@@ -44,7 +44,7 @@ async def open_(folder: Path, port: int) -> AsyncIterator[int]:
         server = web.ServerRunner(web.Server(handle, access_log=None), shutdown_timeout=1.0)
         await server.setup()
         try:
-            async with greet.saying(folder, line):
+            async with greet.saying(folder, line), early.hearing(way):
                 yield await _listen(server, port)
         finally:
             await server.cleanup()

@@ -10,10 +10,10 @@ import aiohttp
 
 from fl_client import parcels
 from fl_client.parcels import Parcel
+from fl_client.posted import Seal
 
 PATH, CONTENT = "/v1/silo/parcel", "/v1/silo/parcel/content"
 PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
-PIECE = 1 << 20
 # A hub that takes or sends nothing for so long is asked anew.
 TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=30)
 
@@ -23,13 +23,17 @@ class Over(Exception):
 
 
 class Trip(NamedTuple):
-    """A parcel: of which run and study, for which round, and in which folder of the silo it lies."""
+    """A parcel: of which run and study, for which round, and in which folder of the silo it lies.
+
+    Who wrote it hashed what it wrote: as long as the ``seal`` is whole it need not be read again to know it.
+    """
 
     run: int
     parcel: Parcel
     study: str
     round: str
     folder: Path
+    seal: Seal | None = None
 
     @property
     def query(self) -> str:

@@ -12,37 +12,49 @@ from typing import BinaryIO
 import aiohttp
 from safetensors import SafetensorError, safe_open
 
-from fl_client import audit, parcels
+from fl_client import audit, parcels, posted
 from fl_client.gateway import link
-from fl_client.gateway.link import Call, Link, Patience
+from fl_client.gateway.link import AWAY, Call, Link, Patience
 from fl_client.gateway.runs import Refused
-from fl_client.gateway.trip import PATH, PIECE, TIMEOUT, Over, Pauses, Trip
+from fl_client.gateway.trip import PATH, TIMEOUT, Over, Pauses, Trip
 
 LOG = logging.getLogger("bhasha_fl.gateway")
 SHORT = Patience(3.0, 4.0)
+# Read at once, and encrypted at once: what the processor's cache holds is encrypted twice as fast.
+READ, PIECE = 4 << 20, 256 << 10
+TAKEN, OTHER = 200, 422  # the hub has all of it; what came is not what it was called
 
 
 async def send(line: Link, trip: Trip) -> None:
     """Return once the hub has the whole parcel; raises ``Over``, or ``Refused`` where it is not in the outbox."""
-    if not await asyncio.to_thread(_sound, trip):
-        LOG.error("the update that a reply names is gone from %s", trip.folder)
-        raise Refused(trip.run, "parcel_missing")
+    await _check(trip)
     pauses = Pauses()
     while True:
         held = await _held(line, trip)
         if held == trip.parcel.bytes:
             return
-        if held is None or not await _rest(line, trip, held):
-            await pauses.pause()
-        else:
+        status = AWAY if held is None else await _rest(line, trip, held)
+        if status == OTHER:  # a disk may have lost what was written to it
+            trip = trip._replace(seal=None)
+            await _check(trip)
+        if status == TAKEN:
             pauses.reset()
+        else:
+            await pauses.pause()
+
+
+async def _check(trip: Trip) -> None:
+    if not await asyncio.to_thread(_sound, trip):
+        LOG.error("the update that a reply names is gone from %s", trip.folder)
+        raise Refused(trip.run, "parcel_missing")
 
 
 def _sound(trip: Trip) -> bool:
     """Return whether what leaves is what its name says, and tensors: nothing else goes this way."""
-    if not parcels.whole(trip.file, trip.parcel):
-        return False
     try:
+        known = trip.seal is not None and trip.seal == posted.seal(trip.file)
+        if not known and not parcels.whole(trip.file, trip.parcel):
+            return False
         with safe_open(trip.file, "numpy"):
             return True
     except (SafetensorError, OSError):
@@ -61,8 +73,8 @@ async def _held(line: Link, trip: Trip) -> int | None:
         return None
 
 
-async def _rest(line: Link, trip: Trip, held: int) -> bool:
-    """Send what is missing; return whether the hub took all of it."""
+async def _rest(line: Link, trip: Trip, held: int) -> int:
+    """Send what is missing; return 200 where the hub took all of it, what else it says, or 503."""
     left = trip.parcel.bytes - held
     try:
         with trip.file.open("rb") as stream:
@@ -78,12 +90,13 @@ async def _rest(line: Link, trip: Trip, held: int) -> bool:
                 ),
             ) as back:
                 await back.read()
-                return back.status == 200
+                return back.status
     except (aiohttp.ClientError, OSError) as error:
         LOG.info("the line broke under an update: %s", error or type(error).__name__)
-        return False
+        return AWAY
 
 
-async def _pieces(stream: BinaryIO) -> AsyncIterator[bytes]:
-    while piece := await asyncio.to_thread(stream.read, PIECE):
-        yield piece
+async def _pieces(stream: BinaryIO) -> AsyncIterator[memoryview]:
+    while content := memoryview(await asyncio.to_thread(stream.read, READ)):
+        for at in range(0, len(content), PIECE):
+            yield content[at : at + PIECE]

@@ -7,13 +7,11 @@ What has arrived stays on disk whatever happens to the line. ``spool/NAME/parcel
 from __future__ import annotations
 
 import asyncio
-import errno
+import hashlib
 import json
 import logging
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from io import FileIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,10 +22,12 @@ from fl_server.gateway import pulls, relay, seen, spool
 from fl_server.gateway.gate import Call, Gate, Route
 from fl_server.gateway.limits import Refused
 from fl_server.gateway.relay import Answer
+from fl_server.gateway.sink import Digest, Sink
 
 LOG = logging.getLogger("bhasha_fl.gateway")
 JSON, BYTES = "application/json", "application/octet-stream"
 MOST = 1 << 40  # a silo's quota is what limits it
+PIECE = 1 << 20
 
 
 class Asked(NamedTuple):
@@ -83,8 +83,9 @@ async def take(gate: Gate, call: Call) -> Answer:
             if stream.tell() != asked.at:
                 raise Refused(409)
             with _claimed(gate, file) as mine:
-                await _write(call, stream, asked, mine)
-                size = await asyncio.to_thread(_kept, file, asked.parcel)
+                digest = await asyncio.to_thread(_begun, memory.part(file), asked.at)
+                await _write(call, Sink(stream, digest, mine), asked, mine)
+                size = await asyncio.to_thread(_kept, file, asked.parcel, digest.hexdigest())
     except OSError as error:
         LOG.error("%s: an update cannot be kept: %s", call.silo, error.strerror)
         raise Refused(507) from error
@@ -111,25 +112,44 @@ async def _update(gate: Gate, call: Call) -> tuple[Asked, Path]:
     return asked, parcels.path(spool.updates(gate.spool.folder, call.silo), asked.parcel)
 
 
-async def _write(call: Call, stream: FileIO, asked: Asked, mine: Callable[[], bool]) -> None:
-    async for piece in call.parts:
-        if not mine():  # the silo came back before this line was dead
-            raise Refused(409)
-        if stream.tell() + len(piece) > asked.parcel.bytes:
-            raise Refused(413)
-        if await asyncio.to_thread(stream.write, piece) != len(piece):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+def _begun(begun: Path, size: int) -> Digest:
+    """Return the hash, as far as it goes, of what came before a cut."""
+    digest, left = hashlib.sha256(), size
+    with begun.open("rb") as stream:
+        while left and (piece := stream.read(min(PIECE, left))):
+            digest.update(piece)
+            left -= len(piece)
+    return digest
 
 
-def _kept(file: Path, parcel: Parcel) -> int:
-    """Return how much of a parcel is here, durable once it is whole; 0 where it is not what it was called."""
+async def _write(call: Call, sink: Sink, asked: Asked, mine: Callable[[], bool]) -> None:
+    stands = asked.at
+    try:
+        async for piece in call.parts:
+            stands += len(piece)
+            if not mine():  # the silo came back before this line was dead
+                raise Refused(409)
+            if stands > asked.parcel.bytes:
+                raise Refused(413)
+            await sink.add(piece)
+    finally:
+        await sink.end()
+
+
+def _kept(file: Path, parcel: Parcel, sha256: str = "") -> int:
+    """Return how much of a parcel is here, durable once it is whole; 0 where it is not what it was called.
+
+    Its hash may be known from while it came in.
+    """
     begun = memory.part(file)
     size = begun.stat().st_size
-    if size == parcel.bytes and parcels.whole(begun, parcel):
-        memory.complete(file)
-    elif size == parcel.bytes:
+    if size < parcel.bytes:
+        return size
+    right = sha256 == parcel.sha256 if sha256 else parcels.whole(begun, parcel)
+    if size > parcel.bytes or not right:
         begun.unlink()
         return 0
+    memory.complete(file)
     return size
 
 

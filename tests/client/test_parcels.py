@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fl_client import parcels
+from fl_client import memory, parcels
 from fl_client.parcels import Parcel
 
 ARRAYS = {"b": np.arange(6, dtype=np.float32).reshape(2, 3), "a": np.ones(4, np.int8)}
@@ -30,6 +30,16 @@ def test_the_same_arrays_are_the_same_parcel_and_are_written_once(tmp_path):
     assert parcels.keep(tmp_path, dict(reversed(ARRAYS.items()))) == first
     assert parcels.path(tmp_path, first).stat().st_ino == inode
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_disk_that_is_full_leaves_nothing_behind(tmp_path, monkeypatch):
+    def full(stream, content):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(memory, "write", full)
+    with pytest.raises(OSError, match="no space"):
+        parcels.keep(tmp_path, ARRAYS)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_damaged_parcel_is_written_anew(tmp_path):

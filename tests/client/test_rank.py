@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 import struct
 import threading
 
 import numpy as np
 import pytest
 
-from fl_client import frames, parcels, rank, ranks, sockets, workers
+from fl_client import frames, parcels, posted, rank, ranks, sockets, workers
 from fl_client.checkpoint import Left
 from fl_client.config import Study, from_flat
 from fl_client.messages import Fault, Order
@@ -129,6 +130,18 @@ def test_the_arrays_of_a_result_lie_in_the_outbox_and_none_travel_in_the_frame(s
     assert not found.arrays
     np.testing.assert_array_equal(parcels.read(folder / "outbox", found.parcel)["x"], ARRAYS["x"])
     assert frames.call(path, "fit", job(seed=0)) == Result({}, {}, {})
+
+
+def test_the_gateway_hears_of_an_update_as_soon_as_it_is_durable(serving):
+    start, folder, _, _ = serving
+    start(lambda asked: Result(ARRAYS, {}, {}))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear:
+        ear.bind(str(posted.path(folder)))
+        found = frames.call(frames.socket(folder), "fit", job(seed=1))
+        parcel, seal = posted.heard(ear.recv(posted.LONGEST))
+    posted.path(folder).unlink()
+    assert parcel == found.parcel
+    assert seal == posted.seal(parcels.path(folder / "outbox", parcel))
 
 
 def test_a_job_finds_what_it_received_in_the_inbox(serving):

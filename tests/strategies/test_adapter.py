@@ -41,6 +41,30 @@ def test_flatten_sorts_names_whatever_order_they_came_in():
     np.testing.assert_array_equal(algebra.flatten(backwards), algebra.flatten(adapter))
 
 
+@quick
+@given(ADAPTERS)
+def test_a_change_is_the_difference_in_one_block_that_flatten_gives_as_it_is(adapter):
+    shapes = algebra.layout(adapter)
+    old = algebra.unflatten(np.arange(algebra.size(shapes), dtype=np.float32), shapes)
+    change = algebra.change(adapter, old)
+    assert algebra.sha256(change) == algebra.sha256(algebra.subtract(adapter, old))
+    vector = algebra.flatten(change)
+    copied = algebra.flatten({name: tensor.copy() for name, tensor in change.items()})
+    assert vector.tobytes() == copied.tobytes()
+    assert all(np.shares_memory(vector, tensor) for tensor in change.values() if tensor.size)
+
+
+@pytest.mark.parametrize("names", ["a", "b", "ab"])
+@pytest.mark.parametrize("other", [np.float32([5, 6]), np.float64([5, 6]), np.int32([5, 6])])
+def test_parts_of_a_vector_among_others_are_copied_in_their_order(names, other):
+    parts = algebra.unflatten(np.float32([1, 2, 3, 4]), {"a": (2,), "b": (2,)})
+    given = algebra.pick(parts, names) | {"c": other}
+    expected = [x for name in names for x in parts[name]] + [5, 6]
+    np.testing.assert_array_equal(algebra.flatten(given), expected)
+    swapped = {"a": parts["b"], "b": parts["a"]}
+    np.testing.assert_array_equal(algebra.flatten(swapped), [3, 4, 1, 2])
+
+
 @pytest.mark.parametrize("vector", [np.zeros(6), np.zeros(8), np.zeros((7, 1)), np.zeros(())])
 def test_a_vector_of_another_length_is_refused(vector):
     with pytest.raises(ValueError, match="7 numbers"):
@@ -102,7 +126,7 @@ def test_the_norm_of_large_numbers_does_not_overflow():
     [{"a": some()["a"]}, changed(c=some()["a"]), changed(a=np.ones(1, np.float32))],
     ids=["a tensor less", "a tensor more", "a shape that broadcasts"],
 )
-@pytest.mark.parametrize("operation", [algebra.add, algebra.subtract])
+@pytest.mark.parametrize("operation", [algebra.add, algebra.subtract, algebra.change])
 def test_adapters_of_different_layouts_are_never_combined(operation, other):
     with pytest.raises(ValueError, match="layout"):
         operation(some(), other)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import socket
 import time
 from urllib.parse import parse_qs, urlsplit
 
@@ -12,11 +13,11 @@ import pytest
 from aiohttp import web
 from flwr.app import ConfigRecord, MetricRecord, RecordDict
 
-from fl_client import audit, fleet, memory, parcels
+from fl_client import audit, fleet, memory, parcels, posted
 from fl_client.gateway import trip
 from fl_client.parcels import Parcel
 
-RUN = 7
+RUN, NODE = 7, 1001
 ARRAYS = {"x": np.arange(700_000, dtype=np.float32)}
 
 
@@ -42,6 +43,9 @@ class Desk:
         if request.method == "POST":
             assert int(query["at"]) == len(self.held)
             await self._take(request)
+            if self._whole_but_wrong(query["parcel"]):
+                self.held = b""
+                return web.Response(status=422)
         return web.json_response({"held": len(self.held)})
 
     async def _take(self, request):
@@ -51,6 +55,11 @@ class Desk:
                 self.held, self.stop_after = self.held[: self.stop_after], None
                 request.transport.abort()
                 return
+
+    def _whole_but_wrong(self, named):
+        sha256, _, size = named.partition(":")
+        held = self.held
+        return len(held) == int(size) and hashlib.sha256(held).hexdigest() != sha256
 
     def _give(self, request, query):
         content = self.laid_out.get(query["parcel"])
@@ -268,3 +277,148 @@ def test_a_message_whose_adapter_is_gone_passes_and_its_work_will_say_so(hub, de
     desk.laid_out.clear()
     assert pull(hub, clinic, named).object_content == named
     assert not parcels.path(clinic.folder / parcels.INBOX, parcel).exists()
+
+
+@pytest.fixture
+def asked(hub, desk):
+    """Return a function that lets the hub hand out one message of a kind, as the SuperNode pulls it."""
+
+    def ask(clinic, kind="train", run=RUN, round="3"):
+        said = {"run_id": run, "message_id": "1" * 64, "dst_node_id": NODE, "message_type": kind}
+        body = fleet.answering(
+            fleet.PULL_MESSAGES,
+            messages_list=[{"metadata": said | {"group_id": round}}],
+            message_object_trees=[{"object_id": "1" * 64}],
+        )
+        hub.answers[fleet.PULL_MESSAGES] = lambda _: (200, body)
+        hub.answers[fleet.PULL_OBJECT] = lambda _: (403, b"")
+        return clinic.call(fleet.PULL_MESSAGES)
+
+    return ask
+
+
+def until(true):
+    ends = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < ends
+        time.sleep(0.01)
+
+
+def quiet(desk, clinic):
+    """Assert that a word which was heard led to nothing."""
+    clinic.call(fleet.HEARTBEAT, heartbeat_interval=30)
+    time.sleep(0.2)
+    assert not desk.asked
+
+
+def test_an_update_is_whole_at_the_hub_before_any_reply_names_it(desk, clinic, write, asked):
+    asked(clinic)
+    parcel, content = kept(clinic)
+    posted.say(clinic.folder, parcel)
+    until(lambda: desk.held == content)
+    (entry,) = [e for e in audit.read(clinic.folder) if e.kind == trip.PATH and e.bytes]
+    assert (entry.study, entry.round, entry.sha256) == ("small", "3", parcel.sha256)
+    assert set(push(clinic, write(reply_naming(parcel), group="3")).values()) == {200}
+    assert [each[0] for each in desk.asked].count("POST") == 1
+
+
+def test_an_update_sent_ahead_and_its_reply_count_once(desk, clinic, write, asked):
+    parcel, content = kept(clinic)
+    clinic.allow(
+        "max_bytes_per_round = 1073741824", f"max_bytes_per_round = {len(content) + 10_000}"
+    )
+    asked(clinic)
+    posted.say(clinic.folder, parcel)
+    until(lambda: desk.held == content)
+    assert set(push(clinic, write(reply_naming(parcel), group="3")).values()) == {200}
+
+
+def test_nothing_is_sent_ahead_of_a_message_that_was_not_given(desk, clinic):
+    posted.say(clinic.folder, kept(clinic)[0])
+    quiet(desk, clinic)
+
+
+def test_an_update_over_the_policys_bytes_is_not_sent_ahead(desk, clinic, asked):
+    parcel, content = kept(clinic)
+    clinic.allow("max_bytes_per_round = 1073741824", f"max_bytes_per_round = {len(content) - 1}")
+    asked(clinic)
+    posted.say(clinic.folder, parcel)
+    quiet(desk, clinic)
+
+
+def test_a_kind_of_message_that_is_not_answered_sends_nothing_ahead(desk, clinic, asked):
+    clinic.allow('"train.alone", "train", "evaluate"', '"evaluate"')
+    asked(clinic)
+    posted.say(clinic.folder, kept(clinic)[0])
+    quiet(desk, clinic)
+
+
+def test_a_run_that_is_refused_sends_nothing_ahead(desk, clinic, asked):
+    asked(clinic)
+    clinic.allow("max_rounds = 1000", "max_rounds = 0")
+    posted.say(clinic.folder, kept(clinic)[0])
+    quiet(desk, clinic)
+
+
+@pytest.mark.parametrize("damage", ["gone", "other bytes"])
+def test_what_was_changed_since_it_was_written_is_not_sent_ahead(
+    desk,
+    clinic,
+    asked,
+    damage,
+    monkeypatch,
+):
+    asked(clinic)
+    parcel, content = kept(clinic)
+    file = parcels.path(clinic.folder / parcels.OUTBOX, parcel)
+    before = posted.seal(file)
+    file.unlink() if damage == "gone" else file.write_bytes(content[:-1] + b"x")
+    monkeypatch.setattr(posted, "seal", lambda _: before)
+    posted.say(clinic.folder, parcel)
+    monkeypatch.undo()
+    quiet(desk, clinic)
+
+
+def test_what_the_disk_lost_is_found_out_once_the_hub_says_so(
+    hub,
+    desk,
+    clinic,
+    write,
+    asked,
+    monkeypatch,
+):
+    asked(clinic)
+    parcel, content = kept(clinic)
+    parcels.path(clinic.folder / parcels.OUTBOX, parcel).write_bytes(content[:-1] + b"x")
+    posted.say(clinic.folder, parcel)  # the seal is whole, the file is not what it was called
+    until(lambda: any(each[0] == "POST" for each in desk.asked))
+    assert push(clinic, write(reply_naming(parcel), group="3"))["parcel"] == 403
+    assert hub.told() == [(RUN, "parcel_missing")]
+    assert [each[0] for each in desk.asked].count("POST") == 1
+
+
+@pytest.mark.parametrize(
+    "word", [b"", b"\xff", b"0" * 300, b"0:1 1 2 3", b"%s:3 1 2" % (b"0a" * 32)]
+)
+def test_what_is_no_word_is_passed_over(desk, clinic, asked, word):
+    asked(clinic)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as way:
+        way.sendto(word, str(posted.path(clinic.folder)))
+    parcel, content = kept(clinic)
+    posted.say(clinic.folder, parcel)
+    until(lambda: desk.held == content)
+
+
+def test_a_word_is_lost_where_no_gateway_runs(tmp_path):
+    posted.say(tmp_path, parcels.keep(tmp_path / parcels.OUTBOX, ARRAYS))
+    posted.say(tmp_path, Parcel("0" * 64, 3))
+
+
+def test_a_seal_is_broken_by_every_write(tmp_path):
+    file = tmp_path / "x"
+    file.write_bytes(b"one")
+    before = posted.seal(file)
+    assert posted.seal(file) == before
+    time.sleep(0.01)
+    file.write_bytes(b"two")
+    assert posted.seal(file) != before
