@@ -347,7 +347,7 @@ def test_an_update_over_the_policys_bytes_is_not_sent_ahead(desk, clinic, asked)
 
 
 def test_a_kind_of_message_that_is_not_answered_sends_nothing_ahead(desk, clinic, asked):
-    clinic.allow('"train.alone", "train", "evaluate"', '"evaluate"')
+    clinic.allow('"train.alone", "train", "train.second", "evaluate"', '"evaluate"')
     asked(clinic)
     posted.say(clinic.folder, kept(clinic)[0])
     quiet(desk, clinic)
