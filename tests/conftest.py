@@ -99,5 +99,6 @@ def finished(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[Study, dict[str, Any]]:
     """Return one small study of three rounds with its report, made once for all tests that only read it."""
-    study = small(tmp_path_factory.mktemp("finished") / "run", rounds=3, alone__enabled=True)
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    study = small(folder, rounds=3, alone__enabled=True, alone__rates="0.005")
     return study, simulate(study)
