@@ -33,11 +33,11 @@ check: .venv/.dev  ## format, lint, types, architecture
 test: .venv/.dev  ## the default tests, under ten minutes on two cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-test-all: test  ## the slow ones too, one by one: Flower's own runtime, a browser, whole studies
-	$(BIN)/python -m pytest -m '(slow or superlink or browser) and not gpu'
+test-all: test  ## the slow ones too: Flower's own runtime one by one, beside a browser and whole studies
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m '(slow or superlink or browser) and not gpu'
 
 notebooks: .venv/.dev  ## run the notebooks
-	$(BIN)/python -m pytest --nbmake notebooks -m '' --nbmake-timeout=900
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --nbmake notebooks -m '' --nbmake-timeout=900
 
 figures: .venv/.dev  ## print every measured figure, missed goals first
 	$(BIN)/python -m benchmarks.figures

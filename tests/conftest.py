@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,15 @@ SMALL = {
     "evaluate.characters": 300,
     "simulation.languages": "as,ne",
     "simulation.silos": 4,
+    "simulation.characters": 2000,
 }
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where slow tests share two cores, those that start Flower's own processes wait for each other."""
+    for item in items:
+        if item.get_closest_marker("superlink"):
+            item.add_marker(pytest.mark.xdist_group("federations"))
 
 
 @pytest.fixture(scope="session")
@@ -62,11 +71,39 @@ def simulate() -> Callable[..., dict[str, Any]]:
 
 
 @pytest.fixture(scope="session")
+def plain(
+    small: Callable[..., Study],
+    simulate: Callable[..., dict[str, Any]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Study, dict[str, Any]]:
+    """Return the small study as it is with its report, made once for all tests that compare with it."""
+    study = small(tmp_path_factory.mktemp("plain") / "run")
+    return study, simulate(study)
+
+
+@pytest.fixture(scope="session")
+def damaged() -> Callable[[Study, Path], Study]:
+    """Return a maker of a copy of a run whose last round is damaged by one bit, and whose report is gone."""
+
+    def make(study: Study, home: Path) -> Study:
+        shutil.copytree(study.home, home)
+        (home / "report.json").unlink()
+        arrays = sorted((home / "journal").glob("*.safetensors"))[-1]
+        content = bytearray(arrays.read_bytes())
+        content[-7] ^= 1
+        arrays.write_bytes(bytes(content))
+        return study.model_copy(update={"home": str(home)})
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def finished(
     small: Callable[..., Study],
     simulate: Callable[..., dict[str, Any]],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[Study, dict[str, Any]]:
     """Return one small study of three rounds with its report, made once for all tests that only read it."""
-    study = small(tmp_path_factory.mktemp("finished") / "run", rounds=3, alone__enabled=True)
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    study = small(folder, rounds=3, alone__enabled=True, alone__rates="0.005")
     return study, simulate(study)

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from fl_client.config import Study, flat
+
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 CONNECTION = """
@@ -56,11 +58,9 @@ def test_flower_runs_a_study_to_the_same_bits_as_the_local_grid(small, simulate,
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
     }
-    changed = {
-        "home": str(tmp_path / "ray"), "rounds": 2, "model.rank": 2, "train.steps": 2,
-        "train.batch_size": 2, "train.length": 32, "train.dtype": "float32", "alone.enabled": False,
-        "evaluate.characters": 300, "simulation.languages": "as,ne", "simulation.silos": 2,
-    }  # fmt: skip
+    given = flat(study) | {"home": str(tmp_path / "ray")}
+    usual = flat(Study())
+    changed = {key: value for key, value in given.items() if value != usual[key]}
     overrides = " ".join(f"{key}={json.dumps(value)}" for key, value in changed.items())
     superlink = subprocess.Popen(
         [BIN / "flower-superlink", "--insecure", "--simulation", "--isolation", "subprocess",

@@ -13,9 +13,12 @@ import pytest
 from typer.testing import CliRunner
 
 from fl_client.cli import app as fl_client
+from fl_client.config import ConfigError
 from fl_server import journal
 from fl_server.cli import app as fl_server
+from fl_server.simulation import study as studies
 from fl_server.simulation.cli import app as fl_sim
+from fl_server.simulation.options import cores
 
 SETTINGS = {
     "rounds": 1,
@@ -25,9 +28,10 @@ SETTINGS = {
     "train.length": 32,
     "evaluate.characters": 300,
     "alone.rates": 0.005,
+    "simulation.characters": 2000,
 }
 SMALL = [f"--set={key}={value}" for key, value in SETTINGS.items()]
-SMALL += ["--silos=2", "--languages=as,ne"]
+SMALL += ["--silos=2", "--languages=as,ne", "--processes=1"]
 
 
 def call(app, *arguments):
@@ -137,28 +141,44 @@ def test_a_folder_that_is_not_a_run_is_left_as_it_is(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-def test_a_run_prints_its_report_as_json_and_nothing_else(tmp_path):
-    result = call(fl_sim, "run", *SMALL, "--out", tmp_path / "run", "--json")
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """Return the folder of a run, what the command said, and the report as it lay there then."""
+    folder = tmp_path_factory.mktemp("ran") / "run"
+    result = call(fl_sim, "run", *SMALL, "--out", folder)
     assert result.exit_code == 0, result.output
-    report = json.loads(result.stdout)
-    assert report == json.loads((tmp_path / "run" / "report.json").read_text())
+    return folder, result, json.loads((folder / "report.json").read_text())
 
 
-def test_a_run_shows_every_language_and_silo_and_where_the_report_lies(tmp_path):
-    result = call(fl_sim, "run", *SMALL, "--out", tmp_path / "run")
-    assert result.exit_code == 0, result.output
+def test_a_run_shows_every_language_and_silo_and_where_the_report_lies(ran):
+    _, result, _ = ran
     for word in ("Assamese", "Nepali", "as-1", "ne-1", "alone", "together", "report.html"):
         assert word in result.output
 
 
-def test_a_finished_run_can_be_resumed_and_says_the_same(tmp_path):
-    first = call(fl_sim, "run", *SMALL, "--out", tmp_path / "run", "--json")
-    again = call(fl_sim, "run", "--resume", tmp_path / "run", "--json")
+def test_a_finished_run_can_be_resumed_and_says_the_same_as_json_and_nothing_else(ran):
+    folder, _, first = ran
+    again = call(fl_sim, "run", "--resume", folder, "--processes=1", "--json")
     assert again.exit_code == 0, again.output
-    kept = ("adapter_sha256", "languages", "silo_scores", "bytes")
-    assert [json.loads(again.stdout)[k] for k in kept] == [
-        json.loads(first.stdout)[k] for k in kept
-    ]
+    report = json.loads(again.stdout)
+    assert report == json.loads((folder / "report.json").read_text())
+    for kept in ("adapter_sha256", "languages", "silo_scores", "bytes"):
+        assert report[kept] == first[kept]
+
+
+@pytest.mark.parametrize(("given", "taken"), [([], cores()), (["--processes=3"], 3)])
+def test_a_run_takes_a_process_for_each_core_where_nobody_says_how_many(
+    given, taken, tmp_path, monkeypatch
+):
+    asked = []
+
+    def run(*_, processes, **__):
+        asked.append(processes)
+        raise ConfigError("enough")
+
+    monkeypatch.setattr(studies, "run", run)
+    refused(call(fl_sim, "run", "--out", tmp_path / "run", *given), "enough")
+    assert asked == [taken]
 
 
 def test_compare_sets_strategies_beside_alone_and_centralised(tmp_path):
@@ -199,7 +219,7 @@ def test_the_server_checks_a_study_file(tmp_path):
 
 def test_a_sweep_sets_methods_beside_both_baselines_and_does_nothing_when_told_again(tmp_path):
     arguments = ["sweep", "--strategies=fedavg(lora='language')", "--seeds=7"]
-    arguments += ["--rates=0.01,0.003,0.03", *SMALL, "--processes=1", f"--out={tmp_path}"]
+    arguments += ["--rates=0.01,0.003,0.03", *SMALL, f"--out={tmp_path}"]
     result = call(fl_sim, *arguments, "--json")
     assert result.exit_code == 0, result.output
     made = json.loads(result.stdout)

@@ -30,8 +30,8 @@ if __name__ == "__main__":
 """
 
 
-def test_two_processes_make_the_same_bits_as_one(small, simulate, tmp_path):
-    alone = simulate(small(tmp_path / "one"))
+def test_two_processes_make_the_same_bits_as_one(plain, small, tmp_path):
+    _, alone = plain
     study = small(tmp_path / "two")
     record.claim(Path(study.home), study, resume=False)
     grid.run(server, client, study.simulation.silos, flat(study), processes=2)

@@ -109,7 +109,7 @@ class Run(NamedTuple):
         part.write_text(text)
         part.rename(self.folder / f"ask-{node}")
 
-    def replied(self, node: int, seconds: float = 30) -> Any:
+    def replied(self, node: int, seconds: float = 90) -> Any:
         path = self.folder / f"reply-{node}"
         until(path.exists, seconds)
         said = json.loads(path.read_text())
@@ -156,7 +156,7 @@ class Node:
         self.id = answer.node_id if not isinstance(answer, int) else self.id
         return answer
 
-    def pulled(self, seconds: float = 20) -> tuple[fleet.Pulled, Any]:
+    def pulled(self, seconds: float = 90) -> tuple[fleet.Pulled, Any]:
         """Wait for a message."""
         found: list[Any] = []
 
