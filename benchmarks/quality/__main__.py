@@ -6,13 +6,14 @@ import json
 import os
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from benchmarks.figures import Figure, at_least, at_most, report, write
-from benchmarks.quality import codecs, gains, newcomer, page
+from benchmarks.quality import codecs, control, gains, newcomer, page
 from benchmarks.quality.splits import ONE_MODEL, RATES, SEEDS, SPLITS, Split
 from fl_client.config import Scalar, toml_value
 
@@ -33,7 +34,7 @@ GOALS = {
     "very-small": (4, None),
 }
 
-OTHERS = {"newcomer": newcomer.figures, "codecs": codecs.figures}
+OTHERS = {"newcomer": newcomer.figures, "codecs": codecs.figures, "control": control.figures}
 app = typer.Typer()
 
 
@@ -76,16 +77,16 @@ def sim(command: str, folder: Path, settings: dict[str, Scalar], options: list[s
 
 
 def figures(split: str, table: dict[str, Any]) -> list[Figure]:
-    """Return the figures of a split: its best method by mean gain against the goals, then all methods."""
+    """Return the figures of a split: its best method, by what silos serve, against the goals; then all methods."""
     methods = table["methods"]
-    best = max(methods, key=lambda name: methods[name]["together"]["mean"]["mean"])
+    best = max(methods, key=lambda name: methods[name]["served"]["mean"]["mean"])
     found = []
-    for kind, goal in zip(("mean", "worst silo"), GOALS.get(split, (None, None)), strict=True):
-        value, label = methods[best]["together"][kind]["mean"], f"{split}: below alone, {kind}"
+    for stage, kind in product(("served", "together"), ("mean", "worst silo")):
+        value = methods[best][stage][kind]["mean"]
+        label = f"{split}: {stage} below alone, {kind} ({best})"
+        goal = dict(zip(("mean", "worst silo"), GOALS.get(split, (None, None)), strict=True))[kind]
         found.append(
-            report(f"{label} ({best})", value, "%")
-            if goal is None
-            else at_least(f"{label} ({best})", value, "%", goal)
+            report(label, value, "%") if goal is None else at_least(label, value, "%", goal)
         )
     worse = methods[best]["worse as served"]
     found.append(at_most(f"{split}: silos worse than alone as served ({best})", worse, "silos", 0))
@@ -93,10 +94,11 @@ def figures(split: str, table: dict[str, Any]) -> list[Figure]:
         found.append(_share(table))
     for name, row in methods.items():
         for label, held in (
-            ("mean", row["together"]["mean"]),
-            ("least of any silo", row["together"]["least"]),
-            ("mean as served", row["served"]["mean"]),
-            ("mean, alone with as many parameters", row["same capacity"]["mean"]),
+            ("together, mean", row["together"]["mean"]),
+            ("together, least of any silo", row["together"]["least"]),
+            ("served, mean", row["served"]["mean"]),
+            ("served, least of any silo", row["served"]["least"]),
+            ("together, mean, over alone with as many parameters", row["same capacity"]["mean"]),
         ):
             half = f" +- {held['half']:.2f}" if held["half"] is not None else ""
             found.append(report(f"{split} {name}: below alone, {label}{half}", held["mean"], "%"))
