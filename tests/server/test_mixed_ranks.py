@@ -62,9 +62,10 @@ def test_each_silo_receives_sends_and_serves_its_own_rank(ran):
         assert layout(tap.down[2, silo]) == own
         assert {tap.up[number, silo] for number in (1, 2)} == {size(own)}
         served = folder / "silos" / silo / "served"
-        assert layout(load_file(served / "adapter_model.safetensors")) == own
+        wide = rank * (1 + (report["silo_scores"][silo]["served"] == "blend"))  # of two adapters
+        assert layout(load_file(served / "adapter_model.safetensors")) == widths.of(shapes, wide)
         said = json.loads((served / "adapter_config.json").read_text())
-        assert said["r"] == rank and said["lora_alpha"] / rank == pytest.approx(6 / 4)
+        assert said["r"] == wide and said["lora_alpha"] / wide == pytest.approx(6 / 4)
     up = sum(size(widths.of(shapes, rank)) for rank in RANKS.values())
     assert report["bytes"]["dense_up"] == 2 * 4 * up
 

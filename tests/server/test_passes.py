@@ -53,7 +53,9 @@ def failing(*kinds):
 
 def test_two_sums_come_to_what_flexlora_makes_of_each_silos_factors(small, simulate, tmp_path):
     for name in ("sketch", "flexlora"):
-        study = small(tmp_path / name, **(TWO | {"strategy": f"{name}()"}))
+        # AdamW makes whole steps of gradients that are rounding alone; SGD does not.
+        own = TWO | {"strategy": f"{name}()", "train__optimizer": "sgd", "train__lr": 0.5}
+        study = small(tmp_path / name, **own)
         assert simulate(study)["adapters"] == ["as", "ne"]
     for number in (1, 2):
         own, slow = (adapters(tmp_path / name, number) for name in ("sketch", "flexlora"))
