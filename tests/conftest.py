@@ -36,13 +36,6 @@ SMALL = {
 }
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where slow tests share two cores, those that start Flower's own processes wait for each other."""
-    for item in items:
-        if item.get_closest_marker("superlink"):
-            item.add_marker(pytest.mark.xdist_group("federations"))
-
-
 @pytest.fixture(scope="session")
 def small() -> Callable[..., Study]:
     """Return a maker of small studies: ``small(folder, rounds=3, train__steps=1)``."""

@@ -31,10 +31,10 @@ def commands(block: str) -> list[str]:
 TYPED = {lines[0]: lines for lines in map(commands, blocks("sh")) if lines}
 
 
-def stays(first: str):
-    """Return the block of a first command; one that opens the hub's port waits its turn with other federations."""
-    alone = any(line.endswith("&") for line in TYPED[first])
-    return pytest.param(first, marks=pytest.mark.xdist_group("federations") if alone else ())
+def block(first: str):
+    """Return the block of a first command, as slow, or as one that starts a hub and silos that stay."""
+    stays = any(line.endswith("&") for line in TYPED[first])
+    return pytest.param(first, marks=pytest.mark.superlink if stays else pytest.mark.slow)
 
 
 def test_the_study_in_the_readme_is_a_study_that_can_run(tmp_path):
@@ -66,8 +66,7 @@ def test_the_readme_types_commands_for_a_researcher_and_for_a_real_federation():
     assert {"fl-sim", "fl-server"} <= {first.split()[0] for first in TYPED}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("first", [stays(first) for first in TYPED])
+@pytest.mark.parametrize("first", [block(first) for first in TYPED])
 def test_every_command_of_the_readme_runs_in_order(first, tmp_path):
     (tmp_path / "study.toml").write_text(blocks("toml")[0])
     (tmp_path / ".venv").symlink_to(sys.prefix)

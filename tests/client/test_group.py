@@ -39,7 +39,6 @@ SETTINGS = silo.Settings(
     base_sha256="0" * 64,
 )
 STEPS = 30
-TOGETHER = pytest.mark.xdist_group("ranks")  # tests of one running group, in one process of -n 2
 
 
 def shaped(processes="", nnodes="", endpoint="", follow=False, **changes) -> Shape:
@@ -281,7 +280,6 @@ def went_on(running: Running) -> int:
 
 
 @pytest.mark.slow
-@TOGETHER
 def test_nothing_of_a_group_can_be_reached_from_outside(running, job):
     everyone = [psutil.Process(running.process.pid), *running.ranks()]
     assert len(everyone) == 3
@@ -290,7 +288,6 @@ def test_nothing_of_a_group_can_be_reached_from_outside(running, job):
 
 
 @pytest.mark.slow
-@TOGETHER
 @pytest.mark.parametrize("number", [1, 0])
 def test_a_round_whose_rank_is_killed_ends_in_the_bits_of_one_that_was_left_alone(
     number, running, job, whole
@@ -305,7 +302,6 @@ def test_a_round_whose_rank_is_killed_ends_in_the_bits_of_one_that_was_left_alon
 
 
 @pytest.mark.slow
-@TOGETHER
 def test_a_rank_that_is_told_to_leave_while_it_waits_is_started_again(running, job, whole):
     before = {p.pid for p in running.ranks()}
     running.ranks()[1].terminate()
@@ -315,7 +311,6 @@ def test_a_rank_that_is_told_to_leave_while_it_waits_is_started_again(running, j
 
 
 @pytest.mark.slow
-@TOGETHER
 @pytest.mark.parametrize(
     ("changes", "order", "code"),
     [
@@ -337,7 +332,6 @@ def test_a_job_that_fails_on_all_ranks_alike_is_answered_and_the_group_goes_on(
 
 
 @pytest.mark.slow
-@TOGETHER
 def test_a_group_that_is_stopped_in_a_round_goes_on_there_with_one_device_fewer(
     running, job, whole
 ):
@@ -361,7 +355,6 @@ def test_a_group_that_is_stopped_in_a_round_goes_on_there_with_one_device_fewer(
 
 
 @pytest.mark.slow
-@TOGETHER
 def test_two_machines_train_as_one_and_the_head_answers_whoever_came_first(
     folder, running, job, whole
 ):

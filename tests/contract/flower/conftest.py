@@ -210,7 +210,7 @@ def superlink(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Superlink]:
         return False
 
     try:
-        until(answers, 60)
+        until(answers, 120)
         yield Superlink(port, home)
     finally:
         process.terminate()
