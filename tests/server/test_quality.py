@@ -1,0 +1,64 @@
+"""The gains that the quality benchmark tells, from reports whose gains are known."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from benchmarks.quality import gains, page
+from benchmarks.quality.__main__ import figures
+from fl_server.simulation.sweep import cell_name
+
+SEEDS, RATE = [7, 8], 0.004
+PLAIN, DUAL = "fedavg()", "dual()"
+# By method and silo: alone, together, blend, served.
+BITS = {
+    PLAIN: {"as-1": (1.0, 0.9, 0.8, "blend"), "ne-1": (2.0, 2.2, 2.1, "alone")},
+    DUAL: {"as-1": (0.9, 0.9, 0.95, "together"), "ne-1": (2.1, 1.8, 1.9, "base")},
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Return a folder of a sweep of two methods with two seeds, all numbers the same with both."""
+    for method, silos in BITS.items():
+        scores = {
+            name: {"before": 3.0, "alone": a, "together": t, "blend": b, "served": served}
+            for name, (a, t, b, served) in silos.items()
+        }
+        for seed in SEEDS:
+            cell = tmp_path / "cells" / cell_name(method, RATE, seed)
+            cell.mkdir(parents=True)
+            (cell / "report.json").write_text(json.dumps({"silo_scores": scores}))
+    spoken = {"as": {"mean": 1.0}, "ne": {"mean": 2.0}}
+    row = {"rate": RATE, "edge": False, "bytes": {"up": 2e6, "down": 4e6}, "languages": spoken}
+    methods = {"alone": {}} | {m: row for m in (PLAIN, DUAL, "centralised")}
+    before = {"languages": {"as": {"mean": 3.0}, "ne": {"mean": 3.0}}}
+    made = {"seeds": SEEDS, "rates": [RATE], "methods": methods, "before": before}
+    (tmp_path / "sweep.json").write_text(json.dumps(made))
+    return tmp_path
+
+
+def test_gains_are_over_silos_alone_of_the_plain_method_and_over_those_of_the_same_capacity(folder):
+    found = gains.table(folder)["methods"]
+    plain, dual = found[PLAIN], found[DUAL]
+    assert plain["together"]["mean"]["mean"] == pytest.approx((10 - 10) / 2)
+    assert plain["together"]["least"]["mean"] == pytest.approx(-10)
+    assert plain["together"]["worst silo"]["mean"] == pytest.approx(100 * (1 - 2.2 / 2.0))
+    assert plain["served"]["mean"]["mean"] == pytest.approx((20 + 0) / 2)
+    assert plain["worse as served"] == 0
+    assert dual["together"]["mean"]["mean"] == pytest.approx((10 + 10) / 2)
+    assert dual["same capacity"]["mean"]["mean"] == pytest.approx((0 + 100 * (1 - 1.8 / 2.1)) / 2)
+    assert dual["worse as served"] == 1  # the base, which is worse than alone
+    assert dual["by silo"]["ne-1"]["mean"] == pytest.approx(10)
+    assert plain["share"] == pytest.approx(100)
+    assert plain["together"]["mean"]["values"] == pytest.approx([0, 0])
+
+
+def test_the_figures_name_the_method_whose_silos_serve_best(folder):
+    table = gains.table(folder) | {"about": "two silos", "command": "it"}
+    found = {one.figure: one for one in figures("same-language", table)}
+    (served,) = (f for f in found.values() if "served below alone, mean" in f.figure)
+    assert PLAIN in served.figure and served.value == pytest.approx(10) and served.holds
+    assert "| `fedavg()` | 0.004 |" in page.section("same-language", table)
