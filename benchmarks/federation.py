@@ -64,6 +64,13 @@ class Place:
         self.started.append(process)
         return process
 
+    def reaches(self, address: str) -> bool:
+        """Return whether something listens at an address, as seen from here."""
+        host, _, port = address.rpartition(":")
+        call = f"import socket; socket.create_connection(({host!r}, {port}), 5).close()"
+        ran = subprocess.run([*self.prefix, sys.executable, "-c", call], capture_output=True)
+        return ran.returncode == 0
+
     def stop(self) -> None:
         """End what was started."""
         for process in reversed(self.started):
@@ -105,7 +112,7 @@ class Federation:
         if listen:
             edit(self.hub.folder / "hub" / "hub.toml", listen=f'"{listen}"')
         self.hub.start("fl-server start")
-        self.until(lambda: self.status()["hub"]["pid"], "the hub to run")
+        self.until(lambda: self.hub.reaches(listen or self.address), "the hub to listen")
 
     def join(self, name: str, **settings: str) -> None:
         """Invite a silo, join it, approve it and start it."""
