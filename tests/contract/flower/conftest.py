@@ -84,7 +84,8 @@ class Superlink(NamedTuple):
     home: Path
 
     def post(self, path: str, body: bytes, headers: dict[str, str]) -> httpx.Response:
-        return httpx.post(f"http://127.0.0.1:{self.port}{path}", content=body, headers=headers)
+        url = f"http://127.0.0.1:{self.port}{path}"
+        return httpx.post(url, content=body, headers=headers, timeout=60)
 
     def flwr(self, *words: str) -> dict[str, Any]:
         ran = subprocess.run(
