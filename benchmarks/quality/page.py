@@ -8,7 +8,7 @@ from typing import Any
 
 HEAD = """# Who gains by joining
 
-Test bits per byte against every silo training alone: tuned (each silo its own rate of the same three), early stopped,
+Test bits per byte against every silo training alone: tuned (each silo its own rate of the same ones), early stopped,
 with the same number of steps. Rates of methods are chosen on validation text with the first seed. Text of
 `shared/data`, base `builtin:tiny`. Per cent; above 0 is better than alone; +- is the 95 % interval over seeds.
 `capacity` is against silos alone with as many parameters. `worst` compares the silos with most bits, `least` is the
