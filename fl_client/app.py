@@ -47,16 +47,14 @@ def card(message: Message, context: Context) -> Message:
 @guarded
 def initial(message: Message, context: Context) -> Message:
     """Make the seeded adapter that everyone starts from."""
-    result = workers.run("initial", job(message, context))
-    return messages.answer(message, result.metrics, result.facts, result.arrays, result.parcel)
+    return answered("initial", message, context)
 
 
 @app.query("gradient")
 @guarded
 def gradient(message: Message, context: Context) -> Message:
     """Sketch the first gradients, for strategies that choose their subspace from data; nothing is trained."""
-    result = workers.run("gradient", job(message, context))
-    return messages.answer(message, result.metrics, result.facts, result.arrays, result.parcel)
+    return answered("gradient", message, context)
 
 
 @app.train("alone")
@@ -80,8 +78,7 @@ def train(message: Message, context: Context) -> Message:
 @guarded
 def second(message: Message, context: Context) -> Message:
     """Answer the second pass of a round, from what training left on disk."""
-    result = workers.run("second", job(message, context))
-    return messages.answer(message, result.metrics, result.facts, result.arrays, result.parcel)
+    return answered("second", message, context)
 
 
 @app.evaluate()
@@ -90,6 +87,12 @@ def evaluate(message: Message, context: Context) -> Message:
     """Score the adapter received on held-out text."""
     result = workers.run("score", job(message, context))
     return messages.answer(message, result.metrics, result.facts)
+
+
+def answered(kind: workers.Kind, message: Message, context: Context) -> Message:
+    """Return the whole result of a kind of work as the answer to a message."""
+    result = workers.run(kind, job(message, context))
+    return messages.answer(message, result.metrics, result.facts, result.arrays, result.parcel)
 
 
 def job(message: Message, context: Context) -> Job:

@@ -6,6 +6,7 @@ Candidates are the base, the adapter trained together, the silo's own run alone,
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 from fl_client import answer, evaluate, model, spec
 from fl_client.blend import blended
@@ -16,25 +17,53 @@ from tasks.encode import Blocks
 from tasks.task import Site
 
 
+class Choice(NamedTuple):
+    """What a silo serves, and the numbers of all candidates: test scores by ``CANDIDATE/LANG/NAME``."""
+
+    name: str
+    adapter: Adapter
+    numbers: dict[str, float]
+
+
+class Blend(NamedTuple):
+    """A share of together beside the rest of alone, and its bits per byte on validation text."""
+
+    share: float
+    adapter: Adapter
+    valid: float
+
+
 def choose(
-    made: Warm, study: Study, site: Site, valid: dict[str, Blocks], candidates: dict[str, Adapter]
-) -> tuple[dict[str, float], str]:
-    """Return the test scores of all candidates by ``CANDIDATE/LANG/NAME``, and the one that is best on validation."""
+    made: Warm,
+    study: Study,
+    site: Site,
+    valid: dict[str, Blocks],
+    together: Adapter,
+    alone: Adapter,
+) -> Choice:
+    """Return the candidate that is best on validation text; ``alone`` is empty where the silo has no such run."""
+    candidates = {"base": {}, "together": together} | ({"alone": alone} if alone else {})
     numbers: dict[str, float] = {}
     reached: dict[str, float] = {}
     for name, adapter in candidates.items():
         reached[name] = _valid(made, adapter, valid)
         numbers |= metrics(name, _test(made, study, site))
-    return numbers, best(reached, study.alone.margin)
+    if alone and study.alone.shares():
+        mixed = blend(made, study, valid, together, alone)
+        model.write(made, mixed.adapter)
+        numbers |= metrics("blend", _test(made, study, site)) | {"blend_share": mixed.share}
+        candidates["blend"], reached["blend"] = mixed.adapter, mixed.valid
+    name = best(reached, study.alone.margin)
+    return Choice(name, candidates[name], numbers)
 
 
 def blend(
     made: Warm, study: Study, valid: dict[str, Blocks], together: Adapter, alone: Adapter
-) -> tuple[float, Adapter]:
-    """Return the share of together that does best on validation text beside the rest of alone, and that mixture."""
-    mixtures = {share: blended(together, alone, share) for share in study.alone.shares()}
-    share = min(mixtures, key=lambda share: _valid(made, mixtures[share], valid))
-    return share, mixtures[share]
+) -> Blend:
+    """Return the mixture that does best on validation text, of the shares that the study tries."""
+    tried = ((share, blended(together, alone, share)) for share in study.alone.shares())
+    mixtures = (Blend(share, adapter, _valid(made, adapter, valid)) for share, adapter in tried)
+    return min(mixtures, key=lambda one: one.valid)
 
 
 def best(reached: dict[str, float], margin: float) -> str:

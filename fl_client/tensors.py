@@ -28,9 +28,8 @@ TYPES = {name: np.dtype(dtype).newbyteorder("<") for dtype, name in NAMES.items(
 
 def pieces(arrays: Adapter) -> Iterator[memoryview]:
     """Yield the file of these arrays, at most ``PIECE`` bytes at once: the same arrays give the same bytes."""
-    order = sorted(
-        arrays, key=lambda name: (-arrays[name].itemsize, name)
-    )  # so that each is aligned
+    # Wide numbers first, so that each array is aligned.
+    order = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))
     header, end = {}, 0
     for name in order:
         array = arrays[name]

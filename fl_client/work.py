@@ -175,15 +175,10 @@ def scores(work: Work) -> Result:
     if not work.order.final:
         return Result({}, score.metrics("valid", evaluate.bits(made, valid)), {})
     held, facts = alone.recall(work.home, alone.key(work.study, strategy.private_rank))
-    candidates = {"base": {}, "together": together} | ({"alone": held} if facts else {})
-    share: dict[str, float] = {}
-    if facts and work.study.alone.shares():
-        part, candidates["blend"] = score.blend(made, work.study, valid, together, held)
-        share = {"blend_share": part}
-    numbers, served = score.choose(made, work.study, work.site, valid, candidates)
+    chosen = score.choose(made, work.study, work.site, valid, together, held)
     if ranks.first():
-        export.served(work.home / "served", made, work.study, candidates[served])
-    return Result({}, numbers | share, {"served": served, "alone_lr": facts.get("lr")})
+        export.served(work.home / "served", made, work.study, chosen.adapter)
+    return Result({}, chosen.numbers, {"served": chosen.name, "alone_lr": facts.get("lr")})
 
 
 KINDS: dict[str, Callable[[Work], Result]] = {

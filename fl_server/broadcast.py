@@ -7,7 +7,6 @@ from typing import TypeVar
 
 from fl_client import messages
 from fl_client.messages import Content, Order
-from fl_client.parcels import Parcel
 from fl_server import cohort as cohorts
 from fl_server import record
 from fl_server import run as runs
@@ -40,22 +39,25 @@ def contents(
     Control variates go out for ``training`` alone. What silos of the same groups and rank are sent is made once.
     """
     recorded = record.lines(run.folder)
-    found = []
+    found: list[tuple[Silo, Content]] = []
     for members in cohorts.components(run.cohort):
         best = record.best(recorded, members)
         released = released_from(run, state, best) if final else state
         order = run.base._replace(after=released.round, best=best, final=final)
-        merged = groups(run.parts.strategy, released)
-        alike: dict[Kind, tuple[Order, Adapter, Parcel | None]] = {}
-        for silo in (s for s in run.cohort.silos if s.name in members):
-            kind = _kind(run, silo)
-            if kind not in alike:
-                arrays = _travels(run, merged, released.round, silo)
-                arrays = arrays if training else algebra.trained(arrays)
-                asked = order._replace(start_sha256=_start_sha256(run, silo))
-                alike[kind] = asked, arrays, run.grid.lay_out(arrays)
-            found.append((silo, messages.order(*alike[kind])))
+        present = [silo for silo in run.cohort.silos if silo.name in members]
+        found += _addressed(run, released, order, present, training)
     return found
+
+
+def _addressed(
+    run: Run, released: State, order: Order, present: list[Silo], training: bool
+) -> list[tuple[Silo, Content]]:
+    merged = groups(run.parts.strategy, released)
+    travel = alike(run, present, lambda s: _travels(run, merged, released.round, s, training))
+    parcels = alike(run, present, lambda s: run.grid.lay_out(travel[s.name]))
+    starts = alike(run, present, lambda s: _start_sha256(run, s))
+    orders = {name: order._replace(start_sha256=start) for name, start in starts.items()}
+    return [(s, messages.order(orders[s.name], travel[s.name], parcels[s.name])) for s in present]
 
 
 def alike(run: Run, silos: Iterable[Silo], make: Callable[[Silo], T]) -> dict[str, T]:
@@ -63,15 +65,11 @@ def alike(run: Run, silos: Iterable[Silo], make: Callable[[Silo], T]) -> dict[st
     made: dict[Kind, T] = {}
     found = {}
     for silo in silos:
-        kind = _kind(run, silo)
+        kind = run.ranks.get(silo.name), tuple(run.cohort.groups[silo.name])
         if kind not in made:
             made[kind] = make(silo)
         found[silo.name] = made[kind]
     return found
-
-
-def _kind(run: Run, silo: Silo) -> Kind:
-    return run.ranks.get(silo.name), tuple(run.cohort.groups[silo.name])
 
 
 def _start_sha256(run: Run, silo: Silo) -> str:
@@ -80,9 +78,12 @@ def _start_sha256(run: Run, silo: Silo) -> str:
     return algebra.sha256(widths.cut(algebra.trained(run.start), silo.rank))
 
 
-def _travels(run: Run, merged: dict[str, Adapter], number: int, silo: Silo) -> Adapter:
+def _travels(
+    run: Run, merged: dict[str, Adapter], number: int, silo: Silo, training: bool
+) -> Adapter:
     adapter = _received(run, merged, silo)
-    return {n: x for n, x in adapter.items() if run.parts.strategy.changed(n, number + 1)}
+    arrays = {n: x for n, x in adapter.items() if run.parts.strategy.changed(n, number + 1)}
+    return arrays if training else algebra.trained(arrays)
 
 
 def start(run: Run, state: State, silo: Silo) -> Adapter:

@@ -53,7 +53,7 @@ def _gain(made: Warm, own: Site, cells: list[Path], studies: list[Study]) -> flo
     valid, test = (
         evaluate.blocks(made, text, studies[0].train.length) for text in (own.valid, own.test)
     )
-    _, mixed = score.blend(made, studies[0], valid, second, first)
+    mixed = score.blend(made, studies[0], valid, second, first).adapter
     best = min((first, mixed), key=lambda adapter: _bits(made, adapter, valid))
     return 100 * (1 - _bits(made, best, test) / _bits(made, first, test))
 

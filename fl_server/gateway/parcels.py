@@ -56,9 +56,7 @@ async def held(gate: Gate, call: Call) -> Answer:
         return _held(asked.parcel.bytes)
     begun = memory.part(file)
     size = begun.stat().st_size if begun.exists() else 0
-    if (
-        not size
-    ):  # a silo sends one update after the other: of older ones the last may yet be collected
+    if not size:  # one update after the other: of a silo's older ones the last may yet be collected
         parcels.prune(file.parent, 1)
     if size < asked.parcel.bytes:
         return _held(size)
