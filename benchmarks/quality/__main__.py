@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,26 +11,11 @@ import typer
 
 from benchmarks.figures import Figure, at_least, at_most, report, write
 from benchmarks.quality import codecs, control, gains, newcomer, page
+from benchmarks.quality.runs import SHARED, sim
 from benchmarks.quality.splits import ONE_MODEL, RATES, SEEDS, SPLITS, Split
-from fl_client.config import Scalar, toml_value
 
-ROOT = Path(__file__).parent.parent.parent
-SHARED = ROOT.parent / "shared" / "data"
 TABLES = Path(__file__).parent / "tables"
-FL_SIM = Path(sys.executable).parent / "fl-sim"
 TOPIC = "quality"
-# The large buffers of a training step are used again instead of being given back: a sixth fewer CPU seconds.
-KEEP = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=4294967296"
-# Split: least mean gain, least gain of the worst silo, in per cent.
-GOALS = {
-    "same-language": (8, 8),
-    "same-language-seen": (8, 8),
-    "universities": (2, 3),
-    "clinics": (2, 3),
-    "clinics-in-pairs": (8, 8),
-    "very-small": (4, None),
-}
-
 OTHERS = {"newcomer": newcomer.figures, "codecs": codecs.figures, "control": control.figures}
 app = typer.Typer()
 
@@ -48,7 +30,7 @@ def main(
         raise typer.BadParameter(f"{SHARED} is not there: these figures need its text")
     command = f"python -m benchmarks.quality {split}"
     if split in OTHERS:
-        write(TOPIC, OTHERS[split](out / split, sim), command)
+        write(TOPIC, OTHERS[split](out / split), command)
         return
     if split not in SPLITS:
         raise typer.BadParameter(f"{split!r} is not one of {', '.join([*SPLITS, *OTHERS])}")
@@ -63,17 +45,16 @@ def main(
 
 def sweep(split: Split, folder: Path) -> None:
     """Run what is not there yet of a split's sweep."""
-    options = [f"--strategies={name}" for name in split.strategies]
-    options += [f"--rates={RATES}", f"--seeds={SEEDS}", "--tune-once"]
-    sim("sweep", folder, split.study, options)
-
-
-def sim(command: str, folder: Path, settings: dict[str, Scalar], options: list[str]) -> None:
-    """Run a command of fl-sim on the text of shared/data, on one core."""
-    told = [f"--set={key}={toml_value(value)}" for key, value in settings.items()]
-    line = [FL_SIM, command, *options, *told, f"--data={SHARED}", f"--out={folder}"]
-    environment = os.environ | {"GLIBC_TUNABLES": KEEP, "OMP_NUM_THREADS": "1"}
-    subprocess.run([*line, "--processes=1"], check=True, env=environment)
+    methods = (f"--strategies={name}" for name in split.strategies)
+    sim(
+        "sweep",
+        folder,
+        split.study,
+        *methods,
+        f"--rates={RATES}",
+        f"--seeds={SEEDS}",
+        "--tune-once",
+    )
 
 
 def figures(split: str, table: dict[str, Any]) -> list[Figure]:
@@ -81,10 +62,10 @@ def figures(split: str, table: dict[str, Any]) -> list[Figure]:
     methods = table["methods"]
     best = max(methods, key=lambda name: methods[name]["served"]["mean"]["mean"])
     found = []
+    goals = SPLITS[split].goals
     for stage, kind in product(("served", "together"), ("mean", "worst silo")):
-        value = methods[best][stage][kind]["mean"]
+        value, goal = methods[best][stage][kind]["mean"], goals.get(kind)
         label = f"{split}: {stage} below alone, {kind} ({best})"
-        goal = dict(zip(("mean", "worst silo"), GOALS.get(split, (None, None)), strict=True))[kind]
         found.append(
             report(label, value, "%") if goal is None else at_least(label, value, "%", goal)
         )

@@ -5,13 +5,12 @@ The rate is chosen for every codec on validation text with the first seed, as me
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from benchmarks.figures import Figure, at_most, report
+from benchmarks.quality.runs import report_of
 from benchmarks.quality.splits import SAME, STUDY
 from fl_client.config import Scalar
 from fl_server.simulation.interval import interval
@@ -33,12 +32,11 @@ COHORT: dict[str, Scalar] = {
     "simulation.partition": "by_language(3)",
     "alone.enabled": False,
 }
-Sim = Callable[[str, Path, dict[str, Scalar], list[str]], None]
 
 
-def figures(folder: Path, sim: Sim) -> list[Figure]:
+def figures(folder: Path) -> list[Figure]:
     """Return how many times fewer bytes went up, and how much worse the final bits per byte are."""
-    best = {codec: _tuned(folder, codec, sim) for codec in CODECS}
+    best = {codec: _tuned(folder, codec) for codec in CODECS}
     dense, found = best[DENSE], []
     for codec in CODECS[1:]:
         times = fmean(r["bytes"]["dense_up"] / r["bytes"]["up"] for r in best[codec])
@@ -54,20 +52,17 @@ def figures(folder: Path, sim: Sim) -> list[Figure]:
     return found
 
 
-def _tuned(folder: Path, codec: str, sim: Sim) -> list[dict[str, Any]]:
+def _tuned(folder: Path, codec: str) -> list[dict[str, Any]]:
     """Return the reports of all seeds at the rate that is best on validation text with the first."""
-    tried = {rate: _run(folder, codec, rate, SEEDS[0], sim) for rate in RATES}
+    tried = {rate: _run(folder, codec, rate, SEEDS[0]) for rate in RATES}
     rate = min(tried, key=lambda rate: valid(tried[rate]) or float("inf"))
-    return [tried[rate], *(_run(folder, codec, rate, seed, sim) for seed in SEEDS[1:])]
+    return [tried[rate], *(_run(folder, codec, rate, seed) for seed in SEEDS[1:])]
 
 
-def _run(folder: Path, codec: str, rate: float, seed: int, sim: Sim) -> dict[str, Any]:
+def _run(folder: Path, codec: str, rate: float, seed: int) -> dict[str, Any]:
     name = "".join(c if c.isalnum() or c == "." else "-" for c in codec).strip("-")
-    own = folder / f"{name}-{rate:g}-{seed}"
-    if not (own / "report.json").exists():
-        sim("run", own, STUDY | COHORT | {"codec": codec, "seed": seed, "train.lr": rate}, [])
-    made: dict[str, Any] = json.loads((own / "report.json").read_text("utf-8"))
-    return made
+    own: dict[str, Scalar] = {"codec": codec, "seed": seed, "train.lr": rate}
+    return report_of(folder / f"{name}-{rate:g}-{seed}", STUDY | COHORT | own)
 
 
 def _bits(made: dict[str, Any]) -> float:

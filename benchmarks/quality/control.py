@@ -7,7 +7,6 @@ hold the same text with every seed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -24,7 +23,7 @@ SEEDS = (7, 8)
 SPLIT = "same-language"
 
 
-def figures(folder: Path, sim: Callable[..., Any]) -> list[Figure]:
+def figures(folder: Path) -> list[Figure]:
     """Return how much better a blend of two runs alone is than the first of them, the mean of all silos."""
     cells = [_first_cell(folder.parent / SPLIT / "cells", seed) for seed in SEEDS]
     studies = [config.read(cell / "study.toml") for cell in cells]

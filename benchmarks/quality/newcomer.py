@@ -6,8 +6,6 @@ language that nobody held. It is set against its own tuned, early-stopped traini
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -15,6 +13,7 @@ from typing import Any
 from peft import PeftModel
 
 from benchmarks.figures import Figure, at_least, report
+from benchmarks.quality.runs import report_of
 from benchmarks.quality.splits import ONE_ROWS, RATES, ROWS, STUDY
 from fl_client import bases, evaluate, model, site
 from fl_client.config import Scalar
@@ -26,19 +25,19 @@ SEEDS = (7, 8, 9)
 HELD, UNHELD = "as,or,ne", "sat,lus,kha"
 MEMBERS = "commonvoice-sentences,inkscape-1.2,mediawiki-1.39,tico-19,firefox-esr-153"
 OTHER = "libreoffice-7.4"  # a source that no member has
-Sim = Callable[[str, Path, dict[str, Scalar], list[str]], None]
 
 
-def figures(folder: Path, sim: Sim) -> list[Figure]:
+def figures(folder: Path) -> list[Figure]:
     """Train members, and newcomers alone; return what the members' adapters give newcomers at once."""
     gains: dict[str, list[float]] = {}
     for seed in SEEDS:
         for strategy, languages, sources in ((ROWS, HELD, OTHER), (ONE_ROWS, UNHELD, "")):
             kind = "held" if languages == HELD else "unheld"
-            members = _run(folder / f"members-{kind}-{seed}", sim, seed, strategy, HELD, MEMBERS)
-            alone = _run(folder / f"alone-{kind}-{seed}", sim, seed, ROWS, languages, sources)
+            members, alone = (folder / f"{who}-{kind}-{seed}" for who in ("members", "alone"))
+            _run(members, seed, strategy, HELD, MEMBERS)
+            reached = _run(alone, seed, ROWS, languages, sources)["silo_scores"]
             for own in site.simulated(config.read(alone / "study.toml")):
-                lang, scores = site.language(own), _scores(alone)[own.name]
+                lang, scores = site.language(own), reached[own.name]
                 bits = zero_steps(members, own, lang if kind == "held" else "everyone")
                 gains.setdefault(f"{kind}: {lang}, below its own training", []).append(
                     100 * (1 - bits / scores["alone"])
@@ -71,7 +70,7 @@ def _released(members: Path, group: str) -> Path:
     return one
 
 
-def _run(folder: Path, sim: Sim, seed: int, strategy: str, languages: str, sources: str) -> Path:
+def _run(folder: Path, seed: int, strategy: str, languages: str, sources: str) -> dict[str, Any]:
     settings: dict[str, Scalar] = STUDY | {
         "strategy": strategy,
         "seed": seed,
@@ -82,12 +81,4 @@ def _run(folder: Path, sim: Sim, seed: int, strategy: str, languages: str, sourc
         "simulation.sources": sources,
         "simulation.partition": "by_source(3)" if sources else "by_language(1)",
     }
-    if not (folder / "report.json").exists():
-        sim("run", folder, settings, [])
-    return folder
-
-
-def _scores(folder: Path) -> dict[str, Any]:
-    report: dict[str, Any] = json.loads((folder / "report.json").read_text("utf-8"))
-    found: dict[str, Any] = report["silo_scores"]
-    return found
+    return report_of(folder, settings)
