@@ -18,6 +18,10 @@ ONE = "fedavg(lora='everyone', rows='everyone')"
 ONE_ROWS = "rowwise(lora='everyone', rows='everyone')"
 ONE_MODEL = (ONE, ONE_ROWS)  # what every silo has is the same
 DUAL = "dual(lora='everyone', rows='silo')"
+OWN_ROWS = "rowwise(lora='everyone', rows='language')"
+FAMILY = "rowwise(lora='family', rows='everyone')"
+SHARE_A = "share_a(scope='everyone')"
+ACROSS = (ONE_ROWS, DUAL, OWN_ROWS, FAMILY, SHARE_A)  # for silos of different languages
 # 12 rounds of 8 steps of 4 blocks of 96 tokens: about 37,000 tokens a silo, eight passes over the text that it has.
 # Alone stops early: more steps would help nobody who trains alone.
 STUDY: dict[str, Scalar] = {
@@ -76,14 +80,14 @@ SPLITS = {
         "ten universities, one language each",
         "as,or,ne,sat,mai,brx,doi,pa,mr,mni",
         "by_language(1)",
-        (ONE_ROWS, DUAL),
+        ACROSS,
         goals=OTHER_GOALS,
     ),
     "clinics": Split(
         "eight clinics with health text, one language each",
         "ne,hi,bn,mr,sw,lg,rw,ha",
         "by_language(1)",
-        (ONE_ROWS, DUAL),
+        ACROSS,
         {"simulation.sources": "tico-19"},
         goals=OTHER_GOALS,
     ),
@@ -99,7 +103,7 @@ SPLITS = {
         "four silos with next to no text beside four larger helpers",
         "kha,lus,yo,mni-Beng,as,bn,hi,sw",
         "by_language(1)",
-        (ONE_ROWS, DUAL),
+        ACROSS,
         {"simulation.characters": 12000},
         goals={"mean": 4.0},
     ),
