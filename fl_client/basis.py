@@ -10,7 +10,8 @@ from fl_client import chat, merged, model, spec
 from fl_client.messages import Fault
 from fl_client.model import Warm
 from strategies import adapter as algebra
-from strategies.adapter import Adapter
+from strategies import broadcast
+from strategies.adapter import Adapter, Layout
 from strategies.strategy import Strategy
 
 if TYPE_CHECKING:
@@ -51,17 +52,33 @@ def load(made: Warm, strategy: Strategy, work: Work, training: bool = False) -> 
     beside = strategy.beside(start) if training else {}
     start |= {own: start[name] for own, name in beside.items()}
     wanted = {n for n in start if strategy.changed(n, work.order.round)}
-    slices = {n: x for n, x in work.received.items() if n.endswith(".merged")}
-    expected = algebra.layout(algebra.pick(start, wanted)) | algebra.layout(slices)
+    shapes = algebra.layout(algebra.pick(start, wanted))
+    received = _decoded(work, shapes)
+    slices = {n: x for n, x in received.items() if n.endswith(".merged")}
+    expected = shapes | algebra.layout(slices)
     allowed = not slices or strategy.mutates_base and work.order.after > 0
-    if algebra.layout(work.received) != expected or not sound(work.received) or not allowed:
+    if algebra.layout(received) != expected or not sound(received) or not allowed:
         raise Fault("malformed", "the hub sent other tensors than this round needs")
     if not merged.fits(slices, start):
         raise Fault("malformed", "the hub sent a merged part that does not fit the adapter")
     begun = strategy.renewed(made.start, work.study.seed, work.order.round)
-    adapter = begun | algebra.trained(work.received) | algebra.under("private/", work.memory)
+    adapter = begun | algebra.trained(received) | algebra.under("private/", work.memory)
     model.write(made, adapter)
     return adapter
+
+
+def _decoded(work: Work, shapes: Layout) -> Adapter:
+    """Return what the hub sent as float32 tensors; control variates, and the last adapter, travel as they are."""
+    codec = spec.codec(work.study.broadcast)
+    if work.order.final or broadcast.whole(codec):
+        return work.received
+    wanted = {name: shape for name, shape in shapes.items() if not name.endswith(algebra.CONTROL)}
+    sent, seed, number = algebra.trained(work.received), work.study.seed, work.order.round
+    try:
+        adapter = broadcast.decode(sent, wanted, codec, seed, number)
+    except ValueError as error:
+        raise Fault("malformed", f"the hub's broadcast: {error}") from error
+    return adapter | algebra.controls(work.received)
 
 
 def sound(adapter: Adapter) -> bool:

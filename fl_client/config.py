@@ -128,6 +128,7 @@ class Study(Section):
     outer: str = "mean()"
     guard: str = "none()"
     codec: str = "bfloat16()"
+    broadcast: str = "float32()"
     schedule: str = "sync()"
     rounds: int = Field(12, ge=1)
     seed: int = Field(7, ge=0)
@@ -154,10 +155,8 @@ def flat(study: Study) -> dict[str, Scalar]:
     """Return the study as flat keys and scalars, the form in which Flower carries it."""
     pairs: dict[str, Scalar] = {}
     for key, value in study.model_dump().items():
-        if isinstance(value, dict):
-            pairs |= {f"{key}.{inner}": scalar for inner, scalar in value.items()}
-        else:
-            pairs[key] = value
+        inner = value.items() if isinstance(value, dict) else ()
+        pairs |= {f"{key}.{name}": scalar for name, scalar in inner} if inner else {key: value}
     return pairs
 
 

@@ -14,6 +14,7 @@ from fl_server.journal import State
 from fl_server.run import RoundFailed, Run
 from fl_server.silos import Silo
 from strategies import adapter as algebra
+from strategies import broadcast as encoded
 from strategies import widths
 from strategies.adapter import Adapter, Layout
 from strategies.strategy import Strategy
@@ -53,7 +54,7 @@ def _addressed(
     run: Run, released: State, order: Order, present: list[Silo], training: bool
 ) -> list[tuple[Silo, Content]]:
     merged = groups(run.parts.strategy, released)
-    travel = alike(run, present, lambda s: _travels(run, merged, released.round, s, training))
+    travel = alike(run, present, lambda s: _travels(run, merged, order, s, training))
     parcels = alike(run, present, lambda s: run.grid.lay_out(travel[s.name]))
     starts = alike(run, present, lambda s: _start_sha256(run, s))
     orders = {name: order._replace(start_sha256=start) for name, start in starts.items()}
@@ -79,11 +80,15 @@ def _start_sha256(run: Run, silo: Silo) -> str:
 
 
 def _travels(
-    run: Run, merged: dict[str, Adapter], number: int, silo: Silo, training: bool
+    run: Run, merged: dict[str, Adapter], order: Order, silo: Silo, training: bool
 ) -> Adapter:
     adapter = _received(run, merged, silo)
-    arrays = {n: x for n, x in adapter.items() if run.parts.strategy.changed(n, number + 1)}
-    return arrays if training else algebra.trained(arrays)
+    arrays = {n: x for n, x in adapter.items() if run.parts.strategy.changed(n, order.round)}
+    beside = algebra.controls(arrays) if training else {}
+    if order.final:  # what silos may serve is the very adapter that is released
+        return algebra.trained(arrays) | beside
+    codec, seed = run.parts.broadcast, run.study.seed
+    return encoded.encode(algebra.trained(arrays), codec, seed, order.round) | beside
 
 
 def start(run: Run, state: State, silo: Silo) -> Adapter:

@@ -31,6 +31,7 @@ def build(study: Study) -> tuple[Parts, Schedule]:
         weights=spec.build(study.weights, "weights"),
         outer=spec.build(study.outer, "outer"),
         codec=spec.codec(study.codec),
+        broadcast=spec.codec(study.broadcast),
         guard=spec.build(study.guard, "guard"),
         alone=study.alone.enabled,
         scored=study.rounds == 1 or study.evaluate.every < study.rounds,

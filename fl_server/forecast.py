@@ -17,7 +17,7 @@ from fl_client import spec
 from fl_client.config import Study
 from fl_client.shapes import Shape
 from strategies import adapter as algebra
-from strategies import product
+from strategies import broadcast, product
 from strategies import survey as surveys
 from strategies.adapter import Layout
 from strategies.codecs.codec import Key
@@ -71,7 +71,7 @@ def trips(study: Study, strategy: Strategy, tensors: Layout, silos: int = 1) -> 
     shared |= {own: shared[name] for own, name in strategy.beside(shared).items()}
     changed = {n: s for n, s in shared.items() if strategy.changed(n, 1)}
     merged: Layout = {}
-    trained = scored = blob(changed) if changed else 0
+    trained = scored = sent_down(changed, study.broadcast)
     found = []
     for number in range(1, study.rounds + 1):
         sent = {n: s for n, s in shared.items() if strategy.sent(n, number)}
@@ -80,8 +80,9 @@ def trips(study: Study, strategy: Strategy, tensors: Layout, silos: int = 1) -> 
         grown = merged_part(strategy, shared, number, silos)
         if travel.keys() - changed.keys() or grown != merged:
             changed, merged = changed | travel, grown
-            trained = blob(changed | merged)
-            scored = blob({n: s for n, s in changed.items() if n in tensors} | merged)
+            trained = sent_down(changed | merged, study.broadcast)
+            own = {n: s for n, s in changed.items() if n in tensors}
+            scored = sent_down(own | merged, study.broadcast)
         # What is trained next goes out at the start of the round, what came of it goes out to be scored.
         down, up = exchanged(study, strategy, sent, silos)
         found.append(Trip(before + scored + down, up))
@@ -124,6 +125,16 @@ def once(study: Study, strategy: Strategy, tensors: Layout, silos: int = 1) -> T
     moved = {n: s for n, s in shared.items() if strategy.changed(n, study.rounds + 1)}
     moved |= merged_part(strategy, shared, study.rounds, silos)
     return Trip(blob(moved) if moved else 0, blob(shared))
+
+
+def sent_down(shapes: Layout, codec: str) -> int:
+    """Return the bytes of tensors of these shapes as silos are sent them; control variates go whole."""
+    chain = spec.codec(codec)
+    if not shapes or broadcast.whole(chain):
+        return blob(shapes) if shapes else 0
+    zeros = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    wire = broadcast.encode(algebra.trained(zeros), chain, 0, 1)
+    return len(save(wire | algebra.controls(zeros)))
 
 
 def blob(shapes: Layout) -> int:

@@ -7,12 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from strategies import combine_guards, combine_inner, combine_merged, combine_passes
-from strategies.parts import Cohort, Parts, Refusal
+from strategies import (
+    combine_codecs,
+    combine_guards,
+    combine_inner,
+    combine_merged,
+    combine_passes,
+)
+from strategies.parts import PROBES, Cohort, Parts, Refusal
 from strategies.scope import grouped, languages
 
 __all__ = ["Cohort", "Parts", "Refusal", "refusals"]
-PROBES = ("x.lora_A.weight", "x.lora_B.weight", "x.lora_B.core", "x.trainable_tokens_delta")
 
 
 def refusals(parts: Parts, cohort: Cohort | None = None) -> list[Refusal]:
@@ -42,62 +47,6 @@ def loss_needs_scores(parts: Parts) -> Refusal | None:
         "C17",
         "the weight follows losses, and silos are scored only before the first round and after the last",
         "lower evaluate.every, or weigh by text with weights='bytes()'",
-    )
-
-
-def narrow_codec_must_come_last(parts: Parts) -> Refusal | None:
-    """C52: a codec after one whose values are no longer float32."""
-    if not any(link.narrows for link in parts.codec.links[:-1]):
-        return None
-    return Refusal(
-        "C52",
-        "a codec that narrows numbers (float16, bfloat16, int8, int4, qsgd) is followed by another",
-        "put the narrowing codec last, as in 'topk(0.05) | int8()'",
-    )
-
-
-def sparsifier_only_once(parts: Parts) -> Refusal | None:
-    """C53: two links that leave coordinates out, each with an error feedback of its own."""
-    if sum(link.biased for link in parts.codec.links) < 2:
-        return None
-    return Refusal(
-        "C53",
-        "the codec chain chooses coordinates twice (topk, randk)",
-        "use one topk() or randk() with the product of both densities",
-    )
-
-
-def feedback_needs_a_codec_that_contracts(parts: Parts) -> Refusal | None:
-    """C54: error feedback around rounding so coarse that what is left out grows from round to round."""
-    if not parts.codec.feedback or all(link.contracts for link in parts.codec.links):
-        return None
-    return Refusal(
-        "C54",
-        "two bits rounded by lot err by more than the update itself, and error feedback sends the error again",
-        "let topk() or randk() be followed by int4() or qsgd(bits=4)",
-    )
-
-
-def codec_memory_needs_the_same_tensors(parts: Parts) -> Refusal | None:
-    """C54: error feedback where one round sends other tensors than the next."""
-    sent = [{name for name in PROBES if parts.strategy.sent(name, r)} for r in (1, 2)]
-    if sent[0] == sent[1] or not parts.codec.feedback:
-        return None
-    return Refusal(
-        "C54",
-        "the strategy sends other tensors from round to round, so what the codec holds back is never sent",
-        "choose a codec without error feedback, such as int8(), or strategy='ffa()'",
-    )
-
-
-def own_rows_travel_whole(parts: Parts) -> Refusal | None:
-    """C57: a codec that leaves coordinates out, where a row of zeros says that a silo's text lacks the token."""
-    if not parts.strategy.local.own_rows or not parts.codec.feedback:
-        return None
-    return Refusal(
-        "C57",
-        "the strategy reads from a row of zeros that a silo does not have the token, and the codec makes such rows",
-        "choose a codec that keeps every coordinate, such as int4(), or strategy='fedavg()'",
     )
 
 
@@ -174,12 +123,8 @@ def _silos(cohort: Cohort, wanted: Callable[[str], bool]) -> list[str]:
 RULES: Iterable[Callable[[Parts], Refusal | None]] = (
     gap_needs_training_alone,
     loss_needs_scores,
-    narrow_codec_must_come_last,
-    sparsifier_only_once,
-    feedback_needs_a_codec_that_contracts,
-    codec_memory_needs_the_same_tensors,
-    own_rows_travel_whole,
     something_must_travel,
+    *combine_codecs.RULES,
     *combine_guards.RULES,
     *combine_merged.RULES,
     *combine_inner.RULES,

@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from strategies.codecs.codec import Chain
+from strategies.codecs.codec import Chain, chain
 from strategies.guards.guard import Guard
 from strategies.outer.outer import Outer
 from strategies.scope import Scope, group
 from strategies.strategy import Strategy
 from strategies.weights.weight import Weight
+
+WHOLE = chain([])  # float32, as it is
+PROBES = (
+    "x.lora_A.weight",
+    "x.lora_B.weight",
+    "x.lora_B.core",
+    "x.trainable_tokens_delta",
+)  # a tensor of each part
 
 
 class Parts(NamedTuple):
@@ -25,6 +33,7 @@ class Parts(NamedTuple):
     scored: bool = True  # silos are scored again between the first round and the last
     adaptive: bool = False  # silos train with AdamW, whose steps are no multiples of gradients
     rank: int = 1  # of the study's LoRA pairs
+    broadcast: Chain = WHOLE  # how the hub's adapter travels to silos
 
 
 class Cohort(NamedTuple):

@@ -17,7 +17,7 @@ from fl_server.simulation.interval import interval
 from fl_server.simulation.tuning import mean, valid
 
 SEEDS = (7, 8, 9)
-RATES = (0.002, 0.004, 0.008)
+RATES = (0.002, 0.004, 0.008, 0.016)
 DENSE = "float32()"
 CODECS = (
     DENSE,

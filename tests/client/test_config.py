@@ -17,7 +17,8 @@ words = st.text("abcdefgh", min_size=1, max_size=8)
 OTHERS = {  # for every key, a strategy of allowed values; a test holds this table complete
     "name": st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True),
     "task": words, "strategy": words, "weights": words, "outer": words, "guard": words,
-    "codec": words, "schedule": words, "home": words, "rounds": st.integers(1, 99), "seed": st.integers(0, 2**40),
+    "codec": words, "broadcast": words, "schedule": words, "home": words,
+    "rounds": st.integers(1, 99), "seed": st.integers(0, 2**40),
     "model.base": words, "model.rank": st.integers(1, 1024), "model.alpha": st.floats(0.1, 99),
     "model.targets": words, "model.rows": st.sampled_from(["scripts", "none"]),
     "train.steps": st.integers(1, 99), "train.batch_size": st.integers(1, 99),

@@ -89,6 +89,7 @@ OUTERS = [mean(), momentum(), nesterov(), adam(), yogi(), adagrad()]
 
 MANY = Cohort({f"s{k}": "as" for k in range(7)}, (A, B, ROWS))
 RANKED = MANY._replace(ranks={"s1": 4, "s2": 8})
+BF16 = chain([bfloat16()])
 ONE_OF_ITS_KIND = Cohort({**MANY.languages, "s7": "sat"}, (A, B))
 
 
@@ -132,6 +133,14 @@ BAD = {
     "rolora under error feedback": (parts(rolora(), ("topk",)), MANY, "C54"),
     "own rows under error feedback": (parts(rowwise(), ("topk", "int4")), MANY, "C57"),
     "own rows of a lot": (parts(rowwise(), ("randk",)), None, "C57"),
+    "a broadcast with holes": (parts()._replace(broadcast=chain([topk(0.3)])), None, "C64"),
+    "a broadcast narrowed twice": (
+        parts()._replace(broadcast=chain([int8(), bfloat16()])),
+        COHORT,
+        "C52",
+    ),
+    "merged after a rounded start": (parts(flora())._replace(broadcast=BF16), None, "C65"),
+    "sketches of a rounded start": (parts(sketch())._replace(broadcast=BF16), COHORT, "C65"),
     "bulyan of seven, two hostile": (parts(guard=bulyan(2)), MANY, "C40"),
     "krum, one of its language": (parts(guard=multi_krum(1)), ONE_OF_ITS_KIND, "C41"),
     "median, one of its language": (parts(guard=median()), ONE_OF_ITS_KIND, "C41"),
