@@ -76,6 +76,12 @@ def complete(target: Path) -> None:
     _sync(target.parent)
 
 
+def sync(file: Path) -> None:
+    """Return once a file and its name are durable."""
+    _sync(file)
+    _sync(file.parent)
+
+
 def _sync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:

