@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -123,20 +124,26 @@ def flatten(adapter: Adapter) -> Array:
     parts = [np.ravel(adapter[n]) for n in sorted(adapter) if adapter[n].size]
     if not parts:
         return np.zeros(0, np.float32)
-    if _adjoin(parts):
-        return np.asarray(parts[0].base)
+    whole = joined(parts)
+    if whole is not None and whole.dtype == np.float32 and whole.size == np.size(parts[0].base):
+        return whole
     return np.concatenate(parts, dtype=np.float32, casting="unsafe")
 
 
-def _adjoin(parts: list[Array]) -> bool:
-    """Return whether these are all parts of one float32 vector, in turn."""
-    whole = parts[0].base
-    if not isinstance(whole, np.ndarray) or whole.dtype != np.float32 or whole.strides != (4,):
-        return False
-    ends = np.cumsum([0, *(part.nbytes for part in parts)]) + whole.ctypes.data
-    places = zip(parts, ends, strict=False)
-    own = all(p.base is whole and p.dtype == np.float32 and p.ctypes.data == at for p, at in places)
-    return own and whole.nbytes == ends[-1] - ends[0]
+def joined(parts: list[Array]) -> Array | None:
+    """Return the part of one vector that these arrays are, in turn; None where they lie apart."""
+    parts = [part for part in parts if part.size]
+    whole = parts[0].base if parts else None
+    if not isinstance(whole, np.ndarray) or whole.strides != (whole.itemsize,):
+        return None
+    first = parts[0].ctypes.data - whole.ctypes.data
+    ends = accumulate((part.nbytes for part in parts), initial=whole.ctypes.data + first)
+    for part, end in zip(parts, ends, strict=False):
+        near = part.base is whole and part.ctypes.data == end and part.flags.c_contiguous
+        if not near or part.dtype != whole.dtype:
+            return None
+    first //= whole.itemsize
+    return np.asarray(whole[first : first + sum(part.size for part in parts)])
 
 
 def unflatten(vector: Array, shapes: Layout) -> Adapter:
