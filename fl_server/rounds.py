@@ -38,7 +38,7 @@ def one(run: Run, state: State) -> State:
     began, number = time.monotonic(), state.round + 1
     recorded = record.lines(run.folder)
     contents = broadcast.contents(run, state, training=True)
-    merged = merge.empty(run.parts, state, run.base.sketch)
+    merged = merge.empty(run.parts, state, run.base.sketch, run.folder)
     weights = weighing.weights(run.cohort.silos, run.parts.weights, recorded, run.alone)
     notes: passes.Notes = {}
     for name, update in passes.updates(run, state, contents, weights, notes):

@@ -23,7 +23,7 @@ LIMIT = 2.0**14
 MOST = 2**16  # contributions: 2^32 * 2^14 * 2^16 stays below 2^63
 ROUNDER = 1.5 * 2.0**52  # of whole numbers below 2^51, and 2^32 * 2^14 is
 ROUNDER_BITS = 0x4338 << 48
-BLOCK = 1 << 15  # numbers
+BLOCK = 1 << 16  # numbers, 512 kB of float64
 
 Sent = tuple[float, Adapter]  # an update, its weight before it
 
@@ -47,29 +47,34 @@ def add(running: Sum, update: Adapter, weight: float) -> Sum:
     Raises:
         ValueError: a weight outside (0, 1], another layout, NaN, or a number beyond +-2^14.
     """
-    for name in running.totals.keys() & update.keys():
-        _check(name, update[name].ravel())
+    for name, tensor in update.items():
+        if not within(tensor):
+            raise ValueError(f"{name} holds NaN or a number beyond {LIMIT:g}")
     return fold(running, [(weight, update)])
 
 
 def fold(running: Sum, sent: Sequence[Sent]) -> Sum:
     """Return the sum with several updates added at once: as ``add`` does one by one, and sooner.
 
-    Raises as ``add`` does; where it was a number that is refused, the sum is spoiled.
+    Their numbers must be ``within`` the limit, and are not looked at again; else it raises as ``add`` does.
     """
     if running.added + len(sent) > MOST:
         raise ValueError(f"more than {MOST} updates would overflow the accumulator")
     for weight, update in sent:
         _fits(running, update, weight)
-    scratch = np.empty(BLOCK)
-    for name, total, parts in _stretches(running, [update for _, update in sent]):
+    scratch, added = np.empty(BLOCK), _wrapped(len(sent) * ROUNDER_BITS)
+    for total, parts in _stretches(running, [update for _, update in sent]):
         for at in range(0, total.size, BLOCK):
             block = total[at : at + BLOCK]
+            rounded = scratch[: block.size]
             for (weight, _), part in zip(sent, parts, strict=True):
-                _add(name, block, part[at : at + BLOCK], weight * FRACTION, scratch[: block.size])
-            block -= _wrapped(len(sent) * ROUNDER_BITS)
-    weight = sum(round(weight * FRACTION) for weight, _ in sent)
-    return Sum(running.totals, running.weight + weight, running.added + len(sent))
+                rounded[:] = part[at : at + BLOCK]
+                rounded *= weight * FRACTION
+                rounded += ROUNDER
+                block += rounded.view(np.int64)
+            block -= added
+    weights = sum(round(weight * FRACTION) for weight, _ in sent)
+    return Sum(running.totals, running.weight + weights, running.added + len(sent))
 
 
 def _fits(running: Sum, update: Adapter, weight: float) -> None:
@@ -84,41 +89,29 @@ def _fits(running: Sum, update: Adapter, weight: float) -> None:
             raise ValueError(f"{name} has shape {tensor.shape}, not {running.totals[name].shape}")
 
 
-def _stretches(
-    running: Sum, updates: list[Adapter]
-) -> Iterator[tuple[str, Array, list[Array]]]:
-    """Yield vectors that belong together, of the sum and of each update: all at once, or tensor by tensor."""
+def _stretches(running: Sum, updates: list[Adapter]) -> Iterator[tuple[Array, list[Array]]]:
+    """Yield a vector of the sum and those of all updates that belong to it: one of each, or one a tensor."""
     names = sorted(running.totals)
     whole = [algebra.joined([held[name] for name in names]) for held in [running.totals, *updates]]
     known = [vector for vector in whole if vector is not None]
     if len(known) == len(whole):
-        yield "the update", known[0], known[1:]
+        yield known[0], known[1:]
         return
     for name in names:
-        yield name, running.totals[name].reshape(-1), [held[name].ravel() for held in updates]
+        yield running.totals[name].reshape(-1), [held[name].ravel() for held in updates]
 
 
-def _add(name: str, block: Array, part: Array, scale: float, scratch: Array) -> None:
-    """Add the integers, and as often as there are updates the bits of the rounder; NaN is found while it is near."""
-    _check(name, part)
-    scratch[:] = part
-    scratch *= scale
-    scratch += ROUNDER
-    block += scratch.view(np.int64)
+def within(numbers: Array, limit: float = LIMIT) -> bool:
+    """Return whether each number is smaller than the limit by size; NaN is not.
 
-
-def _check(name: str, part: Array) -> None:
-    if not within(part):
-        raise ValueError(f"{name} holds NaN or a number beyond {LIMIT:g}")
-
-
-def within(vector: Array, limit: float = LIMIT) -> bool:
-    """Return whether each number of a vector is smaller than the limit by size; NaN is not.
-
-    None is larger than the root of the sum of their squares, which nearly always decides it, and at once.
+    None is larger than the root of the sum of all squares, which is found at once and nearly always decides.
     """
-    short = vector.dtype in (np.float32, np.float64) and bool(np.dot(vector, vector) < limit**2)
-    return short or bool(np.all(np.abs(vector) < limit))
+    vector = numbers.reshape(-1)
+    if vector.dtype in (np.float32, np.float64):
+        with np.errstate(over="ignore", invalid="ignore"):
+            if np.dot(vector, vector) < limit**2:
+                return True
+    return bool(np.all(np.abs(vector) < limit))
 
 
 def _wrapped(number: int) -> np.int64:

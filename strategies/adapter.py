@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
-from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -120,12 +119,12 @@ def norm(adapter: Adapter) -> float:
 
 
 def flatten(adapter: Adapter) -> Array:
-    """Return all tensors as one float32 vector, names sorted; of a vector that was unflattened the vector itself."""
+    """Return all tensors as one float32 vector, names sorted; where they lie in one, in turn, a view of it."""
     parts = [np.ravel(adapter[n]) for n in sorted(adapter) if adapter[n].size]
     if not parts:
         return np.zeros(0, np.float32)
     whole = joined(parts)
-    if whole is not None and whole.dtype == np.float32 and whole.size == np.size(parts[0].base):
+    if whole is not None and whole.dtype == np.float32:
         return whole
     return np.concatenate(parts, dtype=np.float32, casting="unsafe")
 
@@ -136,14 +135,14 @@ def joined(parts: list[Array]) -> Array | None:
     whole = parts[0].base if parts else None
     if not isinstance(whole, np.ndarray) or whole.strides != (whole.itemsize,):
         return None
-    first = parts[0].ctypes.data - whole.ctypes.data
-    ends = accumulate((part.nbytes for part in parts), initial=whole.ctypes.data + first)
-    for part, end in zip(parts, ends, strict=False):
-        near = part.base is whole and part.ctypes.data == end and part.flags.c_contiguous
-        if not near or part.dtype != whole.dtype:
+    first = end = parts[0].ctypes.data
+    for part in parts:
+        near = part.base is whole and part.dtype == whole.dtype and part.ctypes.data == end
+        if not near or not part.flags.c_contiguous:
             return None
-    first //= whole.itemsize
-    return np.asarray(whole[first : first + sum(part.size for part in parts)])
+        end += part.nbytes
+    begin = (first - whole.ctypes.data) // whole.itemsize
+    return np.asarray(whole[begin : begin + (end - first) // whole.itemsize])
 
 
 def unflatten(vector: Array, shapes: Layout) -> Adapter:

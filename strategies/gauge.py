@@ -12,8 +12,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from strategies.accumulate import LIMIT
-from strategies.adapter import Adapter, Array
+from strategies.adapter import Adapter, Array, pick
 from strategies.product import (
     A,
     B,
@@ -29,6 +28,7 @@ from strategies.product import (
 from strategies.strategy import Weighted
 
 ROUNDING = 1e-12  # of the squared sizes: a squared distance below it is none
+TILE = 16  # silos whose changes are compared with each other at a time
 
 
 def units(start: Adapter, sent: Iterable[str]) -> dict[str, list[str]]:
@@ -70,18 +70,6 @@ def settle(update: Adapter, start: Adapter) -> Adapter:
     return settled
 
 
-def settled(updates: Iterable[Weighted], start: Adapter) -> tuple[list[Weighted], dict[str, str]]:
-    """Return all updates in the gauge of the round, by silo, and why some cannot be merged."""
-    found, refused = [], {}
-    for one in sorted(updates, key=lambda one: one.silo):
-        made = settle(one.update, start)
-        if all(bool(np.all(np.abs(x) < LIMIT)) for x in made.values()):
-            found.append(one._replace(update=made))
-        else:
-            refused[one.silo] = f"set aside: balanced, its factors hold a number beyond {LIMIT:g}"
-    return found, refused
-
-
 def distances(updates: list[Weighted], start: Adapter) -> Array:
     """Return the squared distance of every two updates, the sum over units each in its own measure.
 
@@ -89,15 +77,30 @@ def distances(updates: list[Weighted], start: Adapter) -> Array:
     K >= 2 f + 3 silos more than a quarter of the pairs are honest and less than a quarter hostile, so that f
     hostile silos can stretch it no further than the honest ones differ.
     """
-    moved = [moves(one.update, start) for one in updates]
-    total = np.zeros((len(moved), len(moved)))
-    for unit in moved[0]:
-        gram = np.array([[inner(left[unit], right[unit]) for right in moved] for left in moved])
+    total = np.zeros((len(updates), len(updates)))
+    for unit, names in units(start, updates[0].update).items():
+        gram = _gram([pick(one.update, names) for one in updates], start, unit)
         sizes = np.add.outer(np.diag(gram), np.diag(gram))
         squares = sizes - gram - gram.T
         squares[squares <= ROUNDING * sizes] = 0
         total += squares / _measure(squares)
     return total
+
+
+def _gram(updates: list[Adapter], start: Adapter, unit: str) -> Array:
+    """Return the inner products of all changes of a unit; at most twice ``TILE`` of them are in memory."""
+    gram = np.empty((len(updates), len(updates)))
+    tiles = [slice(at, at + TILE) for at in range(0, len(updates), TILE)]
+    for rows in tiles:
+        left = [moves(update, start)[unit] for update in updates[rows]]
+        for columns in tiles:
+            right = (
+                left
+                if rows == columns
+                else [moves(update, start)[unit] for update in updates[columns]]
+            )
+            gram[rows, columns] = [[inner(one, other) for other in right] for one in left]
+    return gram
 
 
 def _measure(squares: Array) -> float:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -51,11 +52,15 @@ class Codec(NamedTuple):
 
 
 class Chain(NamedTuple):
-    """``encode(x, memory, key)`` returns the wire and the new memory; ``decode(wire, size, key)`` the vector again."""
+    """``encode(x, memory, key)`` returns the wire and the new memory; ``decode(wire, size, key)`` the vector again.
+
+    ``read`` is ``decode`` for who looks at the numbers anyway: it lets NaN and infinity through.
+    """
 
     init: Callable[[int], Array]
     encode: Callable[[Array, Array, Key], tuple[Wire, Array]]
     decode: Callable[[Wire, int, Key], Array]
+    read: Callable[[Wire, int, Key], Array]
     links: tuple[Codec, ...]
     feedback: bool  # some link is biased, so all run under error feedback
 
@@ -86,7 +91,7 @@ def chain(links: Sequence[Codec]) -> Chain:
             raise ValueError("the update holds NaN or infinity")
         return decoded
 
-    return Chain(init, encode, decode, links, feedback)
+    return Chain(init, encode, decode, partial(_decode, links), links, feedback)
 
 
 def _finite(x: Array) -> bool:
