@@ -28,7 +28,7 @@ from strategies.product import (
 from strategies.strategy import Weighted
 
 ROUNDING = 1e-12  # of the squared sizes: a squared distance below it is none
-TILE = 16  # silos whose changes are compared with each other at a time
+AT_ONCE = 1 << 20  # numbers of changes that are compared with each other at a time
 
 
 def units(start: Adapter, sent: Iterable[str]) -> dict[str, list[str]]:
@@ -53,6 +53,14 @@ def moves(update: Adapter, start: Adapter) -> dict[str, Factors]:
         unit: Factors(np.ones((1, 1)), update[unit].astype(np.float64).reshape(1, -1))
         if unit in names
         else change(*ends(unit, update, start))
+        for unit, names in units(start, update).items()
+    }
+
+
+def sizes(update: Adapter, start: Adapter) -> dict[str, float]:
+    """Return the Frobenius norm of the change of each unit as a product."""
+    return {
+        unit: norm(moves(pick(update, names), start)[unit])
         for unit, names in units(start, update).items()
     }
 
@@ -88,9 +96,10 @@ def distances(updates: list[Weighted], start: Adapter) -> Array:
 
 
 def _gram(updates: list[Adapter], start: Adapter, unit: str) -> Array:
-    """Return the inner products of all changes of a unit; at most twice ``TILE`` of them are in memory."""
+    """Return the inner products of all changes of a unit, of as many silos at a time as ``AT_ONCE`` allows."""
     gram = np.empty((len(updates), len(updates)))
-    tiles = [slice(at, at + TILE) for at in range(0, len(updates), TILE)]
+    silos = max(1, AT_ONCE // sum(x.size for x in moves(updates[0], start)[unit]))
+    tiles = [slice(at, at + silos) for at in range(0, len(updates), silos)]
     for rows in tiles:
         left = [moves(update, start)[unit] for update in updates[rows]]
         for columns in tiles:

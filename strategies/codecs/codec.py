@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from strategies.accumulate import within
 from strategies.adapter import Array
 
 Wire = dict[str, Array]
@@ -79,15 +80,15 @@ def chain(links: Sequence[Codec]) -> Chain:
 
     def encode(x: Array, memory: Array, key: Key) -> tuple[Wire, Array]:
         wanted = _wanted(x, memory, decay) if feedback else x
-        if not _finite(wanted):
-            with_it = "" if not _finite(x) else " together with its residual"
+        if not within(wanted, math.inf):
+            with_it = "" if not within(x, math.inf) else " together with its residual"
             raise ValueError(f"the update holds NaN or infinity{with_it} and is not sent")
         wire = _encode(links, wanted, key)
         return wire, _left(links, wire, wanted, key) if feedback else memory
 
     def decode(wire: Wire, size: int, key: Key) -> Array:
         decoded = _decode(links, wire, size, key)
-        if not _finite(decoded):
+        if not within(decoded, math.inf):
             raise ValueError("the update holds NaN or infinity")
         return decoded
 
@@ -107,11 +108,6 @@ def _left(links: tuple[Codec, ...], wire: Wire, wanted: Array, key: Key) -> Arra
     side = {name: wire[f"0.{name}"] for name in first.side}
     wanted[first.chosen(side, size, key)] -= _decode(links, wire, size, key, 1)
     return wanted
-
-
-def _finite(x: Array) -> bool:
-    """Return whether all numbers are finite; NaN and infinity both show in the extremes, found without a mask."""
-    return not x.size or bool(np.isfinite(x.min()) and np.isfinite(x.max()))
 
 
 def _encode(links: tuple[Codec, ...], x: Array, key: Key) -> Wire:

@@ -16,7 +16,7 @@ from strategies import gaps
 from strategies.adapter import Array
 from strategies.codecs.codec import Codec, Key, Wire, check
 
-SAMPLE = 1 << 15
+SAMPLE, BLOCK = 1 << 15, 1 << 18
 
 
 def topk(density: float = 0.05, decay: float = 1.0) -> Codec:
@@ -26,7 +26,7 @@ def topk(density: float = 0.05, decay: float = 1.0) -> Codec:
         raise ValueError(f"{decay=} must be above 0 and at most 1, what is kept of the residual")
 
     def encode(x: Array, key: Key) -> tuple[Array, Wire]:
-        index = largest(np.abs(x), kept(x.size))
+        index = largest(x, kept(x.size), np.abs)
         return x[index], {"gaps": gaps.encode(index, x.size)}
 
     def chosen(side: Wire, size: int, key: Key) -> Array:
@@ -57,12 +57,12 @@ def share(density: float) -> Callable[[int], int]:
     return lambda size: math.ceil(density * size)
 
 
-def largest(scores: Array, count: int) -> Array:
+def largest(x: Array, count: int, score: Callable[[Array], Array] = np.asarray) -> Array:
     """Return the rising indices of the ``count`` largest scores; among equals the lowest indices are taken."""
     if not count:
         return np.zeros(0, np.int64)
-    among = _candidates(scores, count)
-    found = scores if among is None else scores[among]
+    among = _candidates(x, count, score)
+    found = score(x if among is None else x[among])
     least = np.partition(found, found.size - count)[found.size - count]
     taken = found > least
     equal = np.flatnonzero(found == least)
@@ -70,18 +70,22 @@ def largest(scores: Array, count: int) -> Array:
     return np.flatnonzero(taken) if among is None else among[taken]
 
 
-def _candidates(scores: Array, count: int) -> Array | None:
-    """Return the rising indices of scores among which the ``count`` largest are; None where a sample does not tell.
+def _candidates(x: Array, count: int, score: Callable[[Array], Array]) -> Array | None:
+    """Return the rising indices of numbers among which the ``count`` largest are; None where a sample does not tell.
 
     A sample says from which score on there are a few more than ``count``. Where it misleads there are fewer, which is
     seen, so the largest of the candidates are always the largest of all.
     """
-    if scores.size < 8 * SAMPLE:
+    if x.size < 8 * SAMPLE:
         return None
-    sample = scores[:: scores.size // SAMPLE | 1]  # an odd step, which no width of a tensor is
-    share = count * sample.size / scores.size
+    sample = score(x[:: x.size // SAMPLE | 1])  # an odd step, which no width of a tensor is
+    share = count * sample.size / x.size
     rank = math.ceil(share + 4 * math.sqrt(share) + 1)
     if 2 * rank > sample.size:
         return None
-    found = np.flatnonzero(scores >= np.partition(sample, sample.size - rank)[sample.size - rank])
+    least = np.partition(sample, sample.size - rank)[sample.size - rank]
+    blocks = range(0, x.size, BLOCK)
+    found = np.concatenate(
+        [at + np.flatnonzero(score(x[at : at + BLOCK]) >= least) for at in blocks]
+    )
     return found if found.size >= count else None

@@ -123,11 +123,11 @@ def test_an_update_that_cannot_be_added_up_in_the_gauge_of_the_round_is_told_so_
     assert "beyond 16384" in in_gauge(Weighted("c", 1.0, tensors(2, 1e12)), tensors(0))
 
 
-@pytest.mark.parametrize("tile", [1, 2, 5])
+@pytest.mark.parametrize("numbers", [1, 100, 200])
 def test_distances_are_the_same_to_the_bit_however_many_silos_are_compared_at_a_time(
-    tile, monkeypatch
+    numbers, monkeypatch
 ):
     updates = [Weighted(f"s{k}", 1.0, tensors(1 + k)) for k in range(7)]
     whole = distances(updates, tensors(0))
-    monkeypatch.setattr(gauge, "TILE", tile)
+    monkeypatch.setattr(gauge, "AT_ONCE", numbers)
     assert distances(updates, tensors(0)).tobytes() == whole.tobytes()

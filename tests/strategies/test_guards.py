@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from strategies.adapter import add
 from strategies.gauge import distances, settle
+from strategies.guards import guard
 from strategies.guards.bulyan import bulyan, chosen
 from strategies.guards.guard import judged, remembered
 from strategies.guards.median import median
@@ -108,6 +109,15 @@ def test_the_trimmed_mean_drops_the_share_at_both_ends_and_one_at_least(share, s
     for name, x in settled_stack(updates).items():
         slow = np.sort(x, axis=0)[dropped : silos - dropped].mean(axis=0)
         np.testing.assert_allclose(one.update[name], slow, rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize("made", [median(), trimmed_mean(0.3), bulyan(1)])
+def test_coordinates_are_the_same_however_many_are_looked_at_a_time(made, monkeypatch):
+    updates = sent(*(tensors(k) for k in range(7)))
+    (whole,) = judged(made, updates, START, {}).kept
+    monkeypatch.setattr(guard, "AT_ONCE", 15)
+    (parts,) = judged(made, updates, START, {}).kept
+    assert all(parts.update[n].tobytes() == whole.update[n].tobytes() for n in SHAPES)
 
 
 @pytest.mark.parametrize("share", [-0.1, 0.5, 1.0, float("nan")])
