@@ -88,11 +88,21 @@ def unpack(record: ArrayRecord, read: Callable[[bytes], Adapter] = load) -> tupl
 
 def order(asked: Order, arrays: Adapter | None = None, parcel: Parcel | None = None) -> Content:
     """Return the content of a message to a silo; where there is a ``parcel``, it holds the arrays."""
-    content = RecordDict({"order": ConfigRecord(asked._asdict())})
+    return addressed(asked, packed(arrays, parcel))
+
+
+def packed(arrays: Adapter | None = None, parcel: Parcel | None = None) -> Content:
+    """Return what an order holds beside itself: arrays, or the parcel that holds them."""
     if parcel:
-        content["parcel"] = ConfigRecord({"parcel": str(parcel)})
-    elif arrays:
-        content["adapter"] = pack(arrays)
+        return RecordDict({"parcel": ConfigRecord({"parcel": str(parcel)})})
+    return RecordDict({"adapter": pack(arrays)}) if arrays else RecordDict()
+
+
+def addressed(asked: Order, held: Content) -> Content:
+    """Return the content of a message to a silo; several may share what is packed."""
+    content = RecordDict({"order": ConfigRecord(asked._asdict())})
+    for name, record in held.items():
+        content[name] = record
     return content
 
 
