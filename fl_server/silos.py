@@ -130,12 +130,20 @@ def _arrived(grid: Grid, waiting: dict[str, int]) -> Iterator[tuple[int, Reply]]
         for message in grid.pull_messages([key]):
             node = waiting.pop(key, None)
             if node is not None:
-                yield node, _with_arrays(grid, node, messages.read_reply(message))
+                yield node, _with_arrays(grid, node, _taken(message))
     refused = grid.refused()
     for key, node in list(waiting.items()):
         if node in refused:
             del waiting[key]
             yield node, Reply({}, {}, {}, refused[node], 0)
+
+
+def _taken(message: Any) -> Reply:
+    """Return a reply and empty its message: Flower's records are circles, which hold their arrays for long."""
+    reply = messages.read_reply(message)
+    for record in message.content.array_records.values() if message.has_content() else ():
+        record.clear()
+    return reply
 
 
 def _with_arrays(grid: Grid, node: int, reply: Reply) -> Reply:

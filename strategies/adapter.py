@@ -11,6 +11,7 @@ two factors, B R A (``strategies/fedsb.py``).
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -55,7 +56,7 @@ def layout(adapter: Mapping[str, Array]) -> Layout:
 
 def size(shapes: Layout) -> int:
     """Return the number of scalars in an adapter of these shapes."""
-    return sum(int(np.prod(shape)) for shape in shapes.values())
+    return sum(map(math.prod, shapes.values()))
 
 
 def pick(adapter: Adapter, names: Iterable[str]) -> Adapter:
@@ -153,7 +154,7 @@ def unflatten(vector: Array, shapes: Layout) -> Adapter:
         )
     tensors, at = {}, 0
     for name in sorted(shapes):
-        count = int(np.prod(shapes[name]))
+        count = math.prod(shapes[name])
         tensors[name] = vector[at : at + count].reshape(shapes[name])
         at += count
     return tensors
