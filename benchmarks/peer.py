@@ -131,6 +131,7 @@ def flower(folder: Path) -> Iterator[dict[str, str]]:
 
 
 def until_there(url: str) -> None:
+    """Wait until a SuperLink answers; raises ``TimeoutError``."""
     for _ in range(240):
         try:
             httpx.get(url, timeout=1)

@@ -67,7 +67,9 @@ def figures(count: int, times: int) -> list[Figure]:
     """Return the CPU of both, the memory of both, and whether the order of arrival changes a byte."""
     found: list[Figure] = []
     for shape in SHAPES:
-        runs = [(once("ours", count, shape, n), once("flower", count, shape, n)) for n in range(times)]
+        runs = [
+            (once("ours", count, shape, n), once("flower", count, shape, n)) for n in range(times)
+        ]
         cpu = [(own["cpu_s"], peer["cpu_s"]) for own, peer in runs]
         megabytes = 4e-6 * algebra.size(layout(shape))
         label = f"hub: {count} replies of {megabytes:.1f} MB ({shape})"
@@ -80,10 +82,11 @@ def figures(count: int, times: int) -> list[Figure]:
         ]  # fmt: skip
         if shape == NATURAL:
             peaks = [max(run[k]["peak_bytes"] for run in runs) / 1e6 for k in (0, 1)]
+            same = len({own["sha256"] for own, _ in runs}) == 1
             found += [
                 at_most(f"{label}: peak memory above the start", peaks[0], "MB", 120),
                 report(f"{label}: peak memory above the start, Flower", peaks[1], "MB"),
-                true(f"{label}: any order of arrival gives the same bytes", len({own["sha256"] for own, _ in runs}) == 1),
+                true(f"{label}: any order of arrival gives the same bytes", same),
             ]  # fmt: skip
     return found
 
@@ -123,7 +126,7 @@ def ours(count: int, shapes: Layout, seed: int) -> dict[str, Any]:
 
 
 class _Held(Polled):
-    """A grid on which replies are there one by one: each is made when it is asked for, and how long that takes is kept."""
+    """A grid on which each reply is made when it is asked for; how long that takes is kept."""
 
     def __init__(self, factors: list[tuple[int, float]], template: algebra.Array) -> None:
         self._factors, self._template, self._room = dict(factors), template, template.copy()

@@ -57,7 +57,9 @@ def ran(command: list[str], folder: Path, environment: dict[str, str] | None = N
     return found[0]
 
 
-def repeated(ours: Callable[[], Cost], peers: Callable[[], Cost], times: int) -> list[tuple[Cost, Cost]]:
+def repeated(
+    ours: Callable[[], Cost], peers: Callable[[], Cost], times: int
+) -> list[tuple[Cost, Cost]]:
     """Return what both take, in turn, so many times after one that warms the disk's cache up; one is not warmed up."""
     pairs = [(ours(), peers()) for _ in range(times + (times > 1))]
     return pairs[times > 1 :]

@@ -72,9 +72,7 @@ class Place(NamedTuple):
 
 
 @contextmanager
-def place(
-    base: str, silos: int, rounds: int, steps: int, bf16: bool = False
-) -> Iterator[Place]:
+def place(base: str, silos: int, rounds: int, steps: int, bf16: bool = False) -> Iterator[Place]:
     """Give a temporary place with a base of this size and text for so many silos."""
     with TemporaryDirectory(prefix="speed-") as held:
         folder = Path(held)
@@ -90,8 +88,15 @@ def _text(silo: int) -> str:
     """Return the text of a silo as JSON lines: enough for a few blocks of training, and a little to score."""
     draw = random.Random(silo)
     rows = []
-    for number, (split, words) in enumerate((("train", 400), ("train", 400), ("valid", 40), ("test", 40))):
+    for number, (split, words) in enumerate(
+        (("train", 400), ("train", 400), ("valid", 40), ("test", 40))
+    ):
         said = ["".join(draw.choices(LETTERS, k=draw.randint(2, 6))) for _ in range(words)]
-        named = {"lang": "hi", "source": plain.name(silo), "split": split, "doc": f"{silo}-{number}"}
+        named = {
+            "lang": "hi",
+            "source": plain.name(silo),
+            "split": split,
+            "doc": f"{silo}-{number}",
+        }
         rows.append(json.dumps(named | {"text": " ".join(said)}, ensure_ascii=False))
     return "\n".join(rows) + "\n"

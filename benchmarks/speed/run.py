@@ -77,7 +77,9 @@ def flower(place: Place, actors: int) -> Cost:
         "--disable-runtime-dependency-installation", "--host", "127.0.0.1", "--port", str(port),
         "--control-api-address", f"127.0.0.1:{control}",
     ]  # fmt: skip
-    options = f"num-supernodes={place.silos} client-resources-num-cpus=1 init-args-num-cpus={actors}"
+    options = (
+        f"num-supernodes={place.silos} client-resources-num-cpus=1 init-args-num-cpus={actors}"
+    )
     command = [str(BIN / "flwr"), "run", str(folder), "sim", "--stream"]
     command += ["--federation-config", options]
     with measured() as found, (folder / "log.txt").open("wb") as log:
@@ -96,10 +98,11 @@ def flower(place: Place, actors: int) -> Cost:
     return found[0]
 
 
-def ideal(place: Place) -> dict[str, list[float]]:
+def ideal(place: Place, threads: int) -> dict[str, list[float]]:
     """Run the one-process ideal in a process of its own; return its seconds by round, and its peak."""
     folder = place.own("ideal")
-    command = [sys.executable, str(PEERS / "ideal.py"), json.dumps(place.asked())]
+    asked = json.dumps(place.asked() | {"threads": threads})
+    command = [sys.executable, str(PEERS / "ideal.py"), asked]
     ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if ended.returncode:
         raise SystemExit(f"the ideal failed:\n{ended.stderr[-3000:]}")
@@ -117,7 +120,11 @@ def nvflare(place: Place, python: Path) -> Cost:
     asked = json.dumps(place.asked() | {"workspace": str(workspace)})
     environment = os.environ | {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
     cost = ran([str(python), "nvflare_job.py", asked], folder, environment)
-    heard = [p for p in workspace.rglob("log*.txt") if "Round 0 started" in p.read_text("utf-8", "replace")]
+    heard = [
+        p
+        for p in workspace.rglob("log*.txt")
+        if "Round 0 started" in p.read_text("utf-8", "replace")
+    ]
     if not heard:
         raise SystemExit(f"NVFlare ran no round:\n{(folder / 'log.txt').read_text()[-4000:]}")
     return cost

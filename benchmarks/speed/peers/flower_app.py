@@ -1,4 +1,4 @@
-"""Flower 1.41: a ClientApp that loads base and adapter for each message, as Flower's own LLM examples do, and FedAvg."""
+"""Flower 1.41: FedAvg, and a ClientApp that loads base and adapter for each message, as its own LLM examples do."""
 
 from __future__ import annotations
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import resource
 import sys
 import time
@@ -16,7 +15,7 @@ def main(asked: dict[str, object]) -> None:
     """Train every silo for some steps from one adapter, several rounds; the first warms up."""
     base, data, bf16 = str(asked["base"]), str(asked["data"]), bool(asked["bf16"])
     silos, steps, rounds = (int(str(asked[key])) for key in ("silos", "steps", "rounds"))
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_num_threads(int(str(asked["threads"])))
     model = plain.load(base)
     start, length = plain.read(model), int(str(asked["length"]))
     texts = [plain.blocks(base, data, silo, length) for silo in range(silos)]

@@ -1,4 +1,4 @@
-"""A silo's work in plain Torch and PEFT, with nothing of this project: what every peer does, as their examples do it."""
+"""A silo's work in plain Torch and PEFT, with nothing of this project: what every peer does."""
 
 from __future__ import annotations
 
@@ -20,9 +20,7 @@ def load(base: str, rank: int = 8) -> Any:
     config = LoraConfig(
         r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM"
     )
-    return get_peft_model(
-        AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), config
-    )
+    return get_peft_model(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), config)
 
 
 def read(model: Any) -> State:
