@@ -121,7 +121,7 @@ def flower(folder: Path) -> Iterator[dict[str, str]]:
         try:
             for command in (link, node):
                 running.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
-                _until_there(f"http://{address}")
+                until_there(f"http://{address}")
             yield environment
         finally:
             for process in reversed(running):
@@ -130,7 +130,8 @@ def flower(folder: Path) -> Iterator[dict[str, str]]:
                 process.wait(30)
 
 
-def _until_there(url: str) -> None:
+def until_there(url: str) -> None:
+    """Wait until a SuperLink answers; raises ``TimeoutError``."""
     for _ in range(240):
         try:
             httpx.get(url, timeout=1)

@@ -8,13 +8,14 @@ unpickled or imported.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from fl_client import parcels
+from fl_client import parcels, tensors
 from fl_client.parcels import Parcel
 from fl_client.policy import REFUSALS
 from strategies.adapter import Adapter
@@ -74,24 +75,34 @@ def pack(arrays: Adapter) -> ArrayRecord:
     return ArrayRecord({"blob": Array(dtype="uint8", shape=(len(blob),), stype=BLOB, data=blob)})
 
 
-def unpack(record: ArrayRecord) -> tuple[Adapter, int]:
+def unpack(record: ArrayRecord, read: Callable[[bytes], Adapter] = load) -> tuple[Adapter, int]:
     """Return the arrays of a record and the bytes they took; raises ``Fault`` on anything else."""
     try:
         item = record["blob"]
         if set(record) != {"blob"} or item.stype != BLOB:
             raise Fault("malformed", "not one safetensors blob")
-        return load(item.data), len(item.data)
+        return read(item.data), len(item.data)
     except (KeyError, SafetensorError, ValueError, TypeError) as error:
         raise Fault("malformed", type(error).__name__) from error
 
 
 def order(asked: Order, arrays: Adapter | None = None, parcel: Parcel | None = None) -> Content:
     """Return the content of a message to a silo; where there is a ``parcel``, it holds the arrays."""
-    content = RecordDict({"order": ConfigRecord(asked._asdict())})
+    return addressed(asked, packed(arrays, parcel))
+
+
+def packed(arrays: Adapter | None = None, parcel: Parcel | None = None) -> Content:
+    """Return what an order holds beside itself: arrays, or the parcel that holds them."""
     if parcel:
-        content["parcel"] = ConfigRecord({"parcel": str(parcel)})
-    elif arrays:
-        content["adapter"] = pack(arrays)
+        return RecordDict({"parcel": ConfigRecord({"parcel": str(parcel)})})
+    return RecordDict({"adapter": pack(arrays)}) if arrays else RecordDict()
+
+
+def addressed(asked: Order, held: Content) -> Content:
+    """Return the content of a message to a silo; several may share what is packed."""
+    content = RecordDict({"order": ConfigRecord(asked._asdict())})
+    for name, record in held.items():
+        content[name] = record
     return content
 
 
@@ -176,7 +187,7 @@ def read_reply(message: Message) -> Reply:
         metrics = {k: float(v) for k, v in records.metric_records["metrics"].items()}  # type: ignore[arg-type]
         facts = json.loads(str(records.config_records["facts"]["json"]))
         held = records.array_records.get("update")
-        arrays, size = unpack(held) if held is not None else ({}, 0)
+        arrays, size = unpack(held, tensors.over) if held is not None else ({}, 0)
         if not isinstance(facts, dict):
             raise Fault("malformed", "facts are no table")
         parcel = parcel_of(records)

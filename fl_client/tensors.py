@@ -7,9 +7,11 @@ Fresh memory is what a large update costs most: ``safetensors.numpy.save`` takes
 from __future__ import annotations
 
 import json
+import math
 import mmap
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import safe_open
@@ -63,7 +65,40 @@ def view(file: Path, held: mmap.mmap) -> Adapter:
     return {name: _array(held, start, said) for name, said in header.items()}
 
 
-def _array(held: mmap.mmap, start: int, said: dict[str, list[int]]) -> Array:
+def over(content: bytes) -> Adapter:
+    """Return the arrays of the bytes of such a file, as views that cannot be changed; raises ``ValueError``.
+
+    The library would copy them all to say whether they are one. As with it, arrays fill the file without gaps.
+    """
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start]) if 8 < start <= len(content) else None
+    if not isinstance(header, dict):
+        raise ValueError("this is no file of arrays")
+    header.pop("__metadata__", None)
+    end = 0
+    for first, last in sorted(_span(said) for said in header.values()):
+        if first != end:
+            raise ValueError("arrays lie apart or over each other")
+        end = last
+    if start + end != len(content):
+        raise ValueError("the file is not as long as its arrays")
+    return {name: _array(content, start, said) for name, said in header.items()}
+
+
+def _span(said: Any) -> tuple[int, int]:
+    """Return where an array begins and ends by its header; raises ``ValueError`` where it says nothing possible."""
+    try:
+        (first, end), shape = said["data_offsets"], said["shape"]
+        size = TYPES[str(said["dtype"])].itemsize * math.prod(shape)
+        whole = all(type(number) is int and number >= 0 for number in (first, end, *shape))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError("the header names no array") from error
+    if not whole or end - first != size:
+        raise ValueError("an array is not as long as its shape")
+    return first, end
+
+
+def _array(held: mmap.mmap | bytes, start: int, said: dict[str, Any]) -> Array:
     first, end = said["data_offsets"]
     dtype = TYPES[str(said["dtype"])]
     count = (end - first) // dtype.itemsize

@@ -56,9 +56,10 @@ def _addressed(
     merged = groups(run.parts.strategy, released)
     travel = alike(run, present, lambda s: _travels(run, merged, order, s, training))
     parcels = alike(run, present, lambda s: run.grid.lay_out(travel[s.name]))
+    packed = alike(run, present, lambda s: messages.packed(travel[s.name], parcels[s.name]))
     starts = alike(run, present, lambda s: _start_sha256(run, s))
     orders = {name: order._replace(start_sha256=start) for name, start in starts.items()}
-    return [(s, messages.order(orders[s.name], travel[s.name], parcels[s.name])) for s in present]
+    return [(s, messages.addressed(orders[s.name], packed[s.name])) for s in present]
 
 
 def alike(run: Run, silos: Iterable[Silo], make: Callable[[Silo], T]) -> dict[str, T]:

@@ -1,36 +1,51 @@
-"""One round's aggregation: updates are folded in as they arrive, group by group, one in memory at a time."""
+"""One round's aggregation: updates are folded in as they arrive, group by group, a few in memory at a time.
+
+Adding ``TOGETHER`` updates at once reads and writes the sum once for all of them. With the sum, which is as large as
+two, at most six updates are in memory, however many silos there are: where a guard or the strategy must see all, they
+wait in a file.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import NamedTuple
 
 from fl_server import controls
 from fl_server.journal import State
+from fl_server.shelf import Shelf, shelved
 from strategies import accumulate
 from strategies import adapter as algebra
 from strategies.accumulate import Sum
 from strategies.adapter import Adapter
 from strategies.combine import Parts
-from strategies.guards.guard import Verdict, remembered
+from strategies.guards.guard import Verdict, judged, remembered
 from strategies.strategy import Weighted
 
+TOGETHER = 3  # updates that are folded in at once
 # silo -> "guard" -> group -> what was done to its update and why
 Said = dict[str, dict[str, dict[str, str]]]
 
 
 class Merge(NamedTuple):
-    """What has arrived so far, by group: a running sum, or the updates where all must be seen, and what was said."""
+    """What has arrived so far, by group: a running sum, or a shelf where all must be seen, and what was said.
+
+    ``waiting`` are updates, each with its group, that are in no sum yet.
+    """
 
     start: State
     sums: dict[str, Sum]
-    gathered: dict[str, list[Weighted]]
+    waiting: tuple[tuple[str, Weighted], ...]
+    shelves: dict[str, Shelf]
     verdicts: dict[str, list[Verdict]]
     controls: dict[str, Sum]
 
 
-def empty(parts: Parts, state: State, sketch: int = 0) -> Merge:
-    """Return a merge of nothing for the tensors that are sent in the round after ``state``, in sketches of a size."""
+def empty(parts: Parts, state: State, sketch: int = 0, folder: Path | None = None) -> Merge:
+    """Return a merge of nothing for the tensors that are sent in the round after ``state``, in sketches of a size.
+
+    Updates that must wait for all others do so on the disk of ``folder``.
+    """
     sums, beside = {}, {}
     for group, adapter in state.adapter.items():
         sent = [name for name in adapter if parts.strategy.sent(name, state.round + 1)]
@@ -39,7 +54,8 @@ def empty(parts: Parts, state: State, sketch: int = 0) -> Merge:
             first, second = parts.strategy.passes.layouts(shapes, sketch)
             shapes = first | second
         sums[group], beside[group] = accumulate.empty(shapes), controls.empty(adapter, sent)
-    return Merge(state, sums, {group: [] for group in sums}, {group: [] for group in sums}, beside)
+    shelves = {group: Shelf(folder) for group in sums}
+    return Merge(state, sums, (), shelves, {group: [] for group in sums}, beside)
 
 
 def add(
@@ -50,20 +66,42 @@ def add(
     weight: float,
     update: Adapter,
 ) -> Merge:
-    """Return the merge with one silo's update added to each of its groups."""
-    sums, gathered, verdicts = dict(merge.sums), dict(merge.gathered), dict(merge.verdicts)
-    beside = dict(merge.controls)
+    """Return the merge with one silo's update added to each of its groups; its numbers are ``accumulate.within``."""
+    waiting, verdicts, beside = [*merge.waiting], dict(merge.verdicts), dict(merge.controls)
     for group, names in groups.items():
         sent = algebra.pick(update, set(names) & update.keys())
         beside[group] = controls.add(beside[group], sent, weight)
         own = Weighted(silo, weight, algebra.trained(sent))
-        if _gathers(merge, parts, group):
-            gathered[group] = [*gathered[group], own]
-        elif own.update:
-            verdict = _judged(merge, parts, group, [own])
-            sums[group] = _added(sums[group], verdict.kept)
-            verdicts[group] = [*verdicts[group], verdict._replace(kept=[])]
-    return Merge(merge.start, sums, gathered, verdicts, beside)
+        if own.update:
+            kept, verdict = _arrived(merge, parts, group, own)
+            waiting += [(group, one) for one in kept]
+            verdicts[group] = [*verdicts[group], verdict]
+    merge = merge._replace(waiting=tuple(waiting), verdicts=verdicts, controls=beside)
+    return _folded(merge) if len(waiting) >= TOGETHER else merge
+
+
+def _arrived(
+    merge: Merge, parts: Parts, group: str, own: Weighted
+) -> tuple[Iterable[Weighted], Verdict]:
+    """Return what of an update can be added at once, and what was said of it; one that cannot is put on the shelf."""
+    start, memory = merge.start.adapter[group], merge.start.guard.get(group, {})
+    if not _gathers(merge, parts, group):
+        verdict = judged(parts.guard, [own], start, memory)
+        return verdict.kept, verdict._replace(kept=[])
+    found = parts.guard.arrive(own, start)
+    if isinstance(found, str):
+        return [], Verdict([], {own.silo: found})
+    merge.shelves[group].put(found)
+    return [], Verdict([])
+
+
+def _folded(merge: Merge) -> Merge:
+    """Return the merge with what waits added to the sums."""
+    sums = dict(merge.sums)
+    for group in dict.fromkeys(group for group, _ in merge.waiting):
+        own = [(one.weight, one.update) for within, one in merge.waiting if within == group]
+        sums[group] = accumulate.fold(sums[group], own)
+    return merge._replace(sums=sums, waiting=())
 
 
 def absent(merge: Merge, groups: Iterable[str], weight: float) -> Merge:
@@ -77,6 +115,7 @@ def close(merge: Merge, parts: Parts, state: State) -> tuple[State, Said]:
 
     Each group of which something is kept takes the outer optimizer's step.
     """
+    merge = _folded(merge)
     adapters, outers, memories = dict(state.adapter), dict(state.outer), dict(state.strategy)
     guards, said = dict(state.guard), Said()
     for group, adapter in state.adapter.items():
@@ -103,26 +142,18 @@ def _gathers(merge: Merge, parts: Parts, group: str) -> bool:
     return parts.guard.gathers(adapter, merge.sums[group].totals, memory)
 
 
-def _judged(merge: Merge, parts: Parts, group: str, updates: list[Weighted]) -> Verdict:
-    memory = merge.start.guard.get(group, {})
-    return parts.guard.judge(updates, merge.start.adapter[group], memory)
-
-
-def _added(running: Sum, updates: list[Weighted]) -> Sum:
-    for one in updates:
-        running = accumulate.add(running, one.update, one.weight)
-    return running
-
-
 def _reduced(
     merge: Merge, parts: Parts, group: str
 ) -> tuple[list[Verdict], Adapter | list[Weighted] | None]:
-    verdicts, running = merge.verdicts[group], merge.sums[group]
-    if not running.totals:
-        return [], None
-    if merge.gathered[group]:
-        verdicts = [_judged(merge, parts, group, sorted(merge.gathered[group]))]
+    verdicts, running, shelf = merge.verdicts[group], merge.sums[group], merge.shelves[group]
+    if len(shelf):
+        start, memory = merge.start.adapter[group], merge.start.guard.get(group, {})
+        verdict = parts.guard.judge(shelf.take(), start, memory)
+        verdicts = [*verdicts, verdict._replace(kept=[])]
         if parts.strategy.reduction == "gather":
-            return verdicts, verdicts[0].kept or None
-        running = _added(running, verdicts[0].kept)
+            lying = isinstance(verdict.kept, list)  # else they are made as they are asked for
+            kept = verdict.kept if lying else shelved(verdict.kept, shelf.folder)
+            return verdicts, list(kept) or None
+        for one in verdict.kept:
+            running = accumulate.fold(running, [(one.weight, one.update)])
     return verdicts, accumulate.mean(running) if running.added else None

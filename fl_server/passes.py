@@ -1,8 +1,8 @@
 """How the updates of a round come in: as they arrive, or in two passes, where a first mean decides what all are asked.
 
 A silo that is heard in the first pass and not in the second takes no part: the first mean is made again without it and
-the others are asked again, until all who are asked answer, so that no sum ever mixes two sets of silos. Until then the
-hub holds what each silo sent first, though all that it needs is the weighted sum.
+the others are asked again, until all who are asked answer, so that no sum ever mixes two sets of silos. Until then what
+each silo sent lies in a file, though all that the hub needs is the weighted sum.
 """
 
 from __future__ import annotations
@@ -11,19 +11,18 @@ import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
-
 from fl_client import messages
 from fl_client.messages import Content
 from fl_server import broadcast, silos
 from fl_server.cohort import Cohort
 from fl_server.journal import State
 from fl_server.run import Run
+from fl_server.shelf import shelved
 from fl_server.silos import Refused, Silo
 from strategies import accumulate
 from strategies import adapter as algebra
 from strategies.adapter import Adapter
-from strategies.strategy import Passes
+from strategies.strategy import Passes, Weighted
 
 LOG = logging.getLogger("bhasha_fl.hub")
 LOST = "it answered the first pass of the round and not the second"
@@ -46,7 +45,7 @@ def updates(
     everyone, size, key = run.cohort.silos, run.base.sketch, f"{run.study.seed}:{number}"
     starts = broadcast.alike(run, everyone, lambda silo: broadcast.start(run, state, silo))
     begun = broadcast.alike(run, everyone, lambda s: passes.first(starts[s.name], size, key))
-    ends = dict(_heard(run, "train", number, contents, begun, notes))
+    ends = _lying(run, _heard(run, "train", number, contents, begun, notes))
     while run.schedule.enough(len(contents), len(ends)):
         sketches = {name: algebra.pick(end, begun[name]) for name, end in ends.items()}
         asked = bases(passes, run.cohort, sketches, weights)
@@ -89,10 +88,16 @@ def _answers(
         contents.append((silo, content))
         down = notes[silo.name].get("down", 0) + messages.size(content)
         notes[silo.name]["down"] = down
-    answers = dict(_heard(run, "train.second", order.round, contents, known, notes))
+    answers = _lying(run, _heard(run, "train.second", order.round, contents, known, notes))
     for name in asked.keys() - answers.keys():
         notes[name].setdefault("refused", LOST)
     return answers
+
+
+def _lying(run: Run, heard: Iterator[tuple[str, Adapter]]) -> dict[str, Adapter]:
+    """Return what was heard by silo, all of it in a file."""
+    updates = (Weighted(name, 1.0, update) for name, update in heard)
+    return {one.silo: one.update for one in shelved(updates, run.folder)}
 
 
 def _heard(
@@ -118,6 +123,6 @@ def _heard(
 def _added(sent: Adapter, known: Adapter) -> Adapter:
     """Return what was sent with what is known added; raises ``Refused`` beyond what the accumulator takes."""
     whole = {name: sent[name] + x for name, x in known.items()}
-    if not all(np.all(np.abs(x) < silos.MOST) for x in whole.values()):
-        raise Refused(f"with its start it holds a number beyond {silos.MOST:g}")
+    if not all(accumulate.within(x) for x in whole.values()):
+        raise Refused(f"with its start it holds a number beyond {accumulate.LIMIT:g}")
     return sent | whole

@@ -12,6 +12,7 @@ from fl_server import cohort as cohorts
 from fl_server import run as runs
 from fl_server.journal import State
 from fl_server.run import RoundFailed, Run
+from fl_server.silos import Silo
 
 LOG = logging.getLogger("bhasha_fl.hub")
 
@@ -37,8 +38,13 @@ def one(run: Run, state: State) -> State:
     """Run one round and commit it; return the next state. Raises ``RoundFailed`` below the quorum."""
     began, number = time.monotonic(), state.round + 1
     recorded = record.lines(run.folder)
-    contents = broadcast.contents(run, state, training=True)
-    merged = merge.empty(run.parts, state, run.base.sketch)
+    asked = run.schedule.asks([s.name for s in run.cohort.silos], run.study.seed, number)
+    contents = [
+        (silo, content)
+        for silo, content in broadcast.contents(run, state, training=True)
+        if silo.name in asked
+    ]
+    merged = merge.empty(run.parts, state, run.base.sketch, run.folder)
     weights = weighing.weights(run.cohort.silos, run.parts.weights, recorded, run.alone)
     notes: passes.Notes = {}
     for name, update in passes.updates(run, state, contents, weights, notes):
@@ -47,27 +53,30 @@ def one(run: Run, state: State) -> State:
         notes[name]["weight"] = weights[name]
     counted = [name for name, note in notes.items() if "refused" not in note]
     if not run.schedule.enough(len(contents), len(counted)):
-        raise RoundFailed(_too_few(run, number, counted, notes))
+        raise RoundFailed(_too_few(run, number, [silo for silo, _ in contents], counted, notes))
     for silo in [s for s in run.cohort.silos if s.name not in counted]:
         merged = merge.absent(merged, run.cohort.groups[silo.name], weights[silo.name])
     after, said = merge.close(merged, run.parts, state)
     renewed = cohorts.renewed(after.adapter, run.parts.strategy, run.study.seed, number + 1)
     after = after._replace(adapter=renewed)
     scored = _evaluated(run, after)
-    for silo, content in contents:
-        note = notes.get(silo.name, {})
-        down = note.get("down", 0) + scored[silo.name]["down"] + messages.size(content)
-        notes[silo.name] = note | scored[silo.name] | said.get(silo.name, {}) | {"down": down}
+    sent = {silo.name: messages.size(content) for silo, content in contents}
+    for name, score in scored.items():
+        note = notes.get(name, {})
+        down = note.get("down", 0) + score["down"] + sent.get(name, 0)
+        notes[name] = note | score | said.get(name, {}) | {"down": down}
     line = {"round": number, "silos": notes, "seconds": round(time.monotonic() - began, 3)}
     _commit(run, after, line)
     return after
 
 
-def _too_few(run: Run, number: int, counted: list[str], notes: dict[str, dict[str, Any]]) -> str:
-    asked = len(run.cohort.silos)
+def _too_few(
+    run: Run, number: int, asked: list[Silo], counted: list[str], notes: dict[str, dict[str, Any]]
+) -> str:
+    needed = run.schedule.needed(len(asked))
     return (
-        f"round {number} has {len(counted)} of {asked} updates and needs {run.schedule.needed(asked)}; "
-        f"{'; '.join(silos.unheard(run.cohort.silos, notes))}. "
+        f"round {number} has {len(counted)} of {len(asked)} updates and needs {needed}; "
+        f"{'; '.join(silos.unheard(asked, notes))}. "
         f"Rounds before it are kept: continue with --resume {run.folder}"
     )
 

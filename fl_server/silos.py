@@ -8,12 +8,11 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from fl_client import messages, metrics
 from fl_client.config import ConfigError
 from fl_client.messages import Content, Order, Reply
 from fl_server.grid import Grid
+from strategies.accumulate import LIMIT, within
 from strategies.adapter import Adapter, Layout, size, unflatten
 from strategies.codecs.codec import Chain, Key
 from strategies.weights.weight import Counts
@@ -22,7 +21,6 @@ LOG = logging.getLogger("bhasha_fl.hub")
 WAIT_S = 2.0  # the longest wait for news before deadlines are looked at again
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 CARD_S = 600.0
-MOST = 2.0**14  # what the accumulator takes
 
 
 class Silo(NamedTuple):
@@ -132,12 +130,20 @@ def _arrived(grid: Grid, waiting: dict[str, int]) -> Iterator[tuple[int, Reply]]
         for message in grid.pull_messages([key]):
             node = waiting.pop(key, None)
             if node is not None:
-                yield node, _with_arrays(grid, node, messages.read_reply(message))
+                yield node, _with_arrays(grid, node, _taken(message))
     refused = grid.refused()
     for key, node in list(waiting.items()):
         if node in refused:
             del waiting[key]
             yield node, Reply({}, {}, {}, refused[node], 0)
+
+
+def _taken(message: Any) -> Reply:
+    """Return a reply and empty its message: Flower's records are circles, which hold their arrays for long."""
+    reply = messages.read_reply(message)
+    for record in message.content.array_records.values() if message.has_content() else ():
+        record.clear()
+    return reply
 
 
 def _with_arrays(grid: Grid, node: int, reply: Reply) -> Reply:
@@ -168,11 +174,11 @@ def check(
             f"it answers for {reply.facts.get('silo')!r}, round {reply.facts.get('round')!r}"
         )
     try:
-        vector = codec.decode(reply.arrays, size(expected), Key(seed, number, silo.name))
+        vector = codec.read(reply.arrays, size(expected), Key(seed, number, silo.name))
     except ValueError as error:
         raise Refused(str(error)) from error
-    if not np.all(np.abs(vector) < MOST):
-        raise Refused(f"it holds a number beyond {MOST:g}")
+    if not within(vector):
+        raise Refused(f"it holds NaN or a number beyond {LIMIT:g}")
     return unflatten(vector, expected)
 
 

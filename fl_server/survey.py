@@ -15,7 +15,7 @@ from fl_client import messages
 from fl_server import silos, weighing
 from fl_server.journal import State
 from fl_server.run import RoundFailed, Run
-from fl_server.silos import MOST, Refused, Silo
+from fl_server.silos import Refused, Silo
 from strategies import accumulate, survey
 from strategies import adapter as algebra
 from strategies.accumulate import Sum
@@ -76,8 +76,8 @@ def _checked(silo: Silo, reply: messages.Reply, shapes: Layout) -> Adapter:
         raise Refused(f"it answers for {reply.facts.get('silo')!r}, not before round 1")
     if algebra.layout(reply.arrays) != shapes:
         raise Refused("it holds other tensors than the sketches asked for")
-    if not all(x.dtype == np.float32 and np.all(np.abs(x) < MOST) for x in reply.arrays.values()):
-        raise Refused(f"it holds NaN, a number beyond {MOST:g}, or is not float32")
+    if not all(x.dtype == np.float32 and accumulate.within(x) for x in reply.arrays.values()):
+        raise Refused(f"it holds NaN, a number beyond {accumulate.LIMIT:g}, or is not float32")
     return reply.arrays
 
 

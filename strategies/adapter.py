@@ -11,6 +11,7 @@ two factors, B R A (``strategies/fedsb.py``).
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -55,7 +56,7 @@ def layout(adapter: Mapping[str, Array]) -> Layout:
 
 def size(shapes: Layout) -> int:
     """Return the number of scalars in an adapter of these shapes."""
-    return sum(int(np.prod(shape)) for shape in shapes.values())
+    return sum(map(math.prod, shapes.values()))
 
 
 def pick(adapter: Adapter, names: Iterable[str]) -> Adapter:
@@ -119,24 +120,30 @@ def norm(adapter: Adapter) -> float:
 
 
 def flatten(adapter: Adapter) -> Array:
-    """Return all tensors as one float32 vector, names sorted; of a vector that was unflattened the vector itself."""
+    """Return all tensors as one float32 vector, names sorted; where they lie in one, in turn, a view of it."""
     parts = [np.ravel(adapter[n]) for n in sorted(adapter) if adapter[n].size]
     if not parts:
         return np.zeros(0, np.float32)
-    if _adjoin(parts):
-        return np.asarray(parts[0].base)
+    whole = joined(parts)
+    if whole is not None and whole.dtype == np.float32:
+        return whole
     return np.concatenate(parts, dtype=np.float32, casting="unsafe")
 
 
-def _adjoin(parts: list[Array]) -> bool:
-    """Return whether these are all parts of one float32 vector, in turn."""
-    whole = parts[0].base
-    if not isinstance(whole, np.ndarray) or whole.dtype != np.float32 or whole.strides != (4,):
-        return False
-    ends = np.cumsum([0, *(part.nbytes for part in parts)]) + whole.ctypes.data
-    places = zip(parts, ends, strict=False)
-    own = all(p.base is whole and p.dtype == np.float32 and p.ctypes.data == at for p, at in places)
-    return own and whole.nbytes == ends[-1] - ends[0]
+def joined(parts: list[Array]) -> Array | None:
+    """Return the part of one vector that these arrays are, in turn; None where they lie apart."""
+    parts = [part for part in parts if part.size]
+    whole = parts[0].base if parts else None
+    if not isinstance(whole, np.ndarray) or whole.strides != (whole.itemsize,):
+        return None
+    first = end = parts[0].ctypes.data
+    for part in parts:
+        near = part.base is whole and part.dtype == whole.dtype and part.ctypes.data == end
+        if not near or not part.flags.c_contiguous:
+            return None
+        end += part.nbytes
+    begin = (first - whole.ctypes.data) // whole.itemsize
+    return np.asarray(whole[begin : begin + (end - first) // whole.itemsize])
 
 
 def unflatten(vector: Array, shapes: Layout) -> Adapter:
@@ -147,7 +154,7 @@ def unflatten(vector: Array, shapes: Layout) -> Adapter:
         )
     tensors, at = {}, 0
     for name in sorted(shapes):
-        count = int(np.prod(shapes[name]))
+        count = math.prod(shapes[name])
         tensors[name] = vector[at : at + count].reshape(shapes[name])
         at += count
     return tensors

@@ -12,8 +12,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from strategies.accumulate import LIMIT
-from strategies.adapter import Adapter, Array
+from strategies.adapter import Adapter, Array, pick
 from strategies.product import (
     A,
     B,
@@ -29,6 +28,7 @@ from strategies.product import (
 from strategies.strategy import Weighted
 
 ROUNDING = 1e-12  # of the squared sizes: a squared distance below it is none
+AT_ONCE = 1 << 20  # numbers of changes that are compared with each other at a time
 
 
 def units(start: Adapter, sent: Iterable[str]) -> dict[str, list[str]]:
@@ -57,6 +57,14 @@ def moves(update: Adapter, start: Adapter) -> dict[str, Factors]:
     }
 
 
+def sizes(update: Adapter, start: Adapter) -> dict[str, float]:
+    """Return the Frobenius norm of the change of each unit as a product."""
+    return {
+        unit: norm(moves(pick(update, names), start)[unit])
+        for unit, names in units(start, update).items()
+    }
+
+
 def settle(update: Adapter, start: Adapter) -> Adapter:
     """Return the update with each whole LoRA pair in the gauge of the round: balanced, turned to the start."""
     settled = dict(update)
@@ -70,18 +78,6 @@ def settle(update: Adapter, start: Adapter) -> Adapter:
     return settled
 
 
-def settled(updates: Iterable[Weighted], start: Adapter) -> tuple[list[Weighted], dict[str, str]]:
-    """Return all updates in the gauge of the round, by silo, and why some cannot be merged."""
-    found, refused = [], {}
-    for one in sorted(updates, key=lambda one: one.silo):
-        made = settle(one.update, start)
-        if all(bool(np.all(np.abs(x) < LIMIT)) for x in made.values()):
-            found.append(one._replace(update=made))
-        else:
-            refused[one.silo] = f"set aside: balanced, its factors hold a number beyond {LIMIT:g}"
-    return found, refused
-
-
 def distances(updates: list[Weighted], start: Adapter) -> Array:
     """Return the squared distance of every two updates, the sum over units each in its own measure.
 
@@ -89,15 +85,31 @@ def distances(updates: list[Weighted], start: Adapter) -> Array:
     K >= 2 f + 3 silos more than a quarter of the pairs are honest and less than a quarter hostile, so that f
     hostile silos can stretch it no further than the honest ones differ.
     """
-    moved = [moves(one.update, start) for one in updates]
-    total = np.zeros((len(moved), len(moved)))
-    for unit in moved[0]:
-        gram = np.array([[inner(left[unit], right[unit]) for right in moved] for left in moved])
+    total = np.zeros((len(updates), len(updates)))
+    for unit, names in units(start, updates[0].update).items():
+        gram = _gram([pick(one.update, names) for one in updates], start, unit)
         sizes = np.add.outer(np.diag(gram), np.diag(gram))
         squares = sizes - gram - gram.T
         squares[squares <= ROUNDING * sizes] = 0
         total += squares / _measure(squares)
     return total
+
+
+def _gram(updates: list[Adapter], start: Adapter, unit: str) -> Array:
+    """Return the inner products of all changes of a unit, of as many silos at a time as ``AT_ONCE`` allows."""
+    gram = np.empty((len(updates), len(updates)))
+    silos = max(1, AT_ONCE // sum(x.size for x in moves(updates[0], start)[unit]))
+    tiles = [slice(at, at + silos) for at in range(0, len(updates), silos)]
+    for rows in tiles:
+        left = [moves(update, start)[unit] for update in updates[rows]]
+        for columns in tiles:
+            right = (
+                left
+                if rows == columns
+                else [moves(update, start)[unit] for update in updates[columns]]
+            )
+            gram[rows, columns] = [[inner(one, other) for other in right] for one in left]
+    return gram
 
 
 def _measure(squares: Array) -> float:

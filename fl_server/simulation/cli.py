@@ -12,7 +12,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 
 from fl_client import spec
-from fl_server.simulation import harness, screen
+from fl_server.simulation import bench, harness, screen
 from fl_server.simulation.options import (
     Base,
     Data,
@@ -38,6 +38,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(harness.app)
+app.add_typer(bench.app)
 
 
 @app.command()

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
 
+from strategies.accumulate import within
 from strategies.adapter import Array
 
 Wire = dict[str, Array]
@@ -42,6 +44,9 @@ class Codec(NamedTuple):
     decode: Callable[[Array, Wire, int, Key], Array]
     side: tuple[str, ...] = ()  # the names of its side arrays
     kept: Callable[[int], int] = every  # how many of so many values it hands on
+    chosen: Callable[[Wire, int, Key], Array] | None = (
+        None  # which, as rising indices; None for all
+    )
     biased: bool = False  # leaves numbers out, so it runs under error feedback
     decay: float = 1.0  # how much of what was left out is still wanted a round later
     contracts: bool = True  # on average nearer to x than sending nothing, as error feedback needs
@@ -51,11 +56,15 @@ class Codec(NamedTuple):
 
 
 class Chain(NamedTuple):
-    """``encode(x, memory, key)`` returns the wire and the new memory; ``decode(wire, size, key)`` the vector again."""
+    """``encode(x, memory, key)`` returns the wire and the new memory; ``decode(wire, size, key)`` the vector again.
+
+    ``read`` is ``decode`` for who looks at the numbers anyway: it lets NaN and infinity through.
+    """
 
     init: Callable[[int], Array]
     encode: Callable[[Array, Array, Key], tuple[Wire, Array]]
     decode: Callable[[Wire, int, Key], Array]
+    read: Callable[[Wire, int, Key], Array]
     links: tuple[Codec, ...]
     feedback: bool  # some link is biased, so all run under error feedback
 
@@ -70,28 +79,35 @@ def chain(links: Sequence[Codec]) -> Chain:
         return np.zeros(size if feedback else 0, np.float32)
 
     def encode(x: Array, memory: Array, key: Key) -> tuple[Wire, Array]:
-        if not _finite(x):
-            raise ValueError("the update holds NaN or infinity and is not sent")
-        if not feedback:
-            return _encode(links, x, key), memory
-        wanted = decay * memory + x
-        if not _finite(wanted):
-            raise ValueError("the update and its residual together are infinity, which is not sent")
+        wanted = _wanted(x, memory, decay) if feedback else x
+        if not within(wanted, math.inf):
+            with_it = "" if not within(x, math.inf) else " together with its residual"
+            raise ValueError(f"the update holds NaN or infinity{with_it} and is not sent")
         wire = _encode(links, wanted, key)
-        return wire, wanted - _decode(links, wire, x.size, key)
+        return wire, _left(links, wire, wanted, key) if feedback else memory
 
     def decode(wire: Wire, size: int, key: Key) -> Array:
         decoded = _decode(links, wire, size, key)
-        if not _finite(decoded):
+        if not within(decoded, math.inf):
             raise ValueError("the update holds NaN or infinity")
         return decoded
 
-    return Chain(init, encode, decode, links, feedback)
+    return Chain(init, encode, decode, partial(_decode, links), links, feedback)
 
 
-def _finite(x: Array) -> bool:
-    """Return whether all numbers are finite; NaN and infinity both show in the extremes, found without a mask."""
-    return not x.size or bool(np.isfinite(x.min()) and np.isfinite(x.max()))
+def _wanted(x: Array, memory: Array, decay: float) -> Array:
+    with np.errstate(over="ignore", invalid="ignore"):  # said in words, by who asked
+        return memory + x if decay == 1 else decay * memory + x
+
+
+def _left(links: tuple[Codec, ...], wire: Wire, wanted: Array, key: Key) -> Array:
+    """Return what the wire leaves out of a vector, which is changed for it."""
+    first, size = links[0], wanted.size
+    if first.chosen is None:
+        return np.subtract(wanted, _decode(links, wire, size, key), out=wanted)
+    side = {name: wire[f"0.{name}"] for name in first.side}
+    wanted[first.chosen(side, size, key)] -= _decode(links, wire, size, key, 1)
+    return wanted
 
 
 def _encode(links: tuple[Codec, ...], x: Array, key: Key) -> Wire:
@@ -103,17 +119,18 @@ def _encode(links: tuple[Codec, ...], x: Array, key: Key) -> Wire:
     return wire | {"values": values}
 
 
-def _decode(links: tuple[Codec, ...], wire: Wire, size: int, key: Key) -> Array:
+def _decode(links: tuple[Codec, ...], wire: Wire, size: int, key: Key, first: int = 0) -> Array:
+    """Return the vector that was given to the link ``first``."""
     names = {f"{number}.{name}" for number, link in enumerate(links) for name in link.side}
     if wire.keys() != names | {"values"}:
         raise ValueError(f"the wire holds {sorted(wire)}, not {sorted(names)} and 'values'")
     # The input length of each link follows from the links alone, never from what arrived.
     lengths = list(accumulate(links, lambda length, link: link.kept(length), initial=size))
     values = wire["values"]
-    for number, link in reversed(list(enumerate(links))):
+    for number, link in reversed(list(enumerate(links))[first:]):
         side = {name: wire[f"{number}.{name}"] for name in link.side}
         values = link.decode(values, side, lengths[number], key)
-    return check(values, np.float32, size)
+    return check(values, np.float32, lengths[first])
 
 
 def check(array: Array, dtype: type, size: int) -> Array:

@@ -21,15 +21,18 @@ def randk(density: float = 0.05) -> Codec:
     kept = share(density)
 
     def encode(x: Array, key: Key) -> tuple[Array, Wire]:
-        return x[support(kept(x.size), x.size, key.seed, key.round)], {}
+        return x[chosen({}, x.size, key)], {}
+
+    def chosen(side: Wire, size: int, key: Key) -> Array:
+        return support(kept(size), size, key.seed, key.round)
 
     def decode(values: Array, side: Wire, size: int, key: Key) -> Array:
         x = np.zeros(size, np.float32)
-        index = support(kept(size), size, key.seed, key.round)
+        index = chosen(side, size, key)
         x[index] = check(values, np.float32, index.size)
         return x
 
-    return Codec(encode, decode, kept=kept, biased=True, linear=True)
+    return Codec(encode, decode, kept=kept, chosen=chosen, biased=True, linear=True)
 
 
 @lru_cache(maxsize=1)  # a hub decodes the updates of all silos of a round, one after the other

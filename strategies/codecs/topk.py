@@ -16,6 +16,8 @@ from strategies import gaps
 from strategies.adapter import Array
 from strategies.codecs.codec import Codec, Key, Wire, check
 
+SAMPLE, BLOCK = 1 << 15, 1 << 18
+
 
 def topk(density: float = 0.05, decay: float = 1.0) -> Codec:
     """Send the share ``density`` of coordinates that are largest; a round later ``decay`` of the rest is added."""
@@ -24,11 +26,14 @@ def topk(density: float = 0.05, decay: float = 1.0) -> Codec:
         raise ValueError(f"{decay=} must be above 0 and at most 1, what is kept of the residual")
 
     def encode(x: Array, key: Key) -> tuple[Array, Wire]:
-        index = largest(np.abs(x), kept(x.size))
+        index = largest(x, kept(x.size), np.abs)
         return x[index], {"gaps": gaps.encode(index, x.size)}
 
+    def chosen(side: Wire, size: int, key: Key) -> Array:
+        return gaps.decode(side["gaps"], kept(size), size)
+
     def decode(values: Array, side: Wire, size: int, key: Key) -> Array:
-        index = gaps.decode(side["gaps"], kept(size), size)
+        index = chosen(side, size, key)
         x = np.zeros(size, np.float32)
         x[index] = check(values, np.float32, index.size)
         return x
@@ -38,6 +43,7 @@ def topk(density: float = 0.05, decay: float = 1.0) -> Codec:
         decode,
         side=("gaps",),
         kept=kept,
+        chosen=chosen,
         biased=True,
         decay=decay,
         support_depends_on_data=True,
@@ -51,12 +57,35 @@ def share(density: float) -> Callable[[int], int]:
     return lambda size: math.ceil(density * size)
 
 
-def largest(scores: Array, count: int) -> Array:
+def largest(x: Array, count: int, score: Callable[[Array], Array] = np.asarray) -> Array:
     """Return the rising indices of the ``count`` largest scores; among equals the lowest indices are taken."""
     if not count:
         return np.zeros(0, np.int64)
-    least = np.partition(scores, scores.size - count)[scores.size - count]
-    taken = scores > least
-    equal = np.flatnonzero(scores == least)
+    among = _candidates(x, count, score)
+    found = score(x if among is None else x[among])
+    least = np.partition(found, found.size - count)[found.size - count]
+    taken = found > least
+    equal = np.flatnonzero(found == least)
     taken[equal[: count - np.count_nonzero(taken)]] = True
-    return np.flatnonzero(taken)
+    return np.flatnonzero(taken) if among is None else among[taken]
+
+
+def _candidates(x: Array, count: int, score: Callable[[Array], Array]) -> Array | None:
+    """Return the rising indices of numbers among which the ``count`` largest are; None where a sample does not tell.
+
+    A sample says from which score on there are a few more than ``count``. Where it misleads there are fewer, which is
+    seen, so the largest of the candidates are always the largest of all.
+    """
+    if x.size < 8 * SAMPLE:
+        return None
+    sample = score(x[:: x.size // SAMPLE | 1])  # an odd step, which no width of a tensor is
+    share = count * sample.size / x.size
+    rank = math.ceil(share + 4 * math.sqrt(share) + 1)
+    if 2 * rank > sample.size:
+        return None
+    least = np.partition(sample, sample.size - rank)[sample.size - rank]
+    blocks = range(0, x.size, BLOCK)
+    found = np.concatenate(
+        [at + np.flatnonzero(score(x[at : at + BLOCK]) >= least) for at in blocks]
+    )
+    return found if found.size >= count else None

@@ -14,8 +14,8 @@ from collections.abc import Iterable
 import numpy as np
 
 from strategies.adapter import Adapter
-from strategies.gauge import ends, moves, settled, units
-from strategies.guards.guard import Guard, Memory, Verdict, remembered
+from strategies.gauge import ends, moves, sizes, units
+from strategies.guards.guard import Guard, Memory, Verdict, in_gauge, remembered
 from strategies.product import Factors, inner, norm, stack
 from strategies.strategy import Weighted
 
@@ -36,21 +36,22 @@ def norm_clip(bound: float = 1.0, absolute: bool = False) -> Guard:
         return not absolute and not units(start, sent).keys() <= memory.keys()
 
     def judge(updates: list[Weighted], start: Adapter, memory: Memory) -> Verdict:
-        found, said = settled(updates, start)
-        seen = [{u: norm(x) for u, x in moves(one.update, start).items()} for one in found]
+        seen = [sizes(one.update, start) for one in updates]
         known = remembered(seen) | memory
-        kept = []
-        for one, sizes in zip(found, seen, strict=True):
-            limits = {u: bound if absolute else bound * _median(known, u) for u in sizes}
-            shares = {
-                u: _share(u, one.update, start, limits[u]) for u in sizes if sizes[u] > limits[u]
-            }
-            kept.append(one._replace(update=_scaled(one.update, start, shares)))
-            if shares:
-                said[one.silo] = _sentence(shares, len(sizes))
+        shares, said = [], {}
+        for one, moved in zip(updates, seen, strict=True):
+            limits = {u: bound if absolute else bound * _median(known, u) for u in moved}
+            far = [u for u in moved if moved[u] > limits[u]]
+            shares.append({u: _share(u, one.update, start, limits[u]) for u in far})
+            if far:
+                said[one.silo] = _sentence(shares[-1], len(moved))
+        kept = (
+            one._replace(update=_scaled(one.update, start, own))
+            for one, own in zip(updates, shares, strict=True)
+        )
         return Verdict(kept, said, tuple(seen))
 
-    return Guard(judge, gathers)
+    return Guard(judge, in_gauge, gathers)
 
 
 def _median(known: Memory, unit: str) -> float:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 
 class Schedule(NamedTuple):
-    """``closes(asked, answered, waiting, elapsed_s)`` says whether the round ends now; ``enough`` whether it counts."""
+    """``asks(names, seed, round)`` are the silos that train in a round, of all that there are.
+
+    ``closes(asked, answered, waiting, elapsed_s)`` says whether the round ends now; ``enough`` whether it counts.
+    """
 
     closes: Callable[[int, int, int, float], bool]
     enough: Callable[[int, int], bool]
     needed: Callable[[int], int]
+    asks: Callable[[Sequence[str], int, int], list[str]]

@@ -1,18 +1,39 @@
-"""Synchronous rounds: wait for all, until a deadline; the round counts from a quorum on."""
+"""Synchronous rounds: wait for all who were asked, until a deadline; the round counts from a quorum on.
+
+Where silos are many, each round may ask a few drawn by lot (McMahan et al. 2017, arXiv 1602.05629).
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
+import numpy as np
+
+from strategies import draw
 from strategies.schedules.schedule import Schedule
 
 
-def sync(quorum: float = 1.0, deadline_s: float = 3600.0) -> Schedule:
-    """Close a round when every silo has answered, or at the deadline with a share ``quorum`` of them."""
+def sync(quorum: float = 1.0, deadline_s: float = 3600.0, sample: int = 0) -> Schedule:
+    """Close a round when every silo asked has answered, or at the deadline with a share ``quorum`` of them.
+
+    Args:
+        quorum: the share of those asked that must answer.
+        deadline_s: seconds after which a round waits no longer.
+        sample: how many silos each round asks, drawn by lot; 0 for all.
+    """
     if not 0 < quorum <= 1:
         raise ValueError(f"{quorum=} is a share of the silos; give more than 0 and at most 1")
     if not deadline_s > 0:
         raise ValueError(f"{deadline_s=} must be above 0 seconds")
+    if sample < 0:
+        raise ValueError(f"{sample=} is no number of silos; give 0 for all, or 1 and more")
+
+    def asks(names: Sequence[str], seed: int, number: int) -> list[str]:
+        if not 0 < sample < len(names):
+            return list(names)
+        lots = draw.words(f"sample:{seed}:{number}", len(names))
+        return sorted(names[k] for k in np.argsort(lots, kind="stable")[:sample])
 
     def needed(asked: int) -> int:
         return max(1, math.ceil(quorum * asked - 1e-9))
@@ -20,4 +41,4 @@ def sync(quorum: float = 1.0, deadline_s: float = 3600.0) -> Schedule:
     def closes(asked: int, answered: int, waiting: int, elapsed_s: float) -> bool:
         return waiting == 0 or elapsed_s >= deadline_s
 
-    return Schedule(closes, lambda asked, answered: answered >= needed(asked), needed)
+    return Schedule(closes, lambda asked, answered: answered >= needed(asked), needed, asks)

@@ -70,6 +70,17 @@ def test_what_was_read_can_be_changed_and_the_file_stays_as_it_is(tmp_path):
     np.testing.assert_array_equal(parcels.read(tmp_path, parcel)["x"], np.zeros(3))
 
 
+@quick
+@given(any_arrays)
+def test_bytes_are_read_as_views_of_them(arrays):
+    content = save(arrays)
+    found = tensors.over(content)
+    same(arrays, found)
+    memory = np.frombuffer(content, np.uint8)
+    assert all(np.shares_memory(memory, x) for x in found.values() if x.size)
+    assert not any(x.flags.writeable for x in found.values())
+
+
 @pytest.mark.parametrize(
     "said",
     [
@@ -79,12 +90,36 @@ def test_what_was_read_can_be_changed_and_the_file_stays_as_it_is(tmp_path):
         {"x": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}},
         {"x": {"dtype": "O", "shape": [1], "data_offsets": [0, 4]}},
         {"x": {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}},
+        {"x": {"dtype": "F32", "shape": [1.0], "data_offsets": [0, 4]}},
+        {"x": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4, 4]}},
+        {name: {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]} for name in "xy"},
         {"x": 3},
         [],
     ],
 )
 def test_a_header_that_lies_is_refused(tmp_path, said):
     text = json.dumps(said).encode()
+    content = len(text).to_bytes(8, "little") + text + bytes(4)
+    with pytest.raises(ValueError, match=r"array"):
+        tensors.over(content)
     with pytest.raises(ValueError, match="holds no arrays") as caught:
-        read(tmp_path, len(text).to_bytes(8, "little") + text + bytes(4))
+        read(tmp_path, content)
     assert isinstance(caught.value.__cause__, SafetensorError | KeyError)
+
+
+@quick
+@given(any_arrays, st.integers(0, 10**6), st.integers(1, 255))
+def test_bytes_that_the_library_would_not_read_are_refused(arrays, at, flip):
+    content = bytearray(save(arrays))
+    content[at % len(content)] ^= flip
+    try:
+        found = tensors.over(bytes(content))
+    except ValueError:
+        return
+    same(load(bytes(content)), found)
+
+
+@pytest.mark.parametrize("content", [b"", bytes(7), bytes(8), b"\xff" * 20, save({})[:-1]])
+def test_bytes_that_are_cut_short_are_refused(content):
+    with pytest.raises(ValueError, match="array"):
+        tensors.over(content)

@@ -10,7 +10,7 @@ from safetensors.numpy import load, save
 
 from strategies.adapter import add, layout, pick
 from strategies.gauge import settle
-from strategies.guards.guard import remembered
+from strategies.guards.guard import judged, remembered
 from strategies.product import pairs
 from strategies.strategy import Weighted
 
@@ -40,7 +40,7 @@ def silos(updates, weights=None):
 
 def merged(guard, sent, memory=None, start=START):
     """Return the plain mean of what a guard keeps, and its verdict."""
-    verdict = guard.judge(sent, start, memory or {})
+    verdict = judged(guard, sent, start, memory or {})
     weights = [one.weight for one in verdict.kept]
     names = verdict.kept[0].update
     mean = {
@@ -67,7 +67,7 @@ def test_where_all_send_the_same_that_is_merged_and_one_more_changes_nothing(gua
 
 def test_the_order_of_silos_does_not_matter_to_the_last_bit(guard):
     sent = silos([honest(k) for k in range(1, MANY + 1)], [1.0, 0.7, 0.3, 0.003, 0.9, 0.5, 0.2])
-    forth, back = (guard().judge(s, START, {}) for s in (sent, sent[::-1]))
+    forth, back = (judged(guard(), s, START, {}) for s in (sent, sent[::-1]))
     assert forth.said == back.said
     for left, right in zip(sorted(forth.kept), sorted(back.kept), strict=True):
         assert (left.silo, left.weight) == (right.silo, right.weight)
@@ -117,7 +117,7 @@ def test_a_round_in_which_only_some_tensors_travel_is_guarded_too(guard, names):
 
 def test_what_a_guard_is_given_stays_as_it_was_and_what_it_keeps_is_float32(guard):
     sent, start = silos([honest(k) for k in range(1, MANY + 1)]), tensors(0)
-    verdict = guard().judge(sent, start, {})
+    verdict = judged(guard(), sent, start, {})
     assert all(start[n].tobytes() == START[n].tobytes() for n in START)
     for k, one in enumerate(sent, 1):
         assert all(x.tobytes() == honest(k)[n].tobytes() for n, x in one.update.items())
@@ -126,7 +126,7 @@ def test_what_a_guard_is_given_stays_as_it_was_and_what_it_keeps_is_float32(guar
 
 def test_what_is_remembered_survives_a_checkpoint(guard):
     sent = silos([honest(k) for k in range(1, MANY + 1)])
-    memory = remembered(guard().judge(sent, START, {}).seen)
+    memory = remembered(judged(guard(), sent, START, {}).seen)
     restored = load(save(memory))
     assert {u: x.tobytes() for u, x in restored.items()} == {
         u: x.tobytes() for u, x in memory.items()
@@ -138,7 +138,7 @@ def test_what_is_remembered_survives_a_checkpoint(guard):
 def test_too_few_to_compare_are_all_set_aside_and_told_so(discarding):
     made = discarding()
     sent = silos([honest(k) for k in range(made.least - 1)])
-    verdict = made.judge(sent, START, {})
+    verdict = judged(made, sent, START, {})
     assert verdict.kept == []
     assert set(verdict.said) == {one.silo for one in sent}
     assert all(f"needs {made.least}" in why for why in verdict.said.values())
@@ -146,7 +146,7 @@ def test_too_few_to_compare_are_all_set_aside_and_told_so(discarding):
 
 def test_a_silo_whose_numbers_cannot_be_added_up_is_set_aside_and_named(watchful):
     sent = silos([honest(k) for k in range(MANY)] + [tensors(50, 1e12)])
-    verdict = watchful().judge(sent, START, {})
+    verdict = judged(watchful(), sent, START, {})
     assert f"s{MANY}" not in {one.silo for one in verdict.kept}
     assert "beyond 16384" in verdict.said[f"s{MANY}"]
 

@@ -272,3 +272,19 @@ def test_silos_that_do_not_introduce_themselves_are_refused_before_anything_is_t
     with pytest.raises(ConfigError, match="silo"):
         simulate(small(tmp_path / "run"), app=made)
     assert not (tmp_path / "run" / "rounds.jsonl").exists()
+
+
+def test_a_round_that_asks_few_hears_those_alone_and_scores_all(small, simulate, tmp_path):
+    study = small(tmp_path / "few", schedule="sync(sample=2)", evaluate__every=2)
+    report = simulate(study)
+    _, first, second = record.lines(tmp_path / "few")
+    heard = [{name for name, n in line["silos"].items() if "up" in n} for line in (first, second)]
+    assert [len(names) for names in heard] == [2, 2]
+    assert len(second["silos"]) == 4 and all("valid" in note for note in second["silos"].values())
+    assert not any("refused" in n for line in (first, second) for n in line["silos"].values())
+    assert (
+        simulate(small(tmp_path / "again", schedule="sync(sample=2)", evaluate__every=2), 3)[
+            "adapter_sha256"
+        ]
+        == report["adapter_sha256"]
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from fractions import Fraction
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from strategies import accumulate
-from strategies.adapter import layout
+from strategies.adapter import layout, unflatten
 
 quick = settings(deadline=None, derandomize=True, max_examples=80, database=None)
 SIZE = 6
@@ -59,6 +60,59 @@ def test_any_chunking_gives_the_same_bytes(sent, cuts):
     whole = joined(total([({"x": x}, w) for x, w in sent]))
     pieces = [dict(enumerate_names(np.split(x, sorted(cuts)))) for x, _ in sent]
     assert joined(total(list(zip(pieces, [w for _, w in sent], strict=True)))) == whole
+
+
+@quick
+@given(SENT, st.data())
+def test_updates_folded_in_together_give_the_bytes_of_one_after_another(sent, data):
+    shapes = {"a": (2,), "b": (SIZE - 2,)}
+    sent = [(w, unflatten(x, shapes)) for x, w in sent]
+    running, at = accumulate.empty(shapes), 0
+    while at < len(sent):
+        together = sent[at : at + data.draw(st.integers(1, 4))]
+        if data.draw(st.booleans()):  # tensors that lie apart
+            together = [(w, {n: x.copy() for n, x in held.items()}) for w, held in together]
+        running, at = accumulate.fold(running, together), at + len(together)
+    slow = total([(held, w) for w, held in sent])
+    assert joined(running) == joined(slow)
+    assert (running.weight, running.added) == (slow.weight, slow.added)
+    for n in shapes:  # the integers of the definition
+        exact = sum(np.rint(np.float64(h[n]) * (w * 2.0**32)).astype(np.int64) for w, h in sent)
+        assert running.totals[n].tolist() == exact.tolist()
+
+
+@pytest.mark.parametrize("block", [1, 3, 5, 1 << 16])
+def test_a_sum_is_the_same_in_blocks_of_any_size(block, monkeypatch):
+    monkeypatch.setattr(accumulate, "BLOCK", block)
+    updates = [np.random.default_rng(k).normal(size=13).astype(np.float32) for k in range(3)]
+    running = accumulate.fold(accumulate.empty({"x": (13,)}), [(0.3, {"x": x}) for x in updates])
+    exact = sum(np.rint(np.float64(x) * (0.3 * 2.0**32)) for x in updates)
+    assert running.totals["x"].tolist() == exact.tolist()
+    expected = (exact / running.weight).astype(np.float32)
+    assert accumulate.mean(running)["x"].tobytes() == expected.tobytes()
+
+
+def test_adding_up_takes_no_memory_beyond_the_sum():
+    shapes, size = {"x": (1 << 20,)}, 1 << 20
+    updates = [(1.0, {"x": np.full(size, k, np.float32)}) for k in range(3)]
+    running = accumulate.empty(shapes)
+    tracemalloc.start()
+    running = accumulate.fold(running, updates)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 * accumulate.BLOCK + 20_000
+    assert accumulate.mean(running)["x"][0] == 1
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, np.int32])
+@pytest.mark.parametrize("limit", [16384.0, float("inf")])
+@quick
+@given(st.lists(st.floats(width=16) | st.sampled_from([16383.0, 16384.0, -16384.0]), max_size=5))
+def test_numbers_are_within_a_limit_if_each_is(dtype, limit, numbers):
+    if dtype == np.int32:
+        numbers = [int(n) for n in numbers if np.isfinite(n)]
+    vector = np.array(numbers, dtype)
+    assert accumulate.within(vector, limit) == all(abs(float(n)) < limit for n in vector)
 
 
 def enumerate_names(pieces):

@@ -65,6 +65,21 @@ def test_parts_of_a_vector_among_others_are_copied_in_their_order(names, other):
     np.testing.assert_array_equal(algebra.flatten(swapped), [3, 4, 1, 2])
 
 
+def test_neighbours_in_a_vector_are_joined_without_a_copy_and_others_are_not():
+    vector = np.arange(9, dtype=np.float32)
+    parts = algebra.unflatten(vector, {"a": (2,), "b": (2, 2), "c": (0,), "d": (3,)})
+    for names in ("abcd", "abd", "bd", "b", "cd"):
+        joined = algebra.joined([parts[n] for n in names])
+        assert joined.tolist() == [x for n in names for x in parts[n].ravel()]
+        assert np.shares_memory(joined, vector)
+    for apart in (["a", "d"], ["b", "a"], ["a", "a"], ["c"]):
+        assert algebra.joined([parts[n] for n in apart]) is None
+    assert algebra.joined([parts["a"], parts["b"].T]) is None
+    assert algebra.joined([vector[0:2], vector[2:4].view(np.int32)]) is None
+    assert algebra.joined([vector[::2][:2], vector[::2][2:]]) is None
+    assert algebra.joined([]) is None
+
+
 @pytest.mark.parametrize("vector", [np.zeros(6), np.zeros(8), np.zeros((7, 1)), np.zeros(())])
 def test_a_vector_of_another_length_is_refused(vector):
     with pytest.raises(ValueError, match="7 numbers"):

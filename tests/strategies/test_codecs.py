@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from strategies.codecs.topk import largest, topk
 
 quick = settings(deadline=None, derandomize=True, max_examples=80, database=None)
 KEY = Key(seed=7, round=3, silo="clinic")
+topk_file = sys.modules[topk.__module__]
 
 
 def vectors(most, size=700):
@@ -168,6 +170,36 @@ def test_the_largest_are_those_of_a_stable_sort(x, data):
     count = data.draw(st.integers(0, x.size))
     slow = sorted(sorted(range(x.size), key=lambda at: -x[at])[:count])
     assert largest(x, count).tolist() == slow
+
+
+def sampled(draw, size):
+    """Return vectors of which a sample tells much, little, or something false."""
+    told = np.zeros(size, np.float32)
+    told[:: size // topk_file.SAMPLE | 1] = 100 + draw.normal(
+        size=told[:: size // topk_file.SAMPLE | 1].size
+    )
+    return {
+        "normal": draw.normal(size=size),
+        "heavy": draw.standard_cauchy(size),
+        "equal": draw.choice([-1.0, 1.0, 0.5], size),
+        "zeros": np.where(draw.random(size) < 0.01, 1.0, 0.0),
+        "only the sample is large": told,
+        "the sample is small": 1 - told,
+    }
+
+
+@pytest.mark.parametrize("density", [0.001, 0.01, 0.2, 0.9])
+def test_the_largest_are_the_same_whatever_a_sample_tells(density, monkeypatch):
+    monkeypatch.setattr(topk_file, "SAMPLE", 256)
+    monkeypatch.setattr(topk_file, "BLOCK", 1000)
+    size, sampling = 4001, 0
+    for x in sampled(np.random.default_rng(5), size).values():
+        x = x.astype(np.float32)
+        count = math.ceil(density * size)
+        slow = np.sort(np.argsort(-np.abs(x), kind="stable")[:count])
+        assert largest(x, count, np.abs).tolist() == slow.tolist()
+        sampling += topk_file._candidates(x, count, np.abs) is not None
+    assert (sampling > 0) == (density < 0.5)
 
 
 @quick

@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from strategies.adapter import add
-from strategies.gauge import distances, moves, settle, settled, units
+from strategies import gauge
+from strategies.adapter import add, sha256
+from strategies.gauge import distances, moves, settle, units
+from strategies.guards.guard import in_gauge
 from strategies.strategy import Weighted
 
 quick = settings(deadline=None, derandomize=True, max_examples=40, database=None)
@@ -114,12 +116,18 @@ def test_two_hostile_of_seven_cannot_stretch_the_measure_of_a_unit():
     assert found[:5, :5].max() < 1e-3 * found[5:, :5].min()
 
 
-def test_settled_updates_come_by_silo_and_without_those_that_cannot_be_added_up():
-    sent = [
-        Weighted("b", 0.5, tensors(1)),
-        Weighted("c", 1.0, tensors(2, 1e12)),
-        Weighted("a", 1.0, tensors(3)),
-    ]
-    found, refused = settled(sent, tensors(0))
-    assert [(one.silo, one.weight) for one in found] == [("a", 1.0), ("b", 0.5)]
-    assert list(refused) == ["c"]
+def test_an_update_that_cannot_be_added_up_in_the_gauge_of_the_round_is_told_so_in_words():
+    found = in_gauge(Weighted("b", 0.5, tensors(1)), tensors(0))
+    assert (found.silo, found.weight) == ("b", 0.5)
+    assert sha256(found.update) == sha256(settle(tensors(1), tensors(0)))
+    assert "beyond 16384" in in_gauge(Weighted("c", 1.0, tensors(2, 1e12)), tensors(0))
+
+
+@pytest.mark.parametrize("numbers", [1, 100, 200])
+def test_distances_are_the_same_to_the_bit_however_many_silos_are_compared_at_a_time(
+    numbers, monkeypatch
+):
+    updates = [Weighted(f"s{k}", 1.0, tensors(1 + k)) for k in range(7)]
+    whole = distances(updates, tensors(0))
+    monkeypatch.setattr(gauge, "AT_ONCE", numbers)
+    assert distances(updates, tensors(0)).tobytes() == whole.tobytes()

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from strategies.adapter import add
 from strategies.gauge import distances, settle
+from strategies.guards import guard
 from strategies.guards.bulyan import bulyan, chosen
-from strategies.guards.guard import remembered
+from strategies.guards.guard import judged, remembered
 from strategies.guards.median import median
 from strategies.guards.multi_krum import multi_krum, scores
 from strategies.guards.norm_clip import norm_clip
@@ -47,7 +48,7 @@ def test_a_clipped_update_moves_as_far_as_allowed_and_an_honest_one_as_far_as_it
     seed, bound, scale
 ):
     updates = [tensors(seed + k) for k in range(4)] + [tensors(seed + 5, scale)]
-    verdict = norm_clip(bound).judge(sent(*updates), START, {})
+    verdict = judged(norm_clip(bound), sent(*updates), START, {})
     sizes = np.array([moved(u) for u in updates])
     limits = bound * np.sort(sizes, axis=0)[2]
     for one, before in zip(verdict.kept, sizes, strict=True):
@@ -58,25 +59,25 @@ def test_a_clipped_update_moves_as_far_as_allowed_and_an_honest_one_as_far_as_it
 def test_an_absolute_bound_needs_nobody_else():
     made = norm_clip(0.5, absolute=True)
     assert not made.gathers(START, START, {})
-    (one,) = made.judge(sent(tensors(1, 5.0)), START, {}).kept
+    (one,) = judged(made, sent(tensors(1, 5.0)), START, {}).kept
     np.testing.assert_allclose(moved(one.update), 0.5, rtol=1e-3)
 
 
 def test_a_relative_bound_sees_all_once_and_then_each_by_itself():
     made, updates = norm_clip(1.0), [tensors(k) for k in range(5)]
     assert made.gathers(START, START, {})
-    memory = remembered(made.judge(sent(*updates), START, {}).seen)
+    memory = remembered(judged(made, sent(*updates), START, {}).seen)
     assert not made.gathers(START, START, memory)
     assert made.gathers(START, START, {ROWS: memory[ROWS]})
-    together = made.judge(sent(*updates), START, memory)
+    together = judged(made, sent(*updates), START, memory)
     for one, alone in zip(sent(*updates), together.kept, strict=True):
-        (by_itself,) = made.judge([one], START, memory).kept
+        (by_itself,) = judged(made, [one], START, memory).kept
         assert all(by_itself.update[n].tobytes() == alone.update[n].tobytes() for n in SHAPES)
 
 
 def test_of_two_silos_the_smaller_change_sets_the_bound():
     small, large = tensors(1, 0.01), tensors(2, 5.0)
-    kept = norm_clip(1.0).judge(sent(large, small), START, {}).kept
+    kept = judged(norm_clip(1.0), sent(large, small), START, {}).kept
     np.testing.assert_allclose(moved(kept[0].update), moved(small), rtol=1e-3)
 
 
@@ -93,7 +94,7 @@ def settled_stack(updates):
 @pytest.mark.parametrize("silos", [3, 4, 5, 8])
 def test_the_median_is_that_of_each_coordinate(silos):
     updates = [tensors(k) for k in range(silos)]
-    (one,) = median().judge(sent(*updates), START, {}).kept
+    (one,) = judged(median(), sent(*updates), START, {}).kept
     for name, x in settled_stack(updates).items():
         np.testing.assert_allclose(one.update[name], np.median(x, axis=0), rtol=1e-6)
 
@@ -104,10 +105,19 @@ def test_the_median_is_that_of_each_coordinate(silos):
 )
 def test_the_trimmed_mean_drops_the_share_at_both_ends_and_one_at_least(share, silos, dropped):
     updates = [tensors(k) for k in range(silos)]
-    (one,) = trimmed_mean(share).judge(sent(*updates), START, {}).kept
+    (one,) = judged(trimmed_mean(share), sent(*updates), START, {}).kept
     for name, x in settled_stack(updates).items():
         slow = np.sort(x, axis=0)[dropped : silos - dropped].mean(axis=0)
         np.testing.assert_allclose(one.update[name], slow, rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize("made", [median(), trimmed_mean(0.3), bulyan(1)])
+def test_coordinates_are_the_same_however_many_are_looked_at_a_time(made, monkeypatch):
+    updates = sent(*(tensors(k) for k in range(7)))
+    (whole,) = judged(made, updates, START, {}).kept
+    monkeypatch.setattr(guard, "AT_ONCE", 15)
+    (parts,) = judged(made, updates, START, {}).kept
+    assert all(parts.update[n].tobytes() == whole.update[n].tobytes() for n in SHAPES)
 
 
 @pytest.mark.parametrize("share", [-0.1, 0.5, 1.0, float("nan")])
@@ -143,7 +153,7 @@ def test_a_silo_that_sends_what_another_sent_is_at_no_distance_from_it_but_still
 def test_multi_krum_sets_aside_those_that_send_noise_and_says_so(f):
     honest = [add(tensors(50), tensors(k, 0.02)) for k in range(f + 3)]
     noise = [tensors(70 + k, 3.0) for k in range(f)]
-    verdict = multi_krum(f).judge(sent(*noise, *honest), START, {})
+    verdict = judged(multi_krum(f), sent(*noise, *honest), START, {})
     assert [one.silo for one in verdict.kept] == [f"s{k}" for k in range(f, 2 * f + 3)]
     assert set(verdict.said) == {f"s{k}" for k in range(f)}
     assert all("times as far" in why for why in verdict.said.values())
@@ -151,7 +161,7 @@ def test_multi_krum_sets_aside_those_that_send_noise_and_says_so(f):
 
 def test_multi_krum_keeps_the_weights_of_those_it_keeps():
     updates = [Weighted(f"s{k}", 1 / (k + 1), tensors(k)) for k in range(5)]
-    kept = multi_krum(0).judge(updates, START, {}).kept
+    kept = judged(multi_krum(0), updates, START, {}).kept
     assert [one.weight for one in kept] == [1 / (k + 1) for k in range(5)]
 
 
@@ -184,7 +194,7 @@ def test_scoring_once_would_choose_others():
 
 def test_bulyan_averages_what_lies_nearest_to_the_median_of_the_chosen():
     updates = [tensors(k) for k in range(7)]
-    verdict = bulyan(1).judge(sent(*updates), START, {})
+    verdict = judged(bulyan(1), sent(*updates), START, {})
     told = [Weighted(f"s{k}", 1.0, settle(u, START)) for k, u in enumerate(updates)]
     names = slow_choice(distances(told, START), 1)
     assert set(verdict.said) == {f"s{k}" for k in range(7)} - {f"s{k}" for k in names}

@@ -27,8 +27,25 @@ def test_the_quorum_is_the_least_number_that_is_the_share(asked, tenths):
 
 
 @pytest.mark.parametrize(
-    "options", [{"quorum": 0}, {"quorum": 1.01}, {"quorum": float("nan")}, {"deadline_s": 0}]
+    "options",
+    [{"quorum": 0}, {"quorum": 1.01}, {"quorum": float("nan")}, {"deadline_s": 0}, {"sample": -1}],
 )
 def test_options_out_of_range_are_refused_with_what_was_given(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         sync(**options)
+
+
+def test_a_round_asks_as_many_as_it_says_drawn_by_seed_and_round():
+    names = [f"s{k:03d}" for k in range(200)]
+    few = sync(sample=10).asks
+    drawn = [few(names, 7, number) for number in range(1, 101)]
+    assert all(len(set(asked)) == 10 and asked == sorted(asked) for asked in drawn)
+    assert drawn == [few(names, 7, number) for number in range(1, 101)]
+    assert drawn[0] != drawn[1] and drawn[0] != few(names, 8, 1)
+    counts = [sum(name in asked for asked in drawn) for name in names]
+    assert max(counts) <= 16 and sum(counts) == 1000  # 5 times each, give or take 2.2
+
+
+@pytest.mark.parametrize("sample", [0, 5, 6])
+def test_a_round_asks_all_where_there_are_no_more_than_it_wants(sample):
+    assert sync(sample=sample).asks(list("abcde"), 7, 1) == list("abcde")
