@@ -36,16 +36,35 @@ def recall(home: Path, before: int) -> Adapter:
     return load_file(path(home, earlier[-1])) if earlier else {}
 
 
+def agreed(home: Path, before: int, lost: int) -> Adapter:
+    """Return the newest memory from before a round, in which no update that was ``lost`` has left a trace.
+
+    What both sides know of updates, the codec's memory and the strategy's, is that of the last one that counted.
+    """
+    newest = recall(home, before)
+    if not lost or lost >= before:
+        return newest
+    counted = recall(home, lost)
+    return {n: x for n, x in newest.items() if not _of_updates(n)} | {
+        n: x for n, x in counted.items() if _of_updates(n)
+    }
+
+
+def _of_updates(name: str) -> bool:
+    return name == "residual" or name.startswith("local/")
+
+
 def held(home: Path, number: int) -> Adapter:
     """Return the memory of one round; empty if it is not kept."""
     return load_file(path(home, number)) if number in rounds(home) else {}
 
 
-def keep(home: Path, number: int, arrays: Adapter, best: int) -> None:
-    """Write the memory of a round durably; of earlier ones, only the last and that of the best round stay."""
+def keep(home: Path, number: int, arrays: Adapter, best: int, lost: int = 0) -> None:
+    """Write the memory of a round durably; of earlier ones the last stays, the best, and the last that counted."""
     write_whole(path(home, number), save(arrays))
     earlier = [n for n in rounds(home) if n < number]
-    stays = {*earlier[-1:], *[n for n in earlier if n <= best][-1:]}
+    counted = [n for n in earlier if n < lost]
+    stays = {*earlier[-1:], *[n for n in earlier if n <= best][-1:], *counted[-1:]}
     for old in set(earlier) - stays:
         path(home, old).unlink()
 

@@ -51,6 +51,7 @@ class Order(NamedTuple):
     best: int = 0  # the round whose adapter is the best so far; a silo keeps its memory of it
     final: bool = False  # evaluate on the test split and choose what to serve
     sketch: int = 0  # how large what is sent in two passes is, where the strategy has them
+    lost: int = 0  # the silo's updates from this round on did not count; 0: all that it sent did
 
     @property
     def round(self) -> int:

@@ -54,7 +54,7 @@ def encoded(
     wire, residual = _wire(work, vector, residual)
     kept = kept | {f"local/{n}": x for n, x in local.items()} | {"residual": residual}
     if ranks.first():
-        memory.keep(work.home, work.order.round, kept, work.order.best)
+        memory.keep(work.home, work.order.round, kept, work.order.best, work.order.lost)
     return wire, told
 
 
@@ -102,7 +102,7 @@ def _residual(work: Work, zero: Array) -> tuple[Array, Told]:
     held = work.memory.get("residual")
     if held is not None and held.shape == zero.shape:
         return held, {}
-    if work.order.round == 1 or not zero.size:
+    if 1 in (work.order.round, work.order.lost) or not zero.size:
         return zero, {}
     dropped = 0.0 if held is None else algebra.norm({"residual": held})
     LOG.warning(

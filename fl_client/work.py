@@ -66,7 +66,7 @@ def opened(job: Job) -> Work:
     # A real silo's threads are its own affair (silo.toml); 0 leaves the choice to Torch.
     if own.study.train.threads and not job.place.silo:
         torch.set_num_threads(own.study.train.threads)
-    held = memory.recall(own.home, job.order.round)
+    held = memory.agreed(own.home, job.order.round, job.order.lost)
     return Work(
         own.study,
         own.site,

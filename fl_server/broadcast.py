@@ -8,7 +8,7 @@ from typing import TypeVar
 from fl_client import messages
 from fl_client.messages import Content, Order
 from fl_server import cohort as cohorts
-from fl_server import record
+from fl_server import estimates, record
 from fl_server import run as runs
 from fl_server.journal import State
 from fl_server.run import RoundFailed, Run
@@ -40,25 +40,30 @@ def contents(
     Control variates go out for ``training`` alone. What silos of the same groups and rank are sent is made once.
     """
     recorded = record.lines(run.folder)
+    since = estimates.lost(recorded, estimates.begun(recorded) if run.parts.codec.tracks else 1)
     found: list[tuple[Silo, Content]] = []
     for members in cohorts.components(run.cohort):
         best = record.best(recorded, members)
         released = released_from(run, state, best) if final else state
         order = run.base._replace(after=released.round, best=best, final=final)
         present = [silo for silo in run.cohort.silos if silo.name in members]
-        found += _addressed(run, released, order, present, training)
+        lost = {silo.name: since(silo.name) for silo in present} if training else {}
+        found += _addressed(run, released, order, present, lost)
     return found
 
 
 def _addressed(
-    run: Run, released: State, order: Order, present: list[Silo], training: bool
+    run: Run, released: State, order: Order, present: list[Silo], lost: dict[str, int]
 ) -> list[tuple[Silo, Content]]:
     merged = groups(run.parts.strategy, released)
-    travel = alike(run, present, lambda s: _travels(run, merged, order, s, training))
+    travel = alike(run, present, lambda s: _travels(run, merged, order, s, bool(lost)))
     parcels = alike(run, present, lambda s: run.grid.lay_out(travel[s.name]))
     packed = alike(run, present, lambda s: messages.packed(travel[s.name], parcels[s.name]))
     starts = alike(run, present, lambda s: _start_sha256(run, s))
-    orders = {name: order._replace(start_sha256=start) for name, start in starts.items()}
+    orders = {
+        name: order._replace(start_sha256=start, lost=lost.get(name, 0))
+        for name, start in starts.items()
+    }
     return [(s, messages.addressed(orders[s.name], packed[s.name])) for s in present]
 
 

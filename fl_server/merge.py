@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from fl_server import controls
+from fl_server import controls, estimates
 from fl_server.journal import State
 from fl_server.shelf import Shelf, shelved
 from strategies import accumulate
@@ -30,7 +30,8 @@ Said = dict[str, dict[str, dict[str, str]]]
 class Merge(NamedTuple):
     """What has arrived so far, by group: a running sum, or a shelf where all must be seen, and what was said.
 
-    ``waiting`` are updates, each with its group, that are in no sum yet.
+    ``waiting`` are updates, each with its group, that are in no sum yet; ``absent`` is the weight of silos that sent
+    none.
     """
 
     start: State
@@ -39,6 +40,7 @@ class Merge(NamedTuple):
     shelves: dict[str, Shelf]
     verdicts: dict[str, list[Verdict]]
     controls: dict[str, Sum]
+    absent: dict[str, float]
 
 
 def empty(parts: Parts, state: State, sketch: int = 0, folder: Path | None = None) -> Merge:
@@ -55,7 +57,8 @@ def empty(parts: Parts, state: State, sketch: int = 0, folder: Path | None = Non
             shapes = first | second
         sums[group], beside[group] = accumulate.empty(shapes), controls.empty(adapter, sent)
     shelves = {group: Shelf(folder) for group in sums}
-    return Merge(state, sums, (), shelves, {group: [] for group in sums}, beside)
+    verdicts: dict[str, list[Verdict]] = {group: [] for group in sums}
+    return Merge(state, sums, (), shelves, verdicts, beside, dict.fromkeys(sums, 0.0))
 
 
 def add(
@@ -107,7 +110,8 @@ def _folded(merge: Merge) -> Merge:
 def absent(merge: Merge, groups: Iterable[str], weight: float) -> Merge:
     """Return the merge with a silo that sent nothing: it counts where a mean is over all silos."""
     still = {group: controls.add(merge.controls[group], {}, weight) for group in groups}
-    return merge._replace(controls=merge.controls | still)
+    away = {group: merge.absent[group] + weight for group in still}
+    return merge._replace(controls=merge.controls | still, absent=merge.absent | away)
 
 
 def close(merge: Merge, parts: Parts, state: State) -> tuple[State, Said]:
@@ -128,6 +132,11 @@ def close(merge: Merge, parts: Parts, state: State) -> tuple[State, Said]:
             continue
         moving = algebra.pick(adapter, merge.sums[group].totals)
         delta, memories[group] = parts.strategy.aggregate(reduced, moving, memories[group])
+        if parts.codec.tracks:
+            present = merge.sums[group].weight / accumulate.FRACTION
+            share = present / (present + merge.absent[group])
+            delta, believed = estimates.moved(delta, outers[group], share)
+            outers[group] = outers[group] | believed
         moved, outer = parts.outer.step(moving, delta, outers[group])
         adapters[group] = adapter | moved | controls.moved(adapter, merge.controls[group])
         memories[group] = parts.strategy.merge(adapters[group], memories[group])

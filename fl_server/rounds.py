@@ -7,7 +7,17 @@ import time
 from typing import Any
 
 from fl_client import messages, metrics
-from fl_server import broadcast, journal, merge, passes, record, silos, survey, weighing
+from fl_server import (
+    broadcast,
+    estimates,
+    journal,
+    merge,
+    passes,
+    record,
+    silos,
+    survey,
+    weighing,
+)
 from fl_server import cohort as cohorts
 from fl_server import run as runs
 from fl_server.journal import State
@@ -57,6 +67,9 @@ def one(run: Run, state: State) -> State:
     for silo in [s for s in run.cohort.silos if s.name not in counted]:
         merged = merge.absent(merged, run.cohort.groups[silo.name], weights[silo.name])
     after, said = merge.close(merged, run.parts, state)
+    if run.parts.codec.tracks and estimates.reset(notes):
+        outer = {group: estimates.forgotten(held) for group, held in after.outer.items()}
+        after = after._replace(outer=outer)
     renewed = cohorts.renewed(after.adapter, run.parts.strategy, run.study.seed, number + 1)
     after = after._replace(adapter=renewed)
     scored = _evaluated(run, after)

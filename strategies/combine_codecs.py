@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from strategies import broadcast
+from strategies.guards.guard import keep_all
 from strategies.parts import PROBES, Parts, Refusal
 
 
@@ -64,6 +65,21 @@ def own_rows_travel_whole(parts: Parts) -> Refusal | None:
     )
 
 
+def tracked_updates_are_plain_sums(parts: Parts) -> Refusal | None:
+    """C66: changes of updates, where the hub needs the updates themselves, or weighs them anew each round."""
+    strategy = parts.strategy
+    elsewhere = strategy.local.own_rows or strategy.controls  # C57, C56
+    plain = strategy.reduction == "sum" and not strategy.mutates_base
+    steady = parts.weights.needs == "counts" and parts.guard.judge is keep_all
+    if not parts.codec.tracks or elsewhere or plain and steady:
+        return None
+    return Refusal(
+        "C66",
+        "with ef21() the hub sees by how much updates change, and goes on with a mean of which it knows no part",
+        "choose strategy='fedavg()', weights='bytes()' and guard='none()', or a codec without ef21()",
+    )
+
+
 def broadcast_leaves_nothing_out(parts: Parts) -> Refusal | None:
     """C64: silos that would begin from an adapter most of which is zero."""
     if not parts.broadcast.feedback:
@@ -104,6 +120,7 @@ RULES: Iterable[Callable[[Parts], Refusal | None]] = (
     feedback_needs_a_codec_that_contracts,
     codec_memory_needs_the_same_tensors,
     own_rows_travel_whole,
+    tracked_updates_are_plain_sums,
     broadcast_leaves_nothing_out,
     broadcast_narrows_last,
     products_need_the_same_start,

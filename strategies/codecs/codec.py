@@ -52,6 +52,7 @@ class Codec(NamedTuple):
     contracts: bool = True  # on average nearer to x than sending nothing, as error feedback needs
     narrows: bool = False  # its values are no longer float32, so it must come last
     linear: bool = False
+    tracks: bool = False  # what is sent is the change since last time, see ``ef21``
     support_depends_on_data: bool = False
 
 
@@ -66,24 +67,32 @@ class Chain(NamedTuple):
     decode: Callable[[Wire, int, Key], Array]
     read: Callable[[Wire, int, Key], Array]
     links: tuple[Codec, ...]
-    feedback: bool  # some link is biased, so all run under error feedback
+    feedback: (
+        bool  # some link is biased or tracks, so a silo remembers something from round to round
+    )
+    tracks: bool = (
+        False  # the memory is what the hub believes of the silo, and what is decoded is its change
+    )
 
 
 def chain(links: Sequence[Codec]) -> Chain:
     """Return the chain of these codecs; an empty chain sends float32 as it is."""
-    links = tuple(links)
-    feedback = any(link.biased for link in links)
+    tracks = any(link.tracks for link in links)
+    links = tuple(link for link in links if not link.tracks)
+    feedback = tracks or any(link.biased for link in links)
     decay = math.prod(link.decay for link in links)
 
     def init(size: int) -> Array:
         return np.zeros(size if feedback else 0, np.float32)
 
     def encode(x: Array, memory: Array, key: Key) -> tuple[Wire, Array]:
-        wanted = _wanted(x, memory, decay) if feedback else x
+        wanted = x - memory if tracks else _wanted(x, memory, decay) if feedback else x
         if not within(wanted, math.inf):
             with_it = "" if not within(x, math.inf) else " together with its residual"
             raise ValueError(f"the update holds NaN or infinity{with_it} and is not sent")
         wire = _encode(links, wanted, key)
+        if tracks:
+            return wire, memory + _decode(links, wire, x.size, key)
         return wire, _left(links, wire, wanted, key) if feedback else memory
 
     def decode(wire: Wire, size: int, key: Key) -> Array:
@@ -92,7 +101,7 @@ def chain(links: Sequence[Codec]) -> Chain:
             raise ValueError("the update holds NaN or infinity")
         return decoded
 
-    return Chain(init, encode, decode, partial(_decode, links), links, feedback)
+    return Chain(init, encode, decode, partial(_decode, links), links, feedback, tracks)
 
 
 def _wanted(x: Array, memory: Array, decay: float) -> Array:

@@ -61,8 +61,9 @@ def test_what_is_sent_plus_the_residual_is_the_vector(codec, x):
     np.testing.assert_allclose(decoded + residual, x, rtol=2**-22, atol=1e-45)
 
 
-def test_only_a_biased_codec_remembers(codec):
-    assert chain([codec()]).init(SIZE).size == (SIZE if codec().biased else 0)
+def test_only_a_codec_that_is_biased_or_tracks_remembers(codec):
+    remembers = codec().biased or codec().tracks
+    assert chain([codec()]).init(SIZE).size == (SIZE if remembers else 0)
 
 
 @each_vector

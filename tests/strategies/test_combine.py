@@ -11,6 +11,7 @@ from strategies import accumulate, combine
 from strategies.adapter import flatten, initial, layout, pick, size, unflatten
 from strategies.codecs.bfloat16 import bfloat16
 from strategies.codecs.codec import Key, chain
+from strategies.codecs.ef21 import ef21
 from strategies.codecs.float16 import float16
 from strategies.codecs.int4 import int4
 from strategies.codecs.int8 import int8
@@ -76,7 +77,7 @@ STRATEGIES = {
     "ffa alone": ffa("silo", "silo"),
 }
 OLD = {"topk": topk(0.3), "float16": float16(), "bfloat16": bfloat16(), "int8": int8()}
-NEW = {"randk": randk(0.3), "int4": int4(), "qsgd": qsgd(4), "qsgd2": qsgd(bits=2)}
+NEW = {"ef21": ef21(), "randk": randk(0.3), "int4": int4(), "qsgd": qsgd(4), "qsgd2": qsgd(bits=2)}
 LINKS = OLD | NEW
 CHAINS = [
     *((), *((a,) for a in LINKS), *itertools.product(OLD, OLD), ("topk", "topk", "int8")),
@@ -98,6 +99,11 @@ def parts(strategy=None, links=(), weights=None, outer=None, guard=None):
     return Parts(
         strategy or fedavg(), weights or uniform(), outer or mean(), codec, guard or none()
     )
+
+
+def tracked(*chosen, **others):
+    """Return parts whose codec sends by how much updates change."""
+    return parts(*chosen, links=("ef21", "topk"), **others)
 
 
 def codes(found):
@@ -133,6 +139,11 @@ BAD = {
     "rolora under error feedback": (parts(rolora(), ("topk",)), MANY, "C54"),
     "own rows under error feedback": (parts(rowwise(), ("topk", "int4")), MANY, "C57"),
     "own rows of a lot": (parts(rowwise(), ("randk",)), None, "C57"),
+    "changes of what flexlora must see": (tracked(flexlora()), None, "C66"),
+    "changes under control variates": (tracked(scaffold()), None, "C56"),
+    "changes under a guard": (tracked(guard=norm_clip()), None, "C66"),
+    "changes of weights that change": (tracked(weights=qffl()), None, "C66"),
+    "changes of own rows": (tracked(rowwise()), None, "C57"),
     "a broadcast with holes": (parts()._replace(broadcast=chain([topk(0.3)])), None, "C64"),
     "a broadcast narrowed twice": (
         parts()._replace(broadcast=chain([int8(), bfloat16()])),

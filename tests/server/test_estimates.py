@@ -1,0 +1,140 @@
+"""EF21: hub and silos believe the same of every update, whoever is away, loses a reply or loses its memory."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fl_client import memory, messages
+from fl_client.app import app as client
+from fl_server import estimates, journal
+from fl_server.simulation import study as simulation
+from strategies import adapter as algebra
+from strategies.codecs.codec import Key, chain
+from strategies.codecs.ef21 import ef21
+from strategies.codecs.int4 import int4
+from strategies.codecs.topk import topk
+
+CHAIN = chain([ef21(), topk(0.2), int4()])
+SIZE, WEIGHTS = 40, (1.0, 0.5, 0.25)
+
+
+def line(number, counted, reset=()):
+    notes = {name: {"weight": 1.0} for name in counted} | {"away": {"refused": "late"}}
+    for name in reset:
+        notes[name]["codec_reset"] = True
+    return {"round": number, "silos": notes}
+
+
+@given(st.lists(st.lists(st.booleans(), min_size=3, max_size=3), min_size=1, max_size=8))
+def test_the_hub_moves_by_the_mean_of_what_all_silos_have_told_it(rounds):
+    own = {k: CHAIN.init(SIZE) for k in range(3)}
+    held, random = {}, np.random.default_rng(0)
+    for number, present in enumerate(rounds, 1):
+        sent, weight = np.zeros(SIZE), 0.0
+        for k in (k for k in range(3) if present[k]):
+            x, key = random.normal(size=SIZE).astype(np.float32), Key(7, number, str(k))
+            wire, own[k] = CHAIN.encode(x, own[k], key)
+            sent, weight = sent + WEIGHTS[k] * CHAIN.decode(wire, SIZE, key), weight + WEIGHTS[k]
+        if not weight:
+            continue
+        delta = {"x": (sent / weight).astype(np.float32)}
+        moved, held = estimates.moved(delta, held, weight / sum(WEIGHTS))
+        exact = sum(WEIGHTS[k] * own[k].astype(np.float64) for k in range(3)) / sum(WEIGHTS)
+        assert np.allclose(moved["x"], exact, atol=1e-5)
+
+
+def test_an_update_that_does_not_change_is_known_to_the_hub_in_the_end():
+    x, known = np.random.default_rng(1).normal(size=SIZE).astype(np.float32), CHAIN.init(SIZE)
+    for number in range(60):
+        _, known = CHAIN.encode(x, known, Key(7, number, "a"))
+    assert np.abs(known - x).max() < 0.05 * np.abs(x).max()
+
+
+@pytest.mark.parametrize(
+    ("recorded", "first", "expected"),
+    [
+        ([], 1, 0),
+        ([line(0, []), line(1, ["as"])], 1, 0),
+        ([line(0, []), line(1, ["as"]), line(2, ["ne"])], 1, 2),
+        ([line(0, []), line(1, []), line(2, [])], 1, 1),
+        ([line(0, []), line(1, ["as"]), line(2, ["as"])], 3, 1),
+        ([line(0, []), line(1, ["as"]), line(2, ["as"]), line(3, ["as"])], 3, 0),
+    ],
+)
+def test_a_silo_is_told_from_which_round_on_its_updates_did_not_count(recorded, first, expected):
+    assert estimates.lost(recorded, first)("as") == expected
+
+
+def test_everyone_begins_anew_after_a_silo_that_lost_its_memory():
+    recorded = [line(0, []), line(1, ["as", "ne"]), line(2, ["as", "ne"], reset=["ne"])]
+    assert estimates.begun(recorded) == 3
+    assert estimates.begun(recorded[:2]) == 1
+    assert estimates.lost(recorded, 3)("as") == 1
+    assert estimates.forgotten({"estimate/x": 1, "count": 2}) == {"count": 2}
+
+
+def test_an_update_that_did_not_count_leaves_no_trace_in_the_codec(tmp_path):
+    for number in (1, 2, 3):
+        own = {"residual": np.full(2, number, np.float32), "private/p": np.float32([number])}
+        memory.keep(tmp_path, number, own, best=0, lost=2 if number == 3 else 0)
+    agreed = memory.agreed(tmp_path, 4, lost=2)
+    assert agreed["residual"][0] == 1
+    assert agreed["private/p"][0] == 3
+    assert memory.agreed(tmp_path, 4, lost=0)["residual"][0] == 3
+    assert "residual" not in memory.agreed(tmp_path, 4, lost=1)
+
+
+class Losing:
+    """A client one of whose replies is lost, and one of whose silos loses its memory, each before a round."""
+
+    def __init__(self, folder, lost=0, forgets=0):
+        self.folder, self.lost, self.forgets, self.fired = folder, lost, forgets, []
+
+    def __call__(self, message, context):
+        if message.metadata.message_type == "train":
+            order, _ = messages.read_order(message)
+            if message.metadata.dst_node_id == 1 and order.round == self.forgets:
+                (home,) = (self.folder / "silos").glob("as-1")
+                shutil.rmtree(home / "memory")
+                self.fired.append("forgot")
+            reply = client(message, context)
+            if message.metadata.dst_node_id == 1 and order.round == self.lost:
+                self.fired.append("lost")
+                return messages.fault(message, "internal")
+            return reply
+        return client(message, context)
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [{}, {"lost": 2}, {"lost": 3}, {"forgets": 2}],
+    ids=["none", "lost", "last", "forgets"],
+)
+def test_hub_and_silos_of_a_study_believe_the_same_to_the_end(small, simulate, tmp_path, faults):
+    folder = tmp_path / "run"
+    study = small(
+        folder,
+        codec="ef21() | topk(0.3) | int4()",
+        strategy="fedavg(lora='everyone', rows='everyone')",
+        weights="uniform()",
+        schedule="sync(quorum=0.5)",
+        rounds=3,
+    )
+    app = Losing(folder, **faults)
+    simulation.prepare(study)
+    simulate(study, app=app)
+    assert len(app.fired) == len(faults)
+    (outer,) = journal.recall(folder / "journal", 3).outer.values()
+    held = algebra.flatten(algebra.under(estimates.PREFIX, outer))
+    homes = sorted((folder / "silos").iterdir())
+    before = {
+        home.name: 3 if home.name == "as-1" and faults.get("lost") == 3 else 4 for home in homes
+    }
+    own = [memory.recall(home, before[home.name])["residual"] for home in homes]
+    assert len(own) > 1 and np.abs(held).max() > 0
+    assert np.allclose(held, np.mean(own, axis=0, dtype=np.float64), atol=1e-6)
