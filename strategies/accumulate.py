@@ -136,5 +136,5 @@ def mean_of(updates: Iterable[Sent], shapes: Layout) -> Adapter:
     """Return the mean of updates that are all there, each with its weight; raises as ``add`` and ``mean`` do."""
     running = empty(shapes)
     for weight, update in updates:
-        running = fold(running, [(weight, update)])
+        running = add(running, update, weight)
     return mean(running)

@@ -71,6 +71,8 @@ def figures(count: int, times: int) -> list[Figure]:
             (once("ours", count, shape, n), once("flower", count, shape, n)) for n in range(times)
         ]
         cpu = [(own["cpu_s"], peer["cpu_s"]) for own, peer in runs]
+        if any(abs(own["norm"] / peer["norm"] - 1) > 1e-5 for own, peer in runs):
+            raise SystemExit(f"ours and Flower's are different means: {runs}")
         megabytes = 4e-6 * algebra.size(layout(shape))
         label = f"hub: {count} replies of {megabytes:.1f} MB ({shape})"
         faster = statistics.median(peer / own for own, peer in cpu)
@@ -122,7 +124,9 @@ def ours(count: int, shapes: Layout, seed: int) -> dict[str, Any]:
     after, _ = merge.close(merged, parts, state)
     cpu = time.process_time() - began - held.spent_s
     peak = _memory("VmHWM") - before
-    return {"cpu_s": cpu, "peak_bytes": peak, "sha256": algebra.sha256(after.adapter["everyone"])}
+    made = after.adapter["everyone"]
+    found = {"cpu_s": cpu, "peak_bytes": peak, "norm": algebra.norm(made)}
+    return found | {"sha256": algebra.sha256(made)}
 
 
 class _Held(Polled):
@@ -165,8 +169,9 @@ def flower(count: int, shapes: Layout) -> dict[str, Any]:
     began = time.process_time()
     arrays, _ = strategy.aggregate_train(ROUND, replies)
     cpu = time.process_time() - began
-    assert arrays is not None and len(arrays) == len(shapes)
-    return {"cpu_s": cpu, "peak_bytes": _memory("VmHWM") - before}
+    peak = _memory("VmHWM") - before
+    norm = algebra.norm({name: x.numpy() for name, x in (arrays or {}).items()})
+    return {"cpu_s": cpu, "peak_bytes": peak, "norm": norm}
 
 
 def _template(shapes: Layout) -> algebra.Array:

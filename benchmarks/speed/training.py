@@ -88,7 +88,7 @@ def many(base: str, silos: int, sampled: int) -> list[Figure]:
     with place(base, silos, 3, STEPS) as own:
         cost, folder = run.ours(own, 1, study__schedule=f"sync(sample={sampled})")
         alone = run.ideal(own._replace(silos=1, rounds=1), 1)
-    lines = [json.loads(line) for line in (folder / "rounds.jsonl").read_text().splitlines()]
+        lines = [json.loads(line) for line in (folder / "rounds.jsonl").read_text().splitlines()]
     asked = [sum("up" in note for note in line["silos"].values()) for line in lines[1:]]
     if asked != [min(sampled, silos)] * 3:
         raise SystemExit(f"{asked} silos answered in three rounds, not {sampled} in each")

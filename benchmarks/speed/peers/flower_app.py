@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import plain
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
@@ -31,6 +33,4 @@ def main(grid: Grid, context: Context) -> None:
     start = ArrayRecord(plain.read(plain.load(config["base"])))
     strategy = FedAvg(fraction_evaluate=0.0, min_available_nodes=config["silos"])
     result = strategy.start(grid=grid, initial_arrays=start, num_rounds=config["rounds"])
-    heard = {number: len(metrics) for number, metrics in result.train_metrics_clientapp.items()}
-    with open(config["out"], "w") as stream:  # noqa: PTH123
-        stream.write(f"{len(heard)} {len(result.arrays)}")
+    Path(config["out"]).write_text(f"{len(result.arrays)} tensors")
