@@ -39,8 +39,15 @@ def shared(made: Warm, strategy: Strategy, work: Work) -> Adapter:
     return start
 
 
-def load(made: Warm, strategy: Strategy, work: Work, training: bool = False) -> Adapter:
-    """Write what the hub sent and what the silo keeps into the model; return that adapter.
+def load(made: Warm, strategy: Strategy, work: Work) -> Adapter:
+    """Write what the hub sent and what the silo keeps into the model; return that adapter. Raises as ``received``."""
+    adapter = received(made, strategy, work)
+    model.write(made, adapter)
+    return adapter
+
+
+def received(made: Warm, strategy: Strategy, work: Work, training: bool = False) -> Adapter:
+    """Return what the hub sent and what the silo keeps, as one adapter.
 
     For ``training`` the strategy's control variates come with it.
 
@@ -59,9 +66,7 @@ def load(made: Warm, strategy: Strategy, work: Work, training: bool = False) -> 
     if not merged.fits(slices, start):
         raise Fault("malformed", "the hub sent a merged part that does not fit the adapter")
     begun = strategy.renewed(made.start, work.study.seed, work.order.round)
-    adapter = begun | algebra.trained(work.received) | algebra.under("private/", work.memory)
-    model.write(made, adapter)
-    return adapter
+    return begun | algebra.trained(work.received) | algebra.under("private/", work.memory)
 
 
 def sound(adapter: Adapter) -> bool:

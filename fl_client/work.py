@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,18 +18,16 @@ from fl_client import (
     checkpoint,
     evaluate,
     export,
-    hooks,
     memory,
-    model,
-    optimizer,
     ranks,
     score,
     site,
     spec,
     survey,
-    train,
+    training,
     update,
 )
+from fl_client.cohort import rounds as cohort
 from fl_client.config import ConfigError, Study
 from fl_client.messages import Fault, Order
 from fl_client.workers import Job, Result
@@ -106,40 +105,13 @@ def initial(work: Work) -> Result:
 
 def fit(work: Work) -> Result:
     """Train one round; return the encoded update. What must be remembered is on disk before it is returned."""
-    made, strategy = basis.ready(work)
-    start = basis.load(made, strategy, work, training=True)
-    options, number = work.study.train, work.order.round
-    blocks = encode.pack(work.site.train, made.tokenize, made.end, options.length)
-    plan = train.Plan(
-        (number - 1) * options.steps,
-        options.steps,
-        work.study.rounds * options.steps,
-        options.lr,
-        f"{work.study.seed}:{work.site.name}",
-    )
-    before = work.memory if options.keep_optimizer else {}
-    held = optimizer.remembered(before, strategy.restarts)
-    used = optimizer.start(made, held, options.optimizer)
-    sent = [n for n in start if strategy.sent(n, number)]
-    local = update.recalled(work, strategy, algebra.pick(start, sent), train.rates(plan, options))
-    around = hooks.Hooks(made, strategy.local, number, local)
-    keeper = _keeper(work, "round", checkpoint.round_key(work.study, number, work.received))
-    try:
-        fitted = train.fit(made, blocks, options, plan, used, around, keeper)
-    except FloatingPointError as error:
-        raise Fault("not_finite", str(error)) from error
-    trained = model.read(made)
-    kept = {f"private/{n}": trained[n] for n in trained if strategy.scope(n) == "silo"}
-    kept |= optimizer.moments(used) if options.keep_optimizer else {}
-    delta = algebra.change(algebra.pick(trained, sent), algebra.pick(start, sent))
-    delta = update.of_text(delta, made, blocks) if strategy.local.own_rows else delta
-    LOG.info("%s round %d: loss %.3f nats a token", work.site.name, number, fitted.loss)
-    wire, told = update.encoded(work, strategy, algebra.pick(start, sent), delta, local, kept)
-    metrics = {"loss": fitted.loss} | told
-    facts = {"silo": work.site.name, "round": number}
-    if keeper is None:
-        return Result(wire, metrics, facts)
-    return Result(wire, metrics | fitted.speed, facts | {"losses": fitted.losses})
+    now = training.begun(work)
+    return training.single(now, _keeper(work, "round", training.key(work)))
+
+
+def fits(jobs: list[Job]) -> list[Result | Exception]:
+    """Train one round of several simulated silos, together where they can; return each result, or why it failed."""
+    return cohort.fits([partial(opened, job) for job in jobs])
 
 
 def _keeper(work: Work, name: str, key: str) -> checkpoint.Keeper | None:
