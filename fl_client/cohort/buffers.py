@@ -48,8 +48,5 @@ def make(made: Warm, silos: int) -> Buffers:
         shape = made.parameters[name].shape
         spans[name] = (slice(at, at + shape.numel()), shape)
         at += shape.numel()
-    return Buffers(
-        torch.zeros(silos, at, device=made.device),
-        torch.zeros(silos, at, device=made.device),
-        spans,
-    )
+    of = next(iter(made.parameters.values()))
+    return Buffers(of.new_zeros(silos, at), of.new_zeros(silos, at), spans)

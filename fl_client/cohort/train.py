@@ -89,8 +89,9 @@ def fit(made: Warm, members: Sequence[Member], options: Train) -> list[Trained]:
     )  # who ends first is last
     held = buffers.make(made, len(members))
     silos = [_silo(made, held, row, members[i], options) for row, i in enumerate(order)]
-    dtype = torch.bfloat16 if options.dtype == "bfloat16" else torch.float32
-    head = made.model.get_output_embeddings().weight.to(dtype)
+    head = made.model.get_output_embeddings().weight
+    dtype = torch.bfloat16 if options.dtype == "bfloat16" else head.dtype
+    head = head.to(dtype)
     cohort = Cohort(made, held, silos, options, {}, head)
     told = []
     with ExitStack() as stack:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import pkgutil
 
 import numpy as np
@@ -14,13 +15,14 @@ from fl_client import model, optimizer, train
 from fl_client.cohort import train as cohort
 from fl_client.config import Model, Train
 from fl_client.hooks import Hooks
-from strategies.adapter import CONTROL, part
+from strategies.adapter import CONTROL, flatten, norm, subtract
 from strategies.strategy import Strategy
 from tasks import encode
 from tasks.encode import Blocks
 
+SOME = "q_proj,up_proj,down_proj"
 OPTIONS = Train(steps=5, batch_size=2, length=32, dtype="float32")
-PLAN = train.Plan(0, 5, 20, 0.01, "7:a")
+PLAN = train.Plan(0, 5, 20, 3e-4, "7:a")
 
 
 @pytest.fixture(autouse=True)
@@ -35,13 +37,13 @@ def one_thread():
 @pytest.fixture(scope="module")
 def warm():
     """Return the tiny base with a LoRA adapter of rank 2 and nothing else."""
-    return model.warm(Model(rank=2, rows="none"), 0, "", 7)
+    return model.warm(Model(rank=2, rows="none", targets=SOME), 0, "", 7)
 
 
 @pytest.fixture(scope="module")
 def twofold():
     """Return the tiny base with an adapter of rank 2 and a private one of rank 3."""
-    return model.warm(Model(rank=2, rows="none"), 3, "", 7)
+    return model.warm(Model(rank=2, rows="none", targets=SOME), 3, "", 7)
 
 
 def text(seed: int, rows: int = 5, length: int = 32) -> Blocks:
@@ -73,24 +75,34 @@ def separate(made, one, options=OPTIONS):
     return cohort.Trained(model.read(made), optimizer.moments(used), losses)
 
 
-def close(together, apart, atol=1e-6):
-    for found, wanted in zip(together, apart, strict=True):
-        assert found.adapter.keys() == wanted.adapter.keys()
+def close(silos, together, apart):
+    """Compare all numbers but one in a thousand to 1e-6, and all by how far the silo moved.
+
+    Where a gradient is zero but for rounding, AdamW makes a whole step of its sign: such a number is off by 1e-4 from
+    what the same training gives in double precision, whichever way it is trained.
+    """
+    for one, found, wanted in zip(silos, together, apart, strict=True):
+        off = flatten(subtract(found.adapter, wanted.adapter))
+        assert np.quantile(np.abs(off), 0.999) < 1e-6
+        assert np.linalg.norm(off) <= 1e-3 * norm(subtract(wanted.adapter, one.adapter))
         assert found.moments.keys() == wanted.moments.keys()
-        for name, x in wanted.adapter.items():
-            np.testing.assert_allclose(found.adapter[name], x, rtol=0, atol=atol, err_msg=name)
         for name, x in wanted.moments.items():
-            np.testing.assert_allclose(found.moments[name], x, rtol=1e-3, atol=atol, err_msg=name)
+            np.testing.assert_allclose(found.moments[name], x, rtol=1e-3, atol=1e-6, err_msg=name)
         np.testing.assert_allclose(found.losses, wanted.losses, rtol=1e-5)
 
 
 def with_a_silo_half():
     """Return every strategy of the folder, by walking it."""
-    for found in pkgutil.iter_modules(strategies.__path__):
-        module = importlib.import_module(f"strategies.{found.name}")
-        factory = getattr(module, found.name, None)
-        if callable(factory) and getattr(factory, "__annotations__", {}).get("return") == "Strategy":
-            yield factory
+    modules = [
+        importlib.import_module(f"strategies.{m.name}")
+        for m in pkgutil.iter_modules(strategies.__path__)
+    ]
+    named = [getattr(module, module.__name__.rpartition(".")[2], None) for module in modules]
+    return [
+        f
+        for f in named
+        if inspect.isfunction(f) and inspect.get_annotations(f)["return"] == "Strategy"
+    ]
 
 
 @pytest.mark.parametrize("strategy", with_a_silo_half(), ids=lambda factory: factory.__name__)
@@ -99,13 +111,70 @@ def test_a_cohort_trains_what_its_silos_train_one_at_a_time(strategy, warm, twof
     base = twofold if made.private_rank else warm
     options = OPTIONS.model_copy(update={"optimizer": "sgd"} if made.controls else {})
     silos = [member(base, noisy, seed, local=made.local) for seed in (1, 2, 3)]
-    close(cohort.fit(base, silos, options), [separate(base, one, options) for one in silos])
+    close(silos, cohort.fit(base, silos, options), [separate(base, one, options) for one in silos])
 
 
 def test_silos_of_other_lengths_steps_and_places_in_the_study_train_as_by_themselves(warm, noisy):
-    plans = [PLAN, PLAN._replace(first=5, steps=2), PLAN._replace(steps=4, lr=0.003)]
+    plans = [PLAN, PLAN._replace(first=5, steps=2), PLAN._replace(steps=4, lr=1e-4)]
     silos = [
         member(warm, noisy, seed, plan, length=length)
         for seed, plan, length in zip((1, 2, 3), plans, (32, 20, 27), strict=True)
     ]
-    close(cohort.fit(warm, silos, OPTIONS), [separate(warm, one) for one in silos])
+    close(silos, cohort.fit(warm, silos, OPTIONS), [separate(warm, one) for one in silos])
+
+
+def test_moments_go_on_in_a_cohort_where_training_apart_left_them_and_back(warm, noisy):
+    first = [member(warm, noisy, seed) for seed in (1, 2)]
+    left = [separate(warm, one) for one in first]
+    later = [
+        one._replace(adapter=own.adapter, moments=own.moments, plan=one.plan._replace(first=5))
+        for one, own in zip(first, left, strict=True)
+    ]
+    close(later, cohort.fit(warm, later, OPTIONS), [separate(warm, one) for one in later])
+
+
+def test_a_part_that_begins_anew_has_moments_of_its_own_age(warm, noisy):
+    one = member(warm, noisy, 1)
+    left = separate(warm, one).moments
+    moments = {name: x for name, x in left.items() if "lora_B" not in name}
+    assert 0 < len(moments) < len(left)
+    silos = [one._replace(moments=moments), member(warm, noisy, 2)]
+    close(silos, cohort.fit(warm, silos, OPTIONS), [separate(warm, own) for own in silos])
+
+
+@pytest.mark.parametrize("change", [{"clip": 0.05}, {"micro_batch": 1}, {"checkpointing": True}])
+def test_clipping_is_by_silo_and_a_batch_may_come_in_pieces(change, warm, noisy):
+    options = OPTIONS.model_copy(update=change)
+    silos = [member(warm, noisy, seed) for seed in (1, 2, 3)]
+    close(silos, cohort.fit(warm, silos, options), [separate(warm, one, options) for one in silos])
+
+
+def test_a_silo_whose_loss_is_no_number_leaves_the_others_bit_for_bit_as_they_are(warm, noisy):
+    silos = [member(warm, noisy, seed) for seed in (1, 2, 3)]
+    broken = {name: x * np.float32("nan") for name, x in silos[1].adapter.items()}
+    well = cohort.fit(warm, silos, OPTIONS)
+    ill = cohort.fit(warm, [silos[0], silos[1]._replace(adapter=broken), silos[2]], OPTIONS)
+    for at in (0, 2):
+        assert ill[at].losses == well[at].losses
+        assert all(ill[at].adapter[n].tobytes() == x.tobytes() for n, x in well[at].adapter.items())
+    with pytest.raises(FloatingPointError):
+        _ = ill[1].loss
+
+
+def test_half_precision_stays_near_what_silos_train_one_at_a_time(warm, noisy):
+    options = OPTIONS.model_copy(update={"dtype": "bfloat16"})
+    silos = [member(warm, noisy, seed) for seed in (1, 2)]
+    for found, one in zip(cohort.fit(warm, silos, options), silos, strict=True):
+        wanted = separate(warm, one, options)
+        np.testing.assert_allclose(found.losses, wanted.losses, rtol=1e-2)
+        apart = norm(subtract(found.adapter, wanted.adapter))
+        assert 0 < apart < 0.2 * norm(subtract(wanted.adapter, one.adapter))
+
+
+def test_a_model_is_left_as_it_was(warm, noisy):
+    model.write(warm, {})
+    silos = [member(warm, noisy, 1)]
+    before = separate(warm, silos[0])
+    cohort.fit(warm, silos, OPTIONS)
+    assert separate(warm, silos[0]).losses == before.losses
+    assert "forward" not in vars(warm.model.get_output_embeddings())
