@@ -23,6 +23,7 @@ WAIT_S = 2.0  # the longest wait for news before deadlines are looked at again
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 CARD_S = 600.0
 MOST = 2.0**14  # what the accumulator takes
+HOW = (("cohort", int), ("apart", str))  # how a simulated silo trained
 
 
 class Silo(NamedTuple):
@@ -180,6 +181,7 @@ def note(silo: Silo, reply: Reply, number: int) -> dict[str, Any]:
     """Return what a round's record holds of a reply that was counted."""
     ranks = metrics.by_rank(reply.metrics)
     noted = {"loss": reply.metrics.get("loss"), "up": reply.bytes, "ranks": ranks}
+    noted |= {key: said for key, kind in HOW if type(said := reply.facts.get(key)) is kind}
     if "codec_reset" not in reply.metrics:
         return noted
     LOG.warning("round %d: the codec of %s began without a residual", number, silo.name)

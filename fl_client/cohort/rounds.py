@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fl_client import gauge, training
-from fl_client.cohort import layers, loss, train
+from fl_client.cohort import layers, loss, size, train
 from fl_client.cohort.train import Member, Trained
 from fl_client.messages import Fault
 from fl_client.training import Training
@@ -47,17 +47,14 @@ def _begun(opened: Callable[[], Work]) -> Training:
 
 def apart(now: Training) -> str:
     """Return why a silo trains by itself, empty where it can train in a cohort."""
-    study, config = now.work.study, now.made.peft_config
-    found = layers.adapted(now.made).values()
+    known = size.apart(now.work.study)
+    if known:
+        return known
     reasons = {
-        "token rows are trained": bool(config["trainable_token_indices"]),
-        "the base is quantized": study.model.quantization != "none",
-        "cores are trained": now.strategy.domain == "core",
         "a part is merged into the base": any(n.endswith(".merged") for n in now.start),
-        "train.parallel is another than ddp()": study.train.parallel != "ddp()",
         "step checkpoints are kept": now.work.checkpoint_s > 0,
         "the base has dropout": _drops(now.made.model),
-        LAYERS: not all(map(layers.plain, found)),
+        LAYERS: not all(map(layers.plain, layers.adapted(now.made).values())),
     }
     for reason, holds in reasons.items():
         if holds:

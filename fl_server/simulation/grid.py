@@ -39,7 +39,7 @@ class LocalGrid(Grid):
         run_config: dict[str, Scalar],
         order: int | None = None,
         pool: Pool | None = None,
-        cohort: int = 1,
+        cohort: int = 0,
     ) -> None:
         identify()
         self._client = client
@@ -95,7 +95,10 @@ class LocalGrid(Grid):
         for lot in lots(keyed, self._cohort):
             asked = [(keyed[key], self._contexts[keyed[key].metadata.dst_node_id]) for key in lot]
             pool = self._pool
-            replies: Future[Any] = Future() if pool is None else pool.submit(answer, asked)
+            together = self._cohort > 0 and _trains(asked[0][0])
+            replies: Future[Any] = (
+                Future() if pool is None else pool.submit(answer, asked, together)
+            )
             self._replies |= {key: (replies, at) for at, key in enumerate(lot)}
             self._waiting |= {} if pool else dict.fromkeys(lot, asked)
         self._turn = list(keyed)
@@ -112,7 +115,8 @@ class LocalGrid(Grid):
         key = self._turn.pop(0)
         asked, (replies, _) = self._waiting.pop(key), self._replies[key]
         if not replies.done():
-            replies.set_result(answers(self._client, asked))
+            together = self._cohort > 0 and _trains(asked[0][0])
+            replies.set_result(answers(self._client, asked, together))
         return [self._reply(key)]
 
     def _reply(self, key: str) -> Message:
@@ -129,29 +133,36 @@ class LocalGrid(Grid):
 
 
 def lots(keyed: dict[str, Message], cohort: int) -> list[list[str]]:
-    """Return the keys of messages that are answered together: at most ``cohort`` silos that train, in even lots."""
+    """Return the keys of messages that are answered together: at most ``cohort`` silos that train, in even lots.
+
+    With a ``cohort`` of 0 every message is a lot.
+    """
+    if not cohort:
+        return [[key] for key in keyed]
     order = sorted(keyed, key=lambda key: keyed[key].metadata.dst_node_id)
-    trained = [key for key in order if keyed[key].metadata.message_type == MessageType.TRAIN]
+    trained = [key for key in order if _trains(keyed[key])]
     count = -(-len(trained) // cohort)
     cuts = [number * len(trained) // count for number in range(count + 1)] if count else []
     together = [trained[start:stop] for start, stop in pairwise(cuts)]
     return together + [[key] for key in order if key not in trained]
 
 
-def answer(asked: list[Asked]) -> list[Message]:
+def answer(asked: list[Asked], together: bool) -> list[Message]:
     """Return the replies of this installation's ClientApp, in a process of a pool."""
     from fl_server.simulation.study import quiet
 
     identify()
     quiet()
-    return answers(installed.app, asked)
+    return answers(installed.app, asked, together)
 
 
-def answers(client: ClientApp, asked: list[Asked]) -> list[Message]:
-    """Return the replies to messages that are answered together."""
-    if len(asked) > 1:
-        return installed.together(asked)
-    return [client(*asked[0])]
+def answers(client: ClientApp, asked: list[Asked], together: bool) -> list[Message]:
+    """Return the replies to a lot of messages, of silos that train together or of a client by itself."""
+    return installed.together(asked) if together else [client(*one) for one in asked]
+
+
+def _trains(message: Message) -> bool:
+    return message.metadata.message_type == MessageType.TRAIN
 
 
 def identify() -> None:
@@ -167,13 +178,13 @@ def run(
     order: int | None = None,
     processes: int = 1,
     pool: Pool | None = None,
-    cohort: int = 1,
+    cohort: int = 0,
 ) -> None:
     """Run a ServerApp against ``nodes`` ClientApps until it ends: in this process, in several, or in a pool's.
 
-    At most ``cohort`` silos train at once; with an app of another kind than the installed one, one at a time.
+    At most ``cohort`` silos train at once; with 0, or with another app than the installed one, one at a time.
     """
-    cohort = cohort if pool or processes > 1 or client is installed.app else 1
+    cohort = cohort if pool or processes > 1 or client is installed.app else 0
     context = Context(
         run_id=RUN_ID, node_id=0, node_config={}, state=RecordDict(), run_config=dict(run_config)
     )
