@@ -12,9 +12,11 @@ import torch
 
 import strategies
 from fl_client import model, optimizer, train
+from fl_client.cohort import rounds
 from fl_client.cohort import train as cohort
 from fl_client.config import Model, Train
 from fl_client.hooks import Hooks
+from fl_client.messages import Fault
 from strategies.adapter import CONTROL, flatten, norm, subtract
 from strategies.strategy import Strategy
 from tasks import encode
@@ -178,3 +180,32 @@ def test_a_model_is_left_as_it_was(warm, noisy):
     cohort.fit(warm, silos, OPTIONS)
     assert separate(warm, silos[0]).losses == before.losses
     assert "forward" not in vars(warm.model.get_output_embeddings())
+
+
+def test_a_cohort_trains_what_stock_peft_trains_to_1e_5(warm, noisy):
+    silos = [member(warm, noisy, seed) for seed in (1, 2)]
+    for one, found in zip(silos, cohort.fit(warm, silos, OPTIONS), strict=True):
+        model.write(warm, one.adapter)
+        inner = torch.optim.AdamW(warm.parameters.values(), weight_decay=0.0)
+        ids, labels = (torch.from_numpy(x) for x in (one.blocks.ids, one.blocks.labels))
+        for number in range(one.plan.steps):
+            at = encode.order(number, OPTIONS.batch_size, len(ids), one.plan.key)
+            warm.model(input_ids=ids[at], labels=labels[at], use_cache=False).loss.backward()
+            torch.nn.utils.clip_grad_norm_(warm.parameters.values(), OPTIONS.clip)
+            inner.param_groups[0]["lr"] = train.rate(one.plan, number, OPTIONS)
+            inner.step()
+            inner.zero_grad()
+        off = flatten(subtract(found.adapter, model.read(warm)))
+        assert np.quantile(np.abs(off), 0.999) < 1e-5
+
+
+def test_a_silo_that_cannot_begin_leaves_the_others_to_train():
+    def fails():
+        raise Fault("text_missing")
+
+    def breaks():
+        raise ZeroDivisionError
+
+    first, second = rounds.fits([fails, breaks])
+    assert isinstance(first, Fault) and first.code == "text_missing"
+    assert isinstance(second, ZeroDivisionError)
