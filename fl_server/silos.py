@@ -180,7 +180,7 @@ def check(
 def note(silo: Silo, reply: Reply, number: int) -> dict[str, Any]:
     """Return what a round's record holds of a reply that was counted."""
     ranks = metrics.by_rank(reply.metrics)
-    noted = {"loss": reply.metrics.get("loss"), "up": reply.bytes, "ranks": ranks}
+    noted: dict[str, Any] = {"loss": reply.metrics.get("loss"), "up": reply.bytes, "ranks": ranks}
     noted |= {key: said for key, kind in HOW if type(said := reply.facts.get(key)) is kind}
     if "codec_reset" not in reply.metrics:
         return noted

@@ -7,7 +7,9 @@ from typing import NamedTuple
 import torch
 
 from fl_client.cohort.layers import A, B, Pair
+from fl_client.cohort.tokens import Rows
 from fl_client.model import Warm
+from strategies.adapter import part
 
 
 class Buffers(NamedTuple):
@@ -35,6 +37,14 @@ class Buffers(NamedTuple):
             )
             for module in modules
         }
+
+    def rows(self, silos: int, tokens: torch.Tensor) -> Rows | None:
+        """Return the token rows of the first so many silos, None where none are trained."""
+        for name in self.spans:
+            if part(name) == "rows":
+                weights, slopes = self.weights[:silos], self.slopes[:silos]
+                return Rows(self._part(weights, name), self._part(slopes, name), tokens)
+        return None
 
     def _part(self, held: torch.Tensor, name: str) -> torch.Tensor:
         span, shape = self.spans[name]

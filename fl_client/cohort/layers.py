@@ -86,7 +86,9 @@ def beside(made: Warm, pairs: dict[str, Pair], dtype: torch.dtype) -> Iterator[N
 
     ``pairs`` is read at each forward, so another set may stand in it from one step to the next.
     """
-    spark = torch.zeros((), requires_grad=True)  # lights the graph where nothing below is trained
+    spark = torch.zeros(
+        (), requires_grad=True, device=made.device
+    )  # lights the graph where nothing below is trained
     found = adapted(made)
     for name, layer in found.items():
         layer.forward = _through(name, layer, spark, pairs, dtype)

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fl_client import gauge, training
-from fl_client.cohort import layers, loss, size, train
+from fl_client.cohort import layers, loss, size, tokens, train
 from fl_client.cohort.train import Member, Trained
 from fl_client.messages import Fault
 from fl_client.training import Training
@@ -54,6 +54,7 @@ def apart(now: Training) -> str:
         "a part is merged into the base": any(n.endswith(".merged") for n in now.start),
         "step checkpoints are kept": now.work.checkpoint_s > 0,
         "the base has dropout": _drops(now.made.model),
+        "its table of tokens is more than a table": not tokens.plain(now.made),
         LAYERS: not all(map(layers.plain, layers.adapted(now.made).values())),
     }
     for reason, holds in reasons.items():

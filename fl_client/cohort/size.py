@@ -37,7 +37,6 @@ def apart(study: Study) -> str:
     """Return why the silos of a study never train together, empty where they can."""
     strategy: Strategy = spec.build(study.strategy, "strategy")
     reasons = {
-        "token rows are trained": study.model.rows != "none",
         "the base is quantized": study.model.quantization != "none",
         "cores are trained": strategy.domain == "core",
         "train.parallel is another than ddp()": study.train.parallel != "ddp()",

@@ -16,10 +16,12 @@ import numpy as np
 import torch
 
 from fl_client import model, step, train
-from fl_client.cohort import buffers, layers, loss, optimizer
+from fl_client.cohort import buffers, layers, loss, optimizer, tokens
 from fl_client.cohort.buffers import Buffers
 from fl_client.cohort.layers import Pair
+from fl_client.cohort.loss import Head
 from fl_client.cohort.optimizer import Optimizer
+from fl_client.cohort.tokens import Rows
 from fl_client.config import Train
 from fl_client.hooks import Hooks
 from fl_client.model import Warm
@@ -69,14 +71,15 @@ class Silo(NamedTuple):
 
 
 class Cohort(NamedTuple):
-    """What the steps of one cohort work on; ``pairs`` is what the model's layers read."""
+    """What the steps of one cohort work on; ``pairs`` and ``rows`` are what the model's layers and tables read."""
 
     made: Warm
     held: Buffers
     silos: list[Silo]
     options: Train
     pairs: dict[str, Pair]
-    head: torch.Tensor
+    rows: dict[str, Rows]
+    table: torch.Tensor
 
 
 def fit(made: Warm, members: Sequence[Member], options: Train) -> list[Trained]:
@@ -89,10 +92,10 @@ def fit(made: Warm, members: Sequence[Member], options: Train) -> list[Trained]:
     )  # who ends first is last
     held = buffers.make(made, len(members))
     silos = [_silo(made, held, row, members[i], options) for row, i in enumerate(order)]
-    head = made.model.get_output_embeddings().weight
-    dtype = torch.bfloat16 if options.dtype == "bfloat16" else head.dtype
-    head = head.to(dtype)
-    cohort = Cohort(made, held, silos, options, {}, head)
+    table = tokens.within(made.model.get_output_embeddings()).weight
+    dtype = torch.bfloat16 if options.dtype == "bfloat16" else table.dtype
+    table = table.detach().to(dtype, copy=tokens.tied(made))
+    cohort = Cohort(made, held, silos, options, {}, {}, table)
     told = []
     with ExitStack() as stack:
         made.model.train()
@@ -100,7 +103,8 @@ def fit(made: Warm, members: Sequence[Member], options: Train) -> list[Trained]:
             step.recompute(made, on=True)
             stack.callback(step.recompute, made, on=False)
         stack.enter_context(layers.beside(made, cohort.pairs, dtype))
-        stack.enter_context(loss.headless(made))
+        stack.enter_context(tokens.looked_up(made, cohort.rows))
+        stack.enter_context(loss.answering(made, loss.as_is))
         for done in range(silos[0].plan.steps):
             told.append(_step(cohort, done))
     losses = torch.stack(told).tolist()
@@ -128,8 +132,11 @@ def _step(cohort: Cohort, done: int) -> torch.Tensor:
     silos = [silo for silo in cohort.silos if done < silo.plan.steps]
     active = len(silos)
     cohort.held.slopes[:active].zero_()
-    dtype = cohort.head.dtype
-    cohort.pairs.update(cohort.held.pairs(active, dtype))
+    cohort.pairs.update(cohort.held.pairs(active, cohort.table.dtype))
+    listed = cohort.made.peft_config["trainable_token_indices"] or []
+    rows = cohort.held.rows(active, torch.tensor(listed, device=cohort.made.device))
+    if rows is not None:
+        cohort.rows["rows"] = rows
     nats = torch.zeros(len(cohort.silos), device=cohort.made.device)
     nats[:active] = _backward(cohort, silos, done)
     for silo in silos:
@@ -151,17 +158,16 @@ def _backward(cohort: Cohort, silos: list[Silo], done: int) -> torch.Tensor:
     size = cohort.options.batch_size
     rows = [encode.order(s.plan.first + done, size, len(s.text.ids), s.plan.key) for s in silos]
     learned = [max(1, int(s.text.learned[own].sum())) for s, own in zip(silos, rows, strict=True)]
-    divisors = torch.tensor(learned, device=cohort.made.device)
+    shares = 1 / torch.tensor(learned, device=cohort.made.device)
     total = torch.zeros(len(silos), device=cohort.made.device)
+    half = cohort.table.dtype == torch.bfloat16
+    head = Head(cohort.table, cohort.rows.get("rows") if tokens.tied(cohort.made) else None)
     piece = cohort.options.micro_batch or size
     for at in range(0, size, piece):
         ids, wanted = _batch(silos, [own[at : at + piece] for own in rows])
-        with torch.autocast(
-            ids.device.type, torch.bfloat16, enabled=cohort.head.dtype == torch.bfloat16
-        ):
+        with torch.autocast(ids.device.type, torch.bfloat16, enabled=half):
             hidden = cohort.made.model(input_ids=ids, use_cache=False).logits
-            each = loss.nats(hidden.flatten(0, 1), cohort.head, wanted.flatten())
-        means = each.view(len(silos), -1).sum(1) / divisors
+        means = loss.means(hidden.flatten(0, 1), wanted.flatten(), shares, head)
         means.sum().backward()  # type: ignore[no-untyped-call]
         total += means.detach()
     return total

@@ -125,6 +125,13 @@ def test_silos_of_other_lengths_steps_and_places_in_the_study_train_as_by_themse
     close(silos, cohort.fit(warm, silos, OPTIONS), [separate(warm, one) for one in silos])
 
 
+@pytest.mark.parametrize("change", [{}, {"micro_batch": 1}])
+def test_token_rows_are_trained_in_a_cohort_as_by_themselves(change, made, noisy):
+    options = OPTIONS.model_copy(update=change)
+    silos = [member(made, noisy, seed) for seed in (1, 2, 3)]
+    close(silos, cohort.fit(made, silos, options), [separate(made, one, options) for one in silos])
+
+
 def test_moments_go_on_in_a_cohort_where_training_apart_left_them_and_back(warm, noisy):
     first = [member(warm, noisy, seed) for seed in (1, 2)]
     left = [separate(warm, one) for one in first]

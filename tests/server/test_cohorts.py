@@ -13,6 +13,7 @@ from fl_client.app import app as client
 from fl_client.cohort import size
 from fl_client.config import Study, flat
 from fl_server import record
+from fl_server.report import html as page
 from fl_server.app import app as server
 from fl_server.simulation import grid
 from fl_server.simulation.grid import lots
@@ -43,7 +44,7 @@ def load(folder: Path):
 
 
 def close(together, apart):
-    """Compare all but one number in a thousand: of a gradient that is zero but for rounding AdamW makes a whole step."""
+    """Compare all but one number in a thousand: AdamW makes a whole step of a gradient that is zero but for rounding."""
     assert together.keys() == apart.keys()
     off = np.concatenate([np.abs(together[n] - x).ravel() for n, x in apart.items()])
     assert np.quantile(off, 0.999) < 1e-5 and off.max() < 1e-3
@@ -80,11 +81,12 @@ def test_silos_of_two_ranks_train_in_two_cohorts(run):
     close(together, apart)
 
 
-def test_silos_that_train_token_rows_do_so_one_at_a_time_and_the_report_says_why(run):
-    rows = {"model__rows": "scripts", "rounds": 1}
-    (report, _), (alone, _) = run(4, **rows), run(0, **rows)
-    assert report["cohort"] == {"most": 1, "apart": {"token rows are trained": 4}}
+def test_silos_on_a_quantized_base_train_one_at_a_time_and_the_report_says_why(run):
+    half = {"model__quantization": "bfloat16", "rounds": 1}
+    (report, _), (alone, _) = run(4, **half), run(0, **half)
+    assert report["cohort"] == {"most": 1, "apart": {"the base is quantized": 4}}
     assert report["adapter_sha256"] == alone["adapter_sha256"]
+    assert "4 times one by one because the base is quantized" in page(report)
 
 
 class Waiting:
