@@ -79,8 +79,14 @@ def train(message: Message, context: Context) -> Message:
     return messages.answer(message, result.metrics, facts, result.arrays, result.parcel)
 
 
+TOGETHER: dict[str, workers.Kind] = {"train": "fit", "train.alone": "rail"}
+
+
 def together(asked: list[tuple[Message, Context]]) -> list[Message]:
-    """Return the replies of several simulated silos that train a round at once; each also says how it trained."""
+    """Return the replies of several simulated silos to messages of one kind in ``TOGETHER``, worked for at once.
+
+    Of a round that was trained they also say how.
+    """
     jobs: dict[int, Job] = {}
     replies: dict[int, Message] = {}
     for at, (message, context) in enumerate(asked):
@@ -88,12 +94,14 @@ def together(asked: list[tuple[Message, Context]]) -> list[Message]:
             jobs[at] = job(message, context)
         except Exception as error:
             replies[at] = failed(message, error)
-    for at, done in zip(jobs, workers.together(list(jobs.values())), strict=True):
+    kind = TOGETHER[asked[0][0].metadata.message_type]
+    for at, done in zip(jobs, workers.together(kind, list(jobs.values())), strict=True):
         message = asked[at][0]
         if isinstance(done, Exception):
             replies[at] = failed(message, done)
         else:
-            replies[at] = messages.answer(message, done.metrics, done.facts, done.arrays)
+            arrays = done.arrays if kind == "fit" else None
+            replies[at] = messages.answer(message, done.metrics, done.facts, arrays)
     return [replies[at] for at in range(len(asked))]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, NamedTuple
 
-from fl_client import basis, checkpoint, model, optimizer, train, update
+from fl_client import basis, model, optimizer, train, update
 from fl_client.hooks import Hooks
 from fl_client.messages import Fault
 from fl_client.model import Warm
@@ -95,8 +95,3 @@ def single(now: Training, keeper: Keeper | None = None) -> Result:
         return result
     more = {"losses": fitted.losses}
     return result._replace(metrics=result.metrics | fitted.speed, facts=result.facts | more)
-
-
-def key(work: Work) -> str:
-    """Return the key of a round's step checkpoint."""
-    return checkpoint.round_key(work.study, work.order.round, work.received)

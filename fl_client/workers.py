@@ -56,8 +56,8 @@ def here(kind: Kind, job: Job) -> Result:
     return result
 
 
-def together(jobs: list[Job]) -> list[Result | Exception]:
-    """Train one round of several simulated silos in this process; return each one's result, or why it failed."""
+def together(kind: Kind, jobs: list[Job]) -> list[Result | Exception]:
+    """Do the same work of several simulated silos in this process; return each one's result, or why it failed."""
     work = importlib.import_module("fl_client.work")
-    found: list[Result | Exception] = work.fits(jobs)
+    found: list[Result | Exception] = work.together(kind, jobs)
     return found

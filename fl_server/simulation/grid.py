@@ -15,7 +15,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from flwr.app import Context, Message, MessageType, RecordDict
+from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.run import Run
@@ -162,7 +162,7 @@ def answers(client: ClientApp, asked: list[Asked], together: bool) -> list[Messa
 
 
 def _trains(message: Message) -> bool:
-    return message.metadata.message_type == MessageType.TRAIN
+    return message.metadata.message_type in installed.TOGETHER
 
 
 def identify() -> None:

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 import strategies
-from fl_client import model, optimizer, train
-from fl_client.cohort import rounds
+from fl_client import alone, model, optimizer, train
+from fl_client.cohort import rail, rounds
 from fl_client.cohort import train as cohort
-from fl_client.config import Model, Train
+from fl_client.config import Model, Train, from_flat
 from fl_client.hooks import Hooks
 from fl_client.messages import Fault
 from strategies.adapter import CONTROL, flatten, norm, subtract
@@ -216,3 +216,19 @@ def test_a_silo_that_cannot_begin_leaves_the_others_to_train():
     first, second = rounds.fits([fails, breaks])
     assert isinstance(first, Fault) and first.code == "text_missing"
     assert isinstance(second, ZeroDivisionError)
+
+
+@pytest.mark.parametrize("rates", ["0.003,0.001", "0.001,1e30"])
+def test_silos_alone_reach_in_a_cohort_what_they_reach_by_themselves(rates, warm):
+    study = from_flat(
+        {"rounds": 4, "train.steps": 2, "train.batch_size": 2, "train.dtype": "float32"}
+        | {"alone.rates": rates, "train.schedule": "constant"}
+    )
+    silos = [rail.Silo(f"s{n}", text(n), {"as": text(n + 20, rows=1)}) for n in (1, 2, 3)]
+    together = rail.fit(warm, silos, study)
+    apart = [alone.fit(warm, s.blocks, s.valid, study, s.name) for s in silos]
+    for found, wanted in zip(together, apart, strict=True):
+        assert (found.lr, found.step) == (wanted.lr, wanted.step)
+        assert found.valid == pytest.approx(wanted.valid, rel=1e-5)
+        off = flatten(subtract(found.adapter, wanted.adapter))
+        assert np.quantile(np.abs(off), 0.999) < 1e-5

@@ -13,8 +13,8 @@ from fl_client.app import app as client
 from fl_client.cohort import size
 from fl_client.config import Study, flat
 from fl_server import record
-from fl_server.report import html as page
 from fl_server.app import app as server
+from fl_server.report import html as page
 from fl_server.simulation import grid
 from fl_server.simulation.grid import lots
 
@@ -44,7 +44,7 @@ def load(folder: Path):
 
 
 def close(together, apart):
-    """Compare all but one number in a thousand: AdamW makes a whole step of a gradient that is zero but for rounding."""
+    """Compare all but one number in a thousand: AdamW makes a whole step of a gradient that is only rounding."""
     assert together.keys() == apart.keys()
     off = np.concatenate([np.abs(together[n] - x).ravel() for n, x in apart.items()])
     assert np.quantile(off, 0.999) < 1e-5 and off.max() < 1e-3
