@@ -1,4 +1,4 @@
-"""Training alone, of several silos at once: each is by itself as in ``fl_client.alone`` and shares the time of the base.
+"""Training alone, of several silos at once: each by itself as in ``fl_client.alone``, sharing the time of the base.
 
 A rate is tried by all of them side by side; one that stops early, or whose loss is no number, drops out.
 """

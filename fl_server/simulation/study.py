@@ -17,7 +17,7 @@ from fl_client import spec
 from fl_client.config import ConfigError, Study, flat
 from fl_server import config, journal, record
 from fl_server.run import RoundFailed
-from fl_server.simulation import grid, screen
+from fl_server.simulation import grid, heap, screen
 from fl_server.simulation.options import cores
 from fl_server.simulation.pool import Pool
 from strategies import combine, scope
@@ -76,6 +76,7 @@ def run(
     from fl_client.app import app as client
     from fl_server.app import app as server
 
+    heap.keep()
     silos = prepare(study)
     study = study.model_copy(update={"home": str(folder)})
     together = at_once(study, folder, silos, cohort)
