@@ -6,7 +6,9 @@ import json
 import logging
 import shutil
 import warnings
+from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -88,18 +90,25 @@ def run(
             f"the disk of {folder} has under {FREE // 10**6} MB free; choose another --out"
         )
     done = max(journal.committed(folder / "journal"), default=0)
-    with screen.watching(console, study, silos, done, verbose, trains_alone(study, folder)):
-        try:
-            workers = min(processes, silos)
-            flags = flat(study)
-            grid.run(server, client, silos, flags, None, workers, pool, together)
-        except BrokenProcessPool:
-            raise RoundFailed(
-                "a process that trained silos died, perhaps for lack of memory; "
-                f"continue with --processes 1 --resume {folder}"
-            ) from None
+    flags, workers = flat(study), min(processes, silos)
+    with (
+        screen.watching(console, study, silos, done, verbose, trains_alone(study, folder)),
+        _whole(folder),
+    ):
+        grid.run(server, client, silos, flags, None, workers, pool, together)
     report: dict[str, Any] = json.loads((folder / "report.json").read_text("utf-8"))
     return report
+
+
+@contextmanager
+def _whole(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except BrokenProcessPool:
+        raise RoundFailed(
+            "a process that trained silos died, perhaps for lack of memory; "
+            f"continue with --processes 1 --resume {folder}"
+        ) from None
 
 
 def at_once(study: Study, folder: Path, silos: int, cohort: int) -> int:
