@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from fl_client import alone, basis, checkpoint, evaluate, ranks, spec
+from fl_client import alone, basis, checkpoint, evaluate, ranks, spec, training
 from fl_client.alone import Best
 from fl_client.messages import Fault
 from fl_client.workers import Result
-from tasks import encode
 
 if TYPE_CHECKING:
     from fl_client.work import Work
@@ -27,7 +26,7 @@ def single(work: Work) -> Result:
     """Train one silo alone, on from its step checkpoint; return the rate and step that won. Raises ``Fault``."""
     made, _ = basis.ready(work)
     length = work.study.train.length
-    blocks = encode.pack(work.site.train, made.tokenize, made.end, length)
+    blocks = training.text(work, made)
     valid = evaluate.blocks(made, work.site.valid, length)
     key = f"{_key(work)}:{work.site.name}"
     keeper = checkpoint.keeper(work.home, "alone", key, work.checkpoint_s)

@@ -6,9 +6,10 @@ The steps between them are ``train.fit`` for a silo by itself; ``cohort.train.fi
 from __future__ import annotations
 
 import logging
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from fl_client import basis, model, optimizer, train, update
+from fl_client import bases, basis, model, optimizer, train, update
 from fl_client.hooks import Hooks
 from fl_client.messages import Fault
 from fl_client.model import Warm
@@ -18,6 +19,7 @@ from strategies.adapter import Adapter
 from strategies.strategy import Memory, Strategy
 from tasks import encode
 from tasks.encode import Blocks
+from tasks.task import Example
 
 if TYPE_CHECKING:
     from fl_client.checkpoint import Keeper
@@ -49,12 +51,28 @@ class Training(NamedTuple):
         return Hooks(made, self.strategy.local, self.work.order.round, self.local)
 
 
+def text(work: Work, made: Warm) -> Blocks:
+    """Return a silo's training text as blocks, remembered from round to round: tokenising can cost as much as steps."""
+    length = work.study.train.length
+    return _packed(work.site.train, work.study.model.base, made.end, length)
+
+
+@lru_cache(maxsize=64)
+def _packed(examples: tuple[Example, ...], base: str, end: int, length: int) -> Blocks:
+    tokenizer = bases.tokenizer(base)
+
+    def tokenize(texts: list[str]) -> list[list[int]]:
+        return list(tokenizer(texts, add_special_tokens=False)["input_ids"]) if texts else []
+
+    return encode.pack(examples, tokenize, end, length)
+
+
 def begun(work: Work) -> Training:
     """Return what a round trains on; raises ``Fault`` where the hub sent another adapter than this round needs."""
     made, strategy = basis.ready(work)
     start = basis.received(made, strategy, work, training=True)
     options, number = work.study.train, work.order.round
-    blocks = encode.pack(work.site.train, made.tokenize, made.end, options.length)
+    blocks = text(work, made)
     plan = train.Plan(
         (number - 1) * options.steps,
         options.steps,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from fl_client import alone, basis, evaluate, gauge, model, rail
+from fl_client import alone, basis, evaluate, gauge, model, rail, training
 from fl_client.alone import NONE, Best
 from fl_client.cohort import layers, train
 from fl_client.cohort.together import apart, by_likeness, tried
@@ -19,7 +19,6 @@ from fl_client.model import Warm
 from fl_client.train import Plan
 from fl_client.workers import Result
 from strategies.adapter import Adapter
-from tasks import encode
 from tasks.encode import Blocks
 
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ def _begun(opened: Callable[[], Work]) -> Begun | Result:
         return before
     made, _ = basis.ready(work)
     length = work.study.train.length
-    blocks = encode.pack(work.site.train, made.tokenize, made.end, length)
+    blocks = training.text(work, made)
     valid = evaluate.blocks(made, work.site.valid, length)
     return Begun(work, made, Silo(work.site.name, blocks, valid))
 
