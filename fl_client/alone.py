@@ -118,7 +118,7 @@ def _fit(
             best = Best(_plain(made), scored, lr, first + steps)
         elif first + steps - best.step >= PATIENCE * steps:
             break
-    _skip(total - (first + steps))
+    skip(total - (first + steps))
     return best
 
 
@@ -151,7 +151,8 @@ def _stood(keeper: Keeper | None) -> Stand:
     return Stand(held.note["rate"], held.note["first"], **points)
 
 
-def _skip(steps: int) -> None:
+def skip(steps: int) -> None:
+    """Say that steps to come are not needed."""
     LOG.debug("stopped early", extra={"event": {"kind": "step", "steps": steps}})
 
 

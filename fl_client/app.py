@@ -25,14 +25,19 @@ def guarded(handler: Handler) -> Handler:
     def handle(message: Message, context: Context) -> Message:
         try:
             return handler(message, context)
-        except Fault as error:
-            LOG.error("%s", error)
-            return messages.fault(message, error.code)
-        except Exception:
-            LOG.exception("this silo failed")
-            return messages.fault(message, "internal")
+        except Exception as error:
+            return failed(message, error)
 
     return handle
+
+
+def failed(message: Message, error: Exception) -> Message:
+    """Return the code of what went wrong; the rest stays in this silo's log."""
+    if isinstance(error, Fault):
+        LOG.error("%s", error)
+        return messages.fault(message, error.code)
+    LOG.error("this silo failed", exc_info=error)
+    return messages.fault(message, "internal")
 
 
 @app.query()
@@ -72,6 +77,32 @@ def train(message: Message, context: Context) -> Message:
     result = workers.run("fit", job(message, context))
     facts = {name: result.facts[name] for name in ("silo", "round")}
     return messages.answer(message, result.metrics, facts, result.arrays, result.parcel)
+
+
+TOGETHER: dict[str, workers.Kind] = {"train": "fit", "train.alone": "rail"}
+
+
+def together(asked: list[tuple[Message, Context]]) -> list[Message]:
+    """Return the replies of several simulated silos to messages of one kind in ``TOGETHER``, worked for at once.
+
+    Of a round that was trained they also say how.
+    """
+    jobs: dict[int, Job] = {}
+    replies: dict[int, Message] = {}
+    for at, (message, context) in enumerate(asked):
+        try:
+            jobs[at] = job(message, context)
+        except Exception as error:
+            replies[at] = failed(message, error)
+    kind = TOGETHER[asked[0][0].metadata.message_type]
+    for at, done in zip(jobs, workers.together(kind, list(jobs.values())), strict=True):
+        message = asked[at][0]
+        if isinstance(done, Exception):
+            replies[at] = failed(message, done)
+        else:
+            arrays = done.arrays if kind == "fit" else None
+            replies[at] = messages.answer(message, done.metrics, done.facts, arrays)
+    return [replies[at] for at in range(len(asked))]
 
 
 @app.train("second")

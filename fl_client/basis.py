@@ -40,8 +40,15 @@ def shared(made: Warm, strategy: Strategy, work: Work) -> Adapter:
     return start
 
 
-def load(made: Warm, strategy: Strategy, work: Work, training: bool = False) -> Adapter:
-    """Write what the hub sent and what the silo keeps into the model; return that adapter.
+def load(made: Warm, strategy: Strategy, work: Work) -> Adapter:
+    """Write what the hub sent and what the silo keeps into the model; return that adapter. Raises as ``received``."""
+    adapter = received(made, strategy, work)
+    model.write(made, adapter)
+    return adapter
+
+
+def received(made: Warm, strategy: Strategy, work: Work, training: bool = False) -> Adapter:
+    """Return what the hub sent and what the silo keeps, as one adapter.
 
     For ``training`` the strategy's control variates come with it.
 
@@ -53,18 +60,16 @@ def load(made: Warm, strategy: Strategy, work: Work, training: bool = False) -> 
     start |= {own: start[name] for own, name in beside.items()}
     wanted = {n for n in start if strategy.changed(n, work.order.round)}
     shapes = algebra.layout(algebra.pick(start, wanted))
-    received = _decoded(work, shapes)
-    slices = {n: x for n, x in received.items() if n.endswith(".merged")}
+    given = _decoded(work, shapes)
+    slices = {n: x for n, x in given.items() if n.endswith(".merged")}
     expected = shapes | algebra.layout(slices)
     allowed = not slices or strategy.mutates_base and work.order.after > 0
-    if algebra.layout(received) != expected or not sound(received) or not allowed:
+    if algebra.layout(given) != expected or not sound(given) or not allowed:
         raise Fault("malformed", "the hub sent other tensors than this round needs")
     if not merged.fits(slices, start):
         raise Fault("malformed", "the hub sent a merged part that does not fit the adapter")
     begun = strategy.renewed(made.start, work.study.seed, work.order.round)
-    adapter = begun | algebra.trained(received) | algebra.under("private/", work.memory)
-    model.write(made, adapter)
-    return adapter
+    return begun | algebra.trained(given) | algebra.under("private/", work.memory)
 
 
 def _decoded(work: Work, shapes: Layout) -> Adapter:

@@ -50,6 +50,11 @@ class Held(NamedTuple):
     note: dict[str, Any]
 
 
+def keeper(home: Path, name: str, key: str, every_s: float) -> Keeper | None:
+    """Return the keeper of a piece of a silo's work, None where no steps are kept."""
+    return Keeper(home / "steps" / f"{name}.safetensors", key, every_s) if every_s else None
+
+
 def round_key(study: Study, number: int, received: Adapter) -> str:
     """Return the key of a round's training: it changes with anything that the result depends on."""
     parts = f"{digest(study)}:{number}:{algebra.sha256(received)}"

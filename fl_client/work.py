@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,26 +18,25 @@ from fl_client import (
     checkpoint,
     evaluate,
     export,
-    hooks,
     memory,
-    model,
-    optimizer,
     ranks,
     score,
     site,
     spec,
     survey,
-    train,
+    training,
     update,
 )
+from fl_client import rail as rails
+from fl_client.cohort import rail as cohort_rail
+from fl_client.cohort import rounds as cohort_rounds
 from fl_client.config import ConfigError, Study
 from fl_client.messages import Fault, Order
-from fl_client.workers import Job, Result
+from fl_client.workers import Job, Kind, Result
 from strategies import adapter as algebra
 from strategies import widths
 from strategies.adapter import Adapter
 from strategies.strategy import Memory
-from tasks import encode
 from tasks.task import Site
 
 LOG = logging.getLogger("bhasha_fl.silo")
@@ -106,65 +106,20 @@ def initial(work: Work) -> Result:
 
 def fit(work: Work) -> Result:
     """Train one round; return the encoded update. What must be remembered is on disk before it is returned."""
-    made, strategy = basis.ready(work)
-    start = basis.load(made, strategy, work, training=True)
-    options, number = work.study.train, work.order.round
-    blocks = encode.pack(work.site.train, made.tokenize, made.end, options.length)
-    plan = train.Plan(
-        (number - 1) * options.steps,
-        options.steps,
-        work.study.rounds * options.steps,
-        options.lr,
-        f"{work.study.seed}:{work.site.name}",
-    )
-    before = work.memory if options.keep_optimizer else {}
-    held = optimizer.remembered(before, strategy.restarts)
-    used = optimizer.start(made, held, options.optimizer)
-    sent = [n for n in start if strategy.sent(n, number)]
-    local = update.recalled(work, strategy, algebra.pick(start, sent), train.rates(plan, options))
-    around = hooks.Hooks(made, strategy.local, number, local)
-    keeper = _keeper(work, "round", checkpoint.round_key(work.study, number, work.received))
-    try:
-        fitted = train.fit(made, blocks, options, plan, used, around, keeper)
-    except FloatingPointError as error:
-        raise Fault("not_finite", str(error)) from error
-    trained = model.read(made)
-    kept = {f"private/{n}": trained[n] for n in trained if strategy.scope(n) == "silo"}
-    kept |= optimizer.moments(used) if options.keep_optimizer else {}
-    delta = algebra.change(algebra.pick(trained, sent), algebra.pick(start, sent))
-    delta = update.of_text(delta, made, blocks) if strategy.local.own_rows else delta
-    LOG.info("%s round %d: loss %.3f nats a token", work.site.name, number, fitted.loss)
-    wire, told = update.encoded(work, strategy, algebra.pick(start, sent), delta, local, kept)
-    metrics = {"loss": fitted.loss} | told
-    facts = {"silo": work.site.name, "round": number}
-    if keeper is None:
-        return Result(wire, metrics, facts)
-    return Result(wire, metrics | fitted.speed, facts | {"losses": fitted.losses})
+    key = checkpoint.round_key(work.study, work.order.round, work.received)
+    keeper = checkpoint.keeper(work.home, "round", key, work.checkpoint_s)
+    return training.single(training.begun(work), keeper)
 
 
-def _keeper(work: Work, name: str, key: str) -> checkpoint.Keeper | None:
-    if not work.checkpoint_s:
-        return None
-    return checkpoint.Keeper(work.home / "steps" / f"{name}.safetensors", key, work.checkpoint_s)
+def together(kind: Kind, jobs: list[Job]) -> list[Result | Exception]:
+    """Do the same work of several simulated silos, at once where they can; return each result, or why it failed."""
+    works = [partial(opened, job) for job in jobs]
+    return cohort_rail.fits(works) if kind == "rail" else cohort_rounds.fits(works)
 
 
 def rail(work: Work) -> Result:
     """Train alone, once for a study, and keep the result in the silo; return the rate and step that won."""
-    made, strategy = basis.ready(work)
-    key = alone.key(work.study, strategy.private_rank)
-    held, facts = alone.recall(work.home, key)
-    if not held:
-        blocks = encode.pack(work.site.train, made.tokenize, made.end, work.study.train.length)
-        valid = evaluate.blocks(made, work.site.valid, work.study.train.length)
-        keeper = _keeper(work, "alone", f"{key}:{work.site.name}")
-        best = alone.fit(made, blocks, valid, work.study, work.site.name, keeper)
-        if not best.adapter:
-            raise Fault("not_finite", "training alone diverged at every rate of alone.rates")
-        if ranks.first():
-            alone.keep(work.home, key, best)
-        facts = {"valid": best.valid, "lr": best.lr, "step": best.step}
-        LOG.info("%s alone: %.3f bits per byte at lr %g", work.site.name, best.valid, best.lr)
-    return Result({}, {name: float(facts[name]) for name in ("valid", "lr", "step")}, {})
+    return rails.held(work) or rails.single(work)
 
 
 def scores(work: Work) -> Result:

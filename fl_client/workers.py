@@ -54,3 +54,10 @@ def here(kind: Kind, job: Job) -> Result:
     except MemoryError as error:
         raise Fault("out_of_memory") from error
     return result
+
+
+def together(kind: Kind, jobs: list[Job]) -> list[Result | Exception]:
+    """Do the same work of several simulated silos in this process; return each one's result, or why it failed."""
+    work = importlib.import_module("fl_client.work")
+    found: list[Result | Exception] = work.together(kind, jobs)
+    return found

@@ -18,8 +18,11 @@ from fl_server import config
 Line = dict[str, Any]
 
 
-def claim(folder: Path, study: Study, resume: bool) -> None:
-    """Make a run folder, or take up one of the same study; raises ``ConfigError`` and changes nothing."""
+def claim(folder: Path, study: Study, resume: bool, cohort: int = 0) -> None:
+    """Make a run folder, or take up one of the same study; raises ``ConfigError`` and changes nothing.
+
+    How many silos train at once is noted, for the last bits depend on it: see ``cohort``.
+    """
     note = folder / "provenance.json"
     if not note.exists():
         if folder.exists() and any(folder.iterdir()):
@@ -27,12 +30,18 @@ def claim(folder: Path, study: Study, resume: bool) -> None:
         if resume:
             raise ConfigError(f"{folder} holds no run to resume; start one with --out {folder}")
         write_whole(folder / "study.toml", config.toml(study).encode())
-        write_whole(note, json.dumps(provenance(study), indent=1).encode())
+        write_whole(note, json.dumps(provenance(study) | {"cohort": cohort}, indent=1).encode())
         return
     if json.loads(note.read_text())["study_sha256"] != digest(study):
         raise ConfigError(f"{folder} belongs to another study; choose another --out")
     if not resume:
         raise ConfigError(f"{folder} holds this study already; continue it with --resume {folder}")
+
+
+def cohort(folder: Path) -> int | None:
+    """Return how many silos of a simulated run train at once, 0 for one at a time; None where there is no run yet."""
+    note = folder / "provenance.json"
+    return int(json.loads(note.read_text()).get("cohort", 0)) if note.exists() else None
 
 
 def provenance(study: Study) -> Line:

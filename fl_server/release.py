@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from statistics import fmean
 from typing import Any
 
@@ -74,6 +75,7 @@ def _report(run: Run, scored: dict[str, Table], released: dict[str, tuple[int, A
         "bytes": {"down": _sum(recorded, "down"), "up": _sum(recorded, "up"), "dense_up": dense},
         "weights": weights(recorded),
         "effort": effort(recorded),
+        "cohort": cohort(recorded),
         "wall_s": round(sum(line["seconds"] for line in recorded), 1),
         "adapter_sha256": algebra.sha256(everything),
     }
@@ -163,6 +165,13 @@ def effort(recorded: list[record.Line]) -> dict[str, dict[str, dict[str, float]]
         }
         for silo, own in sorted(held.items())
     }
+
+
+def cohort(recorded: list[record.Line]) -> Table:
+    """Return how many silos trained at once at most, and why others trained by themselves, in how many trainings."""
+    notes = [note for line in recorded for note in line["silos"].values() if "cohort" in note]
+    apart = Counter(note["apart"] for note in notes if "apart" in note)
+    return {"most": max((note["cohort"] for note in notes), default=1), "apart": dict(apart)}
 
 
 def weights(recorded: list[record.Line]) -> dict[str, list[float]]:

@@ -21,6 +21,7 @@ LOG = logging.getLogger("bhasha_fl.hub")
 WAIT_S = 2.0  # the longest wait for news before deadlines are looked at again
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 CARD_S = 600.0
+HOW = (("cohort", int), ("apart", str))  # how a simulated silo trained
 
 
 class Silo(NamedTuple):
@@ -185,11 +186,12 @@ def check(
 def note(silo: Silo, reply: Reply, number: int) -> dict[str, Any]:
     """Return what a round's record holds of a reply that was counted."""
     ranks = metrics.by_rank(reply.metrics)
-    noted = {"loss": reply.metrics.get("loss"), "up": reply.bytes, "ranks": ranks}
-    if "codec_reset" not in reply.metrics:
-        return noted
-    LOG.warning("round %d: the codec of %s began without a residual", number, silo.name)
-    return noted | {"codec_reset": True}
+    noted: dict[str, Any] = {"loss": reply.metrics.get("loss"), "up": reply.bytes, "ranks": ranks}
+    noted |= {key: said for key, kind in HOW if type(said := reply.facts.get(key)) is kind}
+    if "codec_reset" in reply.metrics:
+        LOG.warning("round %d: the codec of %s began without a residual", number, silo.name)
+        noted["codec_reset"] = True
+    return noted
 
 
 def unheard(asked: list[Silo], notes: dict[str, dict[str, Any]]) -> list[str]:

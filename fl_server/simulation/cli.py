@@ -15,6 +15,7 @@ from fl_client import spec
 from fl_server.simulation import bench, harness, screen
 from fl_server.simulation.options import (
     Base,
+    Cohort,
     Data,
     Json,
     Languages,
@@ -53,6 +54,7 @@ def run(
     out: Out = None,
     resume: Annotated[Path | None, typer.Option(help="Continue the run in this folder.")] = None,
     processes: Processes = 0,
+    cohort: Cohort = 0,
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
@@ -68,7 +70,13 @@ def run(
             folder = studies.folder_for(study, out)
         with resumable(folder, console):
             report = studies.run(
-                study, folder, console, resume is not None, verbose, processes=processes or cores()
+                study,
+                folder,
+                console,
+                resume is not None,
+                verbose,
+                processes=processes or cores(),
+                cohort=cohort,
             )
         where = f"adapters: {folder}/adapter   report: {folder}/report.html"
         _show(report, screen.tables, where, console, as_json)

@@ -2,12 +2,16 @@
 
 In one process a message waits until it is pulled; then its silo's ClientApp runs, on the base that is already warm.
 With a pool several silos work at once. The order in which silos answer can be shuffled by a seed, and must not matter.
+
+Silos that train a round do so in cohorts, cut by their numbers: whoever answers first, the same train together, because
+the last bits of a product can depend on how many rows it has.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from concurrent.futures import Future
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,10 +21,12 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
+from fl_client import app as installed
 from fl_client.config import Scalar
 from fl_server.simulation.pool import Pool, several
 
 RUN_ID = 1
+Asked = tuple[Message, Context]
 
 
 class LocalGrid(Grid):
@@ -33,11 +39,12 @@ class LocalGrid(Grid):
         run_config: dict[str, Scalar],
         order: int | None = None,
         pool: Pool | None = None,
+        cohort: int = 0,
     ) -> None:
         identify()
         self._client = client
         self._pool = pool
-        self._futures: dict[str, Future[Any]] = {}
+        self._cohort = cohort
         self._contexts = {
             node: Context(
                 run_id=RUN_ID,
@@ -48,7 +55,8 @@ class LocalGrid(Grid):
             )
             for node in range(1, nodes + 1)
         }
-        self._waiting: dict[str, Message] = {}
+        self._waiting: dict[str, list[Asked]] = {}
+        self._replies: dict[str, tuple[Future[Any], int]] = {}  # of a lot, and which of them
         self._pushed = 0
         self._shuffle = None if order is None else np.random.default_rng(order)
         self._turn: list[str] = []
@@ -80,30 +88,41 @@ class LocalGrid(Grid):
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Take messages in; without a pool nothing is done until they are pulled."""
-        keys = []
+        keyed = {}
         for message in messages:
             self._pushed += 1
-            keys.append(f"message-{self._pushed}")
-            if self._pool is None:
-                self._waiting[keys[-1]] = message
-            else:
-                context = self._contexts[message.metadata.dst_node_id]
-                self._futures[keys[-1]] = self._pool.submit(answer, message, context)
-        self._turn = list(keys)
+            keyed[f"message-{self._pushed}"] = message
+        for lot in lots(keyed, self._cohort):
+            asked = [(keyed[key], self._contexts[keyed[key].metadata.dst_node_id]) for key in lot]
+            pool = self._pool
+            together = self._cohort > 0 and _trains(asked[0][0])
+            replies: Future[Any] = (
+                Future() if pool is None else pool.submit(answer, asked, together)
+            )
+            self._replies |= {key: (replies, at) for at, key in enumerate(lot)}
+            self._waiting |= {} if pool else dict.fromkeys(lot, asked)
+        self._turn = list(keyed)
         if self._shuffle is not None:
             self._shuffle.shuffle(self._turn)
-        return keys
+        return list(keyed)
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Return a reply that is there; without a pool, run the silo whose turn it is if it is asked for."""
         if self._pool is not None:
-            done = [key for key in message_ids if self._futures[key].done()]
-            return [self._futures.pop(key).result() for key in done]
+            return [self._reply(key) for key in message_ids if self._replies[key][0].done()]
         if not self._turn or self._turn[0] not in set(message_ids):
             return []
-        message = self._waiting.pop(self._turn.pop(0))
-        context = self._contexts[message.metadata.dst_node_id]
-        return [self._client(message, context)]
+        key = self._turn.pop(0)
+        asked, (replies, _) = self._waiting.pop(key), self._replies[key]
+        if not replies.done():
+            together = self._cohort > 0 and _trains(asked[0][0])
+            replies.set_result(answers(self._client, asked, together))
+        return [self._reply(key)]
+
+    def _reply(self, key: str) -> Message:
+        replies, at = self._replies.pop(key)
+        reply: Message = replies.result()[at]
+        return reply
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
@@ -113,14 +132,37 @@ class LocalGrid(Grid):
         return [reply for _ in keys for reply in self.pull_messages(keys)]
 
 
-def answer(message: Message, context: Context) -> Message:
-    """Return the reply of this installation's ClientApp, in a process of a pool."""
-    from fl_client.app import app
+def lots(keyed: dict[str, Message], cohort: int) -> list[list[str]]:
+    """Return the keys of messages that are answered together: at most ``cohort`` silos that train, in even lots.
+
+    With a ``cohort`` of 0 every message is a lot.
+    """
+    if not cohort:
+        return [[key] for key in keyed]
+    order = sorted(keyed, key=lambda key: keyed[key].metadata.dst_node_id)
+    trained = [key for key in order if _trains(keyed[key])]
+    count = -(-len(trained) // cohort)
+    cuts = [number * len(trained) // count for number in range(count + 1)] if count else []
+    together = [trained[start:stop] for start, stop in pairwise(cuts)]
+    return together + [[key] for key in order if key not in trained]
+
+
+def answer(asked: list[Asked], together: bool) -> list[Message]:
+    """Return the replies of this installation's ClientApp, in a process of a pool."""
     from fl_server.simulation.study import quiet
 
     identify()
     quiet()
-    return app(message, context)
+    return answers(installed.app, asked, together)
+
+
+def answers(client: ClientApp, asked: list[Asked], together: bool) -> list[Message]:
+    """Return the replies to a lot of messages, of silos that train together or of a client by itself."""
+    return installed.together(asked) if together else [client(*one) for one in asked]
+
+
+def _trains(message: Message) -> bool:
+    return message.metadata.message_type in installed.TOGETHER
 
 
 def identify() -> None:
@@ -136,10 +178,15 @@ def run(
     order: int | None = None,
     processes: int = 1,
     pool: Pool | None = None,
+    cohort: int = 0,
 ) -> None:
-    """Run a ServerApp against ``nodes`` ClientApps until it ends: in this process, in several, or in a pool's."""
+    """Run a ServerApp against ``nodes`` ClientApps until it ends: in this process, in several, or in a pool's.
+
+    At most ``cohort`` silos train at once; with 0, or with another app than the installed one, one at a time.
+    """
+    cohort = cohort if pool or processes > 1 or client is installed.app else 0
     context = Context(
         run_id=RUN_ID, node_id=0, node_config={}, state=RecordDict(), run_config=dict(run_config)
     )
     with several(1 if pool else processes) as own:
-        server(LocalGrid(client, nodes, run_config, order, pool or own), context)
+        server(LocalGrid(client, nodes, run_config, order, pool or own, cohort), context)

@@ -33,6 +33,12 @@ Out = Annotated[Path | None, typer.Option(help="Run folder; by default one under
 Processes = Annotated[
     int, typer.Option(min=0, help="Processes that train silos side by side; 0 for one a core.")
 ]
+Cohort = Annotated[
+    int,
+    typer.Option(
+        min=0, help="Silos that train at once in a process; 1 for one at a time, 0 to choose."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the report as JSON on standard output.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show what hub and silos log.")]
 

@@ -19,6 +19,8 @@ from contextlib import contextmanager
 from multiprocessing.connection import wait
 from typing import Any
 
+from fl_server.simulation import heap
+
 LOGGER = "bhasha_fl"
 
 
@@ -26,6 +28,7 @@ class Pool:
     """``submit`` a call of a function that can be pickled by name; ``close`` when done, ``kill`` to break off."""
 
     def __init__(self, processes: int) -> None:
+        heap.keep()
         self._spawn = multiprocessing.get_context("spawn")  # a forked Torch may hang
         self._processes = processes
         self._lines: Any = self._spawn.Queue()

@@ -6,7 +6,9 @@ import json
 import logging
 import shutil
 import warnings
+from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,8 @@ from fl_client import spec
 from fl_client.config import ConfigError, Study, flat
 from fl_server import config, journal, record
 from fl_server.run import RoundFailed
-from fl_server.simulation import grid, screen
+from fl_server.simulation import grid, heap, screen
+from fl_server.simulation.options import cores
 from fl_server.simulation.pool import Pool
 from strategies import combine, scope
 
@@ -65,17 +68,21 @@ def run(
     alone_from: Path | None = None,
     processes: int = 1,
     pool: Pool | None = None,
+    cohort: int = 0,
 ) -> dict[str, Any]:
     """Run a study in ``folder`` to its end and return its report; raises ``ConfigError`` before anything is trained.
 
+    At most ``cohort`` silos train at once: 1 is one at a time, 0 is as it began, or else as many as do well here.
     What silos reached alone in the run folder ``alone_from`` is handed on; a silo uses it only if it fits.
     """
     from fl_client.app import app as client
     from fl_server.app import app as server
 
+    heap.keep()
     silos = prepare(study)
     study = study.model_copy(update={"home": str(folder)})
-    record.claim(folder, study, resume)
+    together = at_once(study, folder, silos, cohort)
+    record.claim(folder, study, resume, together)
     if alone_from:
         hand_on(alone_from, folder)
     if shutil.disk_usage(folder).free < FREE:
@@ -83,17 +90,38 @@ def run(
             f"the disk of {folder} has under {FREE // 10**6} MB free; choose another --out"
         )
     done = max(journal.committed(folder / "journal"), default=0)
-    with screen.watching(console, study, silos, done, verbose, trains_alone(study, folder)):
-        try:
-            workers = min(processes, silos)
-            grid.run(server, client, silos, flat(study), processes=workers, pool=pool)
-        except BrokenProcessPool:
-            raise RoundFailed(
-                "a process that trained silos died, perhaps for lack of memory; "
-                f"continue with --processes 1 --resume {folder}"
-            ) from None
+    flags, workers = flat(study), min(processes, silos)
+    with (
+        screen.watching(console, study, silos, done, verbose, trains_alone(study, folder)),
+        _whole(folder),
+    ):
+        grid.run(server, client, silos, flags, None, workers, pool, together)
     report: dict[str, Any] = json.loads((folder / "report.json").read_text("utf-8"))
     return report
+
+
+@contextmanager
+def _whole(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except BrokenProcessPool:
+        raise RoundFailed(
+            "a process that trained silos died, perhaps for lack of memory; "
+            f"continue with --processes 1 --resume {folder}"
+        ) from None
+
+
+def at_once(study: Study, folder: Path, silos: int, cohort: int) -> int:
+    """Return how many silos train at once, 0 for one at a time; what a run began with, it goes on with."""
+    from torch import cuda
+
+    from fl_client.cohort import size
+
+    if cohort:
+        return cohort if cohort > 1 else 0
+    begun = record.cohort(folder)
+    free = int(cuda.mem_get_info()[0]) if cuda.is_available() else 0
+    return size.chosen(study, silos, cores(), free) if begun is None else begun
 
 
 def hand_on(before: Path, folder: Path) -> None:

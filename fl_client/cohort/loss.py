@@ -1,0 +1,113 @@
+"""The loss of each silo over the frozen head, a piece at a time: no table of all logits is ever kept.
+
+The slope of a piece is worked out while its logits are at hand, and places of which nothing is learned are left out.
+Where a silo's token rows are the head's too, they stand in the table while its places are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch.nn.functional import linear
+
+from fl_client.cohort import tokens
+from fl_client.cohort.tokens import Rows
+from fl_client.model import Warm
+from tasks.encode import IGNORED
+
+PIECE = {"cpu": 1 << 20, "cuda": 1 << 27}  # logits at once: what a core's cache holds
+PROBE = 4  # tokens
+
+
+class Head(NamedTuple):
+    """The head's table (vocabulary, width) as it enters a product, written over where there are ``rows`` of silos."""
+
+    table: torch.Tensor
+    rows: Rows | None = None
+
+
+class _Means(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: torch.Tensor, wanted: torch.Tensor, shares: torch.Tensor, head: Head
+    ) -> torch.Tensor:
+        slopes = torch.zeros_like(hidden)
+        nats = torch.zeros(len(hidden), device=hidden.device)
+        share = shares.repeat_interleave(len(hidden) // len(shares))[:, None]
+        for silo, at in _pieces(wanted, len(shares), head):
+            given = hidden[at].to(head.table.dtype)
+            logits = linear(given, head.table)
+            logits = logits.float() if logits.dtype == torch.bfloat16 else logits
+            target, own = wanted[at][:, None], share[at].to(logits.dtype)
+            logs = torch.log_softmax(logits, dim=-1)
+            nats[at] = (-logs.gather(1, target) * own)[:, 0].float()
+            slope = logs.exp_().scatter_add_(1, target, torch.full_like(own, -1.0)).mul_(own)
+            slope = slope.to(head.table.dtype)
+            slopes[at] = torch.matmul(slope, head.table).to(hidden.dtype)
+            if head.rows is not None:
+                picked = slope.index_select(1, head.rows.tokens)
+                head.rows.slopes[silo].add_(torch.matmul(picked.mT, given))
+        ctx.save_for_backward(slopes)
+        return nats.view(len(shares), -1).sum(1)
+
+    @staticmethod
+    def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (slopes,) = ctx.saved_tensors  # those of the sum over silos: nobody weighs one silo's loss
+        return slopes, None, None, None
+
+
+def _pieces(wanted: torch.Tensor, silos: int, head: Head) -> Iterator[tuple[int, torch.Tensor]]:
+    """Yield where something is learned, a piece at a time; where there are rows, silo by silo, its own in the table."""
+    most = max(1, PIECE[wanted.device.type] // len(head.table))
+    if head.rows is None:
+        yield from ((0, at) for at in torch.split((wanted != IGNORED).nonzero()[:, 0], most))
+        return
+    for silo, own in enumerate(wanted.view(silos, -1)):
+        head.table[head.rows.tokens] = head.rows.weights[silo].to(head.table.dtype)
+        learned = (own != IGNORED).nonzero()[:, 0] + silo * len(own)
+        yield from ((silo, at) for at in torch.split(learned, most))
+
+
+def means(
+    hidden: torch.Tensor, wanted: torch.Tensor, shares: torch.Tensor, head: Head
+) -> torch.Tensor:
+    """Return the loss of each silo, of which the sum is to be minimised; gradients of rows are there at once.
+
+    ``hidden`` (n, width) is what the head reads, of one silo after the other, ``wanted`` (n) the tokens that follow;
+    ``shares`` (K) is what a token counts in the mean of its silo.
+    """
+    found: torch.Tensor = _Means.apply(hidden, wanted, shares, head)  # type: ignore[no-untyped-call]
+    return found
+
+
+@contextmanager
+def answering(made: Warm, forward: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
+    """Let ``forward`` stand in the place of a model's head."""
+    head = made.model.get_output_embeddings()
+    head.forward = forward
+    try:
+        yield
+    finally:
+        del head.forward
+
+
+def as_is(hidden: torch.Tensor) -> torch.Tensor:
+    """Return what a head would read in place of logits."""
+    return hidden
+
+
+def plain(made: Warm) -> bool:
+    """Return whether a model's logits are a product with its head's weights and nothing more, by trying it."""
+    head = tokens.within(made.model.get_output_embeddings())
+    if type(head) is not torch.nn.Linear or head.bias is not None:
+        return False
+    ids = torch.arange(PROBE, device=made.device)[None]
+    with torch.inference_mode():
+        with answering(made, head.forward):
+            whole = made.model(input_ids=ids, use_cache=False).logits
+        with answering(made, as_is):
+            hidden = made.model(input_ids=ids, use_cache=False).logits
+        return torch.allclose(linear(hidden, head.weight), whole, rtol=1e-4, atol=1e-4)

@@ -1,0 +1,77 @@
+"""The optimizers of a cohort: for each silo one parameter, its row of the buffer.
+
+A row is cut where neighbours in it have been trained for a different number of steps, as after a part of the adapter
+that began anew: AdamW corrects its averages by that number.
+"""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from fl_client.cohort.buffers import Buffers
+from fl_client.optimizer import AVERAGES
+from strategies.adapter import Adapter
+
+
+class Optimizer(NamedTuple):
+    """One silo's optimizer, the runs of its row (start, stop), and its averages, as long as the row."""
+
+    inner: torch.optim.Optimizer
+    runs: list[slice]
+    averages: dict[str, torch.Tensor]
+
+    def step(self, rate: float) -> None:
+        """Take a step at this learning rate."""
+        for group in self.inner.param_groups:
+            group["lr"] = rate
+        self.inner.step()
+
+    def moments(self, buffers: Buffers) -> Adapter:
+        """Return the moments as arrays, named as ``fl_client.optimizer`` names them."""
+        found: Adapter = {}
+        for run, held in zip(self.runs, self.inner.param_groups[0]["params"], strict=True):
+            for name, (span, shape) in buffers.spans.items():
+                if self.averages and run.start <= span.start < run.stop:
+                    age = self.inner.state[held]["step"]
+                    found[f"optimizer/step/{name}"] = age.detach().cpu().numpy().copy()
+                    for moment, row in self.averages.items():
+                        found[f"optimizer/{moment}/{name}"] = (
+                            row[span].view(shape).cpu().numpy().copy()
+                        )
+        return found
+
+
+def start(buffers: Buffers, silo: int, state: Adapter, kind: str) -> Optimizer:
+    """Return a silo's optimizer with the moments of ``state``, fresh where it has none."""
+    weights, slopes = buffers.weights[silo], buffers.slopes[silo]
+    ages = {name: float(state.get(f"optimizer/step/{name}", 0)) for name in buffers.spans}
+    runs = [
+        slice(buffers.spans[group[0]][0].start, buffers.spans[group[-1]][0].stop)
+        for _, names in groupby(ages, key=ages.__getitem__)
+        if (group := list(names))
+    ]
+    parameters = [torch.nn.Parameter(weights[run]) for run in runs]
+    for parameter, run in zip(parameters, runs, strict=True):
+        parameter.grad = slopes[run]
+    if kind == "sgd":
+        return Optimizer(torch.optim.SGD(parameters, lr=0.0), runs, {})
+    inner = torch.optim.AdamW(parameters, weight_decay=0.0, fused=True)
+    averages = {moment: _row(buffers, state, moment) for moment in AVERAGES}
+    for parameter, run in zip(parameters, runs, strict=True):
+        first = next(n for n, (span, _) in buffers.spans.items() if span.start == run.start)
+        age = torch.tensor(ages[first], dtype=torch.float32, device=weights.device)
+        inner.state[parameter] = {"step": age} | {m: row[run] for m, row in averages.items()}
+    return Optimizer(inner, runs, averages)
+
+
+def _row(buffers: Buffers, state: Adapter, moment: str) -> torch.Tensor:
+    row = torch.zeros_like(buffers.weights[0])
+    for name, (span, _) in buffers.spans.items():
+        held = state.get(f"optimizer/{moment}/{name}")
+        if held is not None:
+            row[span] = torch.from_numpy(np.array(held).reshape(-1)).to(row.device)
+    return row

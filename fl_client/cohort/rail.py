@@ -1,0 +1,135 @@
+"""Training alone, of several silos at once: each by itself as in ``fl_client.alone``, sharing the time of the base.
+
+A rate is tried by all of them side by side; one that stops early, or whose loss is no number, drops out.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Hashable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+from fl_client import alone, basis, evaluate, gauge, model, rail, training
+from fl_client.alone import NONE, Best
+from fl_client.cohort import layers, train
+from fl_client.cohort.together import apart, by_likeness, tried
+from fl_client.cohort.train import Member, Trained
+from fl_client.model import Warm
+from fl_client.train import Plan
+from fl_client.workers import Result
+from strategies.adapter import Adapter
+from tasks.encode import Blocks
+
+if TYPE_CHECKING:
+    from fl_client.config import Study
+    from fl_client.work import Work
+
+LOG = logging.getLogger("bhasha_fl.alone")
+
+
+class Silo(NamedTuple):
+    """A silo that trains alone: its text, the best of the rates before, the best of this one, where it stands."""
+
+    name: str
+    blocks: Blocks
+    valid: dict[str, Blocks]
+    best: Best = NONE
+    own: Best = NONE
+    adapter: Adapter = {}
+    moments: Adapter = {}
+    goes_on: bool = True
+
+
+class Begun(NamedTuple):
+    """A silo that has yet to train alone, and where."""
+
+    work: Work
+    made: Warm
+    silo: Silo
+
+
+def fits(opened: Sequence[Callable[[], Work]]) -> list[Result | Exception]:
+    """Have each silo train alone and return its result, or why it failed, in the order given."""
+    return by_likeness([tried(partial(_begun, one)) for one in opened], _alike, _group)
+
+
+def _begun(opened: Callable[[], Work]) -> Begun | Result:
+    work = opened()
+    before = rail.held(work)
+    if before is not None:
+        return before
+    made, _ = basis.ready(work)
+    length = work.study.train.length
+    blocks = training.text(work, made)
+    valid = evaluate.blocks(made, work.site.valid, length)
+    return Begun(work, made, Silo(work.site.name, blocks, valid))
+
+
+def _alike(now: Begun) -> Hashable:
+    return id(now.made.model), now.work.study.train
+
+
+def _group(group: list[Begun]) -> list[Result | Exception]:
+    first = group[0]
+    fitted: list[Best] = []
+    if not apart(first.work, first.made):
+        try:
+            with gauge.memory():
+                fitted = fit(first.made, [now.silo for now in group], first.work.study)
+        except (MemoryError, layers.Unfit):
+            LOG.debug("silos train alone one after the other")
+    if not fitted:
+        return [tried(partial(rail.single, now.work)) for now in group]
+    each = zip(group, fitted, strict=True)
+    return [tried(partial(rail.ended, now.work, best)) for now, best in each]
+
+
+def fit(made: Warm, silos: Sequence[Silo], study: Study) -> list[Best]:
+    """Train each silo alone at each rate; return the best point of each by validation bits per byte."""
+    for lr in study.alone.lrs():
+        silos = [
+            s._replace(own=NONE._replace(lr=lr), adapter={}, moments={}, goes_on=True)
+            for s in silos
+        ]
+        for first in range(0, study.rounds * study.train.steps, study.train.steps):
+            silos = _stretch(made, silos, study, first, lr)
+        silos = [s._replace(best=min(s.best, s.own, key=lambda point: point.valid)) for s in silos]
+    return [silo.best for silo in silos]
+
+
+def _stretch(made: Warm, silos: Sequence[Silo], study: Study, first: int, lr: float) -> list[Silo]:
+    """Return the silos after as many steps as a round has, those that have stopped as they were."""
+    steps, total = study.train.steps, study.rounds * study.train.steps
+    active = [silo for silo in silos if silo.goes_on]
+    members = [
+        Member(
+            s.adapter, s.blocks, Plan(first, steps, total, lr, f"{study.seed}:{s.name}"), s.moments
+        )
+        for s in active
+    ]
+    # AdamW even where the study trains with SGD, as in ``fl_client.alone``
+    options = study.train.model_copy(update={"optimizer": "adamw"})
+    fitted = train.fit(made, members, options) if members else []
+    after = {
+        silo.name: _after(made, silo, own, first, steps)
+        for silo, own in zip(active, fitted, strict=True)
+    }
+    for _ in (silo for silo in after.values() if not silo.goes_on):
+        alone.skip(total - (first + steps))
+    return [after.get(silo.name, silo) for silo in silos]
+
+
+def _after(made: Warm, silo: Silo, fitted: Trained, first: int, steps: int) -> Silo:
+    try:
+        _ = fitted.loss
+    except FloatingPointError as error:
+        LOG.warning("%s alone: %s; this rate is given up", silo.name, error)
+        return silo._replace(goes_on=False)
+    model.write(made, fitted.adapter)
+    scored = evaluate.bits_per_byte(evaluate.bits(made, silo.valid))
+    own, reached = silo.own, first + steps
+    if scored < own.valid:
+        own = Best(fitted.adapter, scored, own.lr, reached)
+    goes_on = own.step == reached or reached - own.step < alone.PATIENCE * steps
+    return silo._replace(own=own, adapter=fitted.adapter, moments=fitted.moments, goes_on=goes_on)

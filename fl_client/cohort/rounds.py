@@ -1,0 +1,77 @@
+"""One round of several silos: those that can train together do, the others one at a time, and each says how it was."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Hashable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from fl_client import gauge, training
+from fl_client.cohort import layers, train
+from fl_client.cohort.together import LAYERS, ROOM, apart, by_likeness, tried
+from fl_client.cohort.train import Member, Trained
+from fl_client.messages import Fault
+from fl_client.training import Training
+from fl_client.workers import Result
+
+if TYPE_CHECKING:
+    from fl_client.work import Work
+
+LOG = logging.getLogger("bhasha_fl.silo")
+MERGED = "a part is merged into the base"
+
+
+def fits(opened: Sequence[Callable[[], Work]]) -> list[Result | Exception]:
+    """Train one round of each silo and return its result, or why it failed, in the order given.
+
+    The facts of a result say how it was trained: ``cohort`` is how many trained at once, ``apart`` why it was one.
+    """
+    return by_likeness([tried(partial(_begun, one)) for one in opened], _alike, _group)
+
+
+def _begun(opened: Callable[[], Work]) -> Training:
+    return training.begun(opened())
+
+
+def _merged(now: Training) -> bool:
+    return any(name.endswith(".merged") for name in now.start)
+
+
+def _alike(now: Training) -> Hashable:
+    """Return what silos have in common that can train together: the model, the way to train, what was merged."""
+    return id(now.made.model), now.work.study.train, _merged(now)
+
+
+def _group(group: list[Training]) -> list[Result | Exception]:
+    first = group[0]
+    reason = MERGED if _merged(first) else apart(first.work, first.made)
+    if reason:
+        return [_single(now, reason) for now in group]
+    members = [Member(n.start, n.blocks, n.plan, n.moments, n.hooks) for n in group]
+    try:
+        with gauge.memory():
+            fitted = train.fit(first.made, members, first.work.study.train)
+    except MemoryError:
+        return [_single(now, ROOM) for now in group]
+    except layers.Unfit:
+        return [_single(now, LAYERS) for now in group]
+    each = zip(group, fitted, strict=True)
+    return [tried(partial(_ended, now, own, len(group))) for now, own in each]
+
+
+def _ended(now: Training, fitted: Trained, silos: int) -> Result:
+    try:
+        mean = fitted.loss
+    except FloatingPointError as error:
+        raise Fault("not_finite", f"{error} at lr {now.plan.lr}") from error
+    result = training.ended(now, fitted.adapter, fitted.moments, mean)
+    return result._replace(facts=result.facts | {"cohort": silos})
+
+
+def _single(now: Training, reason: str) -> Result | Exception:
+    LOG.debug("%s trains by itself: %s", now.work.site.name, reason)
+    result = tried(partial(training.single, now))
+    if isinstance(result, Exception):
+        return result
+    return result._replace(facts=result.facts | {"cohort": 1, "apart": reason})

@@ -1,0 +1,116 @@
+"""Cohorts in a simulated study: what one at a time gives, the same bits whoever answers first, a word in the report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from fl_client.app import app as client
+from fl_client.cohort import size
+from fl_client.config import Study, flat
+from fl_server import record
+from fl_server.app import app as server
+from fl_server.report import html as page
+from fl_server.simulation import grid
+from fl_server.simulation.grid import lots
+
+PLAIN = {"model__rows": "none", "codec": "float32()", "train__lr": 1e-3}
+
+
+@pytest.fixture(scope="module")
+def run(small, tmp_path_factory):
+    """Return a function that runs a small study in cohorts and returns its report and its adapters."""
+
+    def run(cohort, order=None, processes=1, **changes):
+        folder = tmp_path_factory.mktemp("run") / "run"
+        study = small(folder, **(PLAIN | changes))
+        record.claim(folder, study, resume=False)
+        grid.run(
+            server, client, study.simulation.silos, flat(study), order, processes, cohort=cohort
+        )
+        report = json.loads((folder / "report.json").read_text())
+        return report, load(folder)
+
+    return run
+
+
+def load(folder: Path):
+    files = sorted((folder / "adapter").glob("*/adapter_model.safetensors"))
+    return {f"{f.parent.name}/{n}": x for f in files for n, x in load_file(f).items()}
+
+
+def close(together, apart):
+    """Compare all but one number in a thousand: AdamW makes a whole step of a gradient that is only rounding."""
+    assert together.keys() == apart.keys()
+    off = np.concatenate([np.abs(together[n] - x).ravel() for n, x in apart.items()])
+    assert np.quantile(off, 0.999) < 1e-5 and off.max() < 1e-3
+
+
+@pytest.fixture(scope="module")
+def cohort(run):
+    return run(3)
+
+
+def test_a_study_in_cohorts_is_the_study_one_silo_at_a_time(run, cohort):
+    report, together = cohort
+    alone, apart = run(0)
+    close(together, apart)
+    assert report["cohort"] == {"most": 2, "apart": {}}  # four silos in even lots of at most three
+    assert alone["cohort"] == {"most": 1, "apart": {}}
+    assert report["adapter_sha256"] != alone["adapter_sha256"]  # or nothing was tested
+
+
+@pytest.mark.parametrize("order", [None, 3])
+def test_a_study_in_cohorts_has_the_same_bits_whoever_answers_first(order, run, cohort):
+    assert run(3, order)[0]["adapter_sha256"] == cohort[0]["adapter_sha256"]
+
+
+@pytest.mark.slow
+def test_a_study_in_cohorts_has_the_same_bits_in_several_processes(run, cohort):
+    assert run(3, processes=2)[0]["adapter_sha256"] == cohort[0]["adapter_sha256"]
+
+
+def test_silos_of_two_ranks_train_in_two_cohorts(run):
+    mixed = {"strategy": "hetlora()", "simulation__ranks": "1,2", "rounds": 1}
+    (report, together), (_, apart) = run(4, **mixed), run(0, **mixed)
+    assert report["cohort"] == {"most": 2, "apart": {}}
+    close(together, apart)
+
+
+def test_silos_on_a_quantized_base_train_one_at_a_time_and_the_report_says_why(run):
+    half = {"model__quantization": "bfloat16", "rounds": 1}
+    (report, _), (alone, _) = run(4, **half), run(0, **half)
+    assert report["cohort"] == {"most": 1, "apart": {"the base is quantized": 4}}
+    assert report["adapter_sha256"] == alone["adapter_sha256"]
+    assert "4 times one by one because the base is quantized" in page(report)
+
+
+class Waiting:
+    """A message as far as a grid looks at it before it is answered."""
+
+    def __init__(self, node: int, kind: str) -> None:
+        self.metadata = self
+        self.dst_node_id, self.message_type = node, kind
+
+
+def test_lots_are_even_and_the_same_in_whatever_order_messages_come():
+    keyed = {f"m{node}": Waiting(node, "train") for node in (5, 1, 4, 2, 3)}
+    assert lots(keyed, 4) == [["m1", "m2"], ["m3", "m4", "m5"]]
+    assert lots(dict(reversed(keyed.items())), 4) == lots(keyed, 4)
+    assert lots(keyed, 0) == [[key] for key in keyed]
+    scored = {"s": Waiting(1, "evaluate"), "t": Waiting(2, "train"), "u": Waiting(3, "train")}
+    assert lots(scored, 8) == [["t", "u"], ["s"]]
+
+
+def test_a_cohort_has_about_a_thousand_tokens_and_every_core_has_a_cohort():
+    study = Study.model_validate({"train": {"batch_size": 1, "length": 128}})
+    assert size.chosen(study, silos=64, cores=2) == 8
+    assert size.chosen(study, silos=8, cores=2) == 4
+    assert size.chosen(study, silos=8, cores=16) == 1
+    assert size.chosen(Study(), silos=64, cores=1) == 1
+    small = size.chosen(study, silos=10**6, cores=1, free=10**9)
+    assert 1 <= small < size.chosen(study, silos=10**6, cores=1, free=10**10) < 10**6
