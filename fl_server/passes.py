@@ -13,12 +13,13 @@ from typing import Any
 
 from fl_client import messages
 from fl_client.messages import Content
-from fl_server import broadcast, silos
+from fl_server import broadcast, replies, silos
 from fl_server.cohort import Cohort
 from fl_server.journal import State
+from fl_server.replies import Refused
 from fl_server.run import Run
 from fl_server.shelf import shelved
-from fl_server.silos import Refused, Silo
+from fl_server.silos import Silo
 from strategies import accumulate
 from strategies import adapter as algebra
 from strategies.adapter import Adapter
@@ -110,13 +111,13 @@ def _heard(
         before = notes.get(silo.name, {})
         up = {"up": before.get("up", 0) + reply.bytes}
         try:
-            sent = silos.check(silo, reply, expected, number, codec, seed)
+            sent = replies.check(silo, reply, expected, number, codec, seed)
             update = _added(sent, known.get(silo.name, {}))
         except Refused as error:
             LOG.warning("round %d: the reply of %s is not counted: %s", number, silo.name, error)
             notes[silo.name] = before | up | {"refused": str(error)}
             continue
-        notes[silo.name] = silos.note(silo, reply, number) | before | up
+        notes[silo.name] = replies.note(silo, reply, number) | before | up
         yield silo.name, update
 
 

@@ -14,6 +14,7 @@ from fl_server import (
     merge,
     passes,
     record,
+    replies,
     silos,
     survey,
     weighing,
@@ -89,7 +90,7 @@ def _too_few(
     needed = run.schedule.needed(len(asked))
     return (
         f"round {number} has {len(counted)} of {len(asked)} updates and needs {needed}; "
-        f"{'; '.join(silos.unheard(asked, notes))}. "
+        f"{'; '.join(replies.unheard(asked, notes))}. "
         f"Rounds before it are kept: continue with --resume {run.folder}"
     )
 

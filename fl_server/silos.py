@@ -1,4 +1,4 @@
-"""The silos of a study: who they are, how they are asked, and whose reply is refused and why."""
+"""The silos of a study: who they are, and how they are asked."""
 
 from __future__ import annotations
 
@@ -8,20 +8,16 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from fl_client import messages, metrics
+from fl_client import messages
 from fl_client.config import ConfigError
 from fl_client.messages import Content, Order, Reply
 from fl_server.grid import Grid
-from strategies.accumulate import LIMIT, within
-from strategies.adapter import Adapter, Layout, size, unflatten
-from strategies.codecs.codec import Chain, Key
 from strategies.weights.weight import Counts
 
 LOG = logging.getLogger("bhasha_fl.hub")
 WAIT_S = 2.0  # the longest wait for news before deadlines are looked at again
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 CARD_S = 600.0
-HOW = (("cohort", int), ("apart", str))  # how a simulated silo trained
 
 
 class Silo(NamedTuple):
@@ -37,10 +33,6 @@ class Silo(NamedTuple):
     def language(self) -> str:
         """The language of most of its bytes."""
         return max(sorted(self.counts), key=lambda lang: self.counts[lang].bytes)
-
-
-class Refused(ValueError):
-    """A reply that is not counted, and why."""
 
 
 Closes = Callable[[int, int, int, float], bool]
@@ -161,41 +153,3 @@ def _with_arrays(grid: Grid, node: int, reply: Reply) -> Reply:
 
 def _all_within(seconds: float) -> Closes:
     return lambda asked, answered, waiting, elapsed: waiting == 0 or elapsed >= seconds
-
-
-def check(
-    silo: Silo, reply: Reply, expected: Layout, number: int, codec: Chain, seed: int
-) -> Adapter:
-    """Return the update of a reply, decoded; raises ``Refused`` on anything but what was asked for."""
-    if reply.code:
-        raise Refused(messages.CODES[reply.code])
-    said: dict[str, Any] = {"silo": silo.name, "round": number}
-    if {key: reply.facts.get(key) for key in said} != said:
-        raise Refused(
-            f"it answers for {reply.facts.get('silo')!r}, round {reply.facts.get('round')!r}"
-        )
-    try:
-        vector = codec.read(reply.arrays, size(expected), Key(seed, number, silo.name))
-    except ValueError as error:
-        raise Refused(str(error)) from error
-    if not within(vector):
-        raise Refused(f"it holds NaN or a number beyond {LIMIT:g}")
-    return unflatten(vector, expected)
-
-
-def note(silo: Silo, reply: Reply, number: int) -> dict[str, Any]:
-    """Return what a round's record holds of a reply that was counted."""
-    ranks = metrics.by_rank(reply.metrics)
-    noted: dict[str, Any] = {"loss": reply.metrics.get("loss"), "up": reply.bytes, "ranks": ranks}
-    noted |= {key: said for key, kind in HOW if type(said := reply.facts.get(key)) is kind}
-    if "codec_reset" in reply.metrics:
-        LOG.warning("round %d: the codec of %s began without a residual", number, silo.name)
-        noted["codec_reset"] = True
-    return noted
-
-
-def unheard(asked: list[Silo], notes: dict[str, dict[str, Any]]) -> list[str]:
-    """Return in words why the update of each silo that has none is missing: refused, or never sent."""
-    why = [f"{name}: {own['refused']}" for name, own in sorted(notes.items()) if "refused" in own]
-    silent = sorted({silo.name for silo in asked} - set(notes))
-    return why + ([f"no answer from {', '.join(silent)}"] if silent else [])

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from fl_client import messages
-from fl_server import silos, weighing
+from fl_server import replies, silos, weighing
 from fl_server.journal import State
+from fl_server.replies import Refused
 from fl_server.run import RoundFailed, Run
-from fl_server.silos import Refused, Silo
+from fl_server.silos import Silo
 from strategies import accumulate, survey
 from strategies import adapter as algebra
 from strategies.accumulate import Sum
@@ -89,6 +90,6 @@ def _too_few(run: Run, counted: int, notes: Notes) -> str:
     asked = len(run.cohort.silos)
     return (
         f"{counted} of {asked} silos told sketches of their first gradients and {run.schedule.needed(asked)} must; "
-        f"{'; '.join(silos.unheard(run.cohort.silos, notes))}. "
+        f"{'; '.join(replies.unheard(run.cohort.silos, notes))}. "
         f"Nothing is trained yet: begin again with --resume {run.folder}"
     )

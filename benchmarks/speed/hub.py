@@ -24,7 +24,7 @@ from flwr.serverapp.strategy import FedAvg
 from benchmarks.figures import Figure, at_least, at_most, report, true
 from fl_client import messages, tensors
 from fl_client.messages import Order
-from fl_server import merge, silos
+from fl_server import merge, replies, silos
 from fl_server.grid import Polled
 from fl_server.journal import State
 from fl_server.silos import Silo
@@ -118,7 +118,7 @@ def ours(count: int, shapes: Layout, seed: int) -> dict[str, Any]:
     before, began = _reset(), time.process_time()
     merged = merge.empty(parts, state)
     for silo, heard in silos.ask(held, "train", asked):
-        update = silos.check(silo, heard, shapes, ROUND, parts.codec, SEED)
+        update = replies.check(silo, heard, shapes, ROUND, parts.codec, SEED)
         merged = merge.add(merged, parts, names, silo.name, (silo.node + 1) / count, update)
         del heard, update
     after, _ = merge.close(merged, parts, state)

@@ -8,7 +8,7 @@ import pytest
 from fl_client import messages
 from fl_client.app import app as client
 from fl_server import cohort as cohorts
-from fl_server import journal, passes, record, silos
+from fl_server import journal, passes, record, replies, silos
 from fl_server.run import RoundFailed
 from fl_server.silos import Silo
 from strategies import accumulate
@@ -140,7 +140,7 @@ def test_each_group_is_asked_in_a_basis_of_its_own():
 def test_what_is_too_large_only_with_its_start_is_refused_and_not_summed():
     largest = {"x": np.full(2, np.nextafter(np.float32(accumulate.LIMIT), np.float32(0)))}
     assert passes._added(largest, {}) == largest
-    with pytest.raises(silos.Refused, match="with its start it holds a number beyond 16384"):
+    with pytest.raises(replies.Refused, match="with its start it holds a number beyond 16384"):
         passes._added(largest, {"x": np.float32([0, 1])})
 
 

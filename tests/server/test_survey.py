@@ -17,8 +17,9 @@ from fl_client.messages import Reply
 from fl_server import cohort as cohorts
 from fl_server import config, journal, record, survey
 from fl_server import run as runs
+from fl_server.replies import Refused
 from fl_server.run import RoundFailed, Run
-from fl_server.silos import Refused, Silo
+from fl_server.silos import Silo
 from strategies.adapter import initial, part
 from strategies.weights.weight import Counts
 
