@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,8 @@ PLAIN = {"model__rows": "none", "codec": "float32()", "train__lr": 1e-3}
 def run(small, tmp_path_factory):
     """Return a function that runs a small study in cohorts and returns its report and its adapters."""
 
-    def run(cohort, order=None, processes=1, **changes):
+    @cache
+    def run(cohort, order=None, processes=1, patched="", **changes):
         folder = tmp_path_factory.mktemp("run") / "run"
         study = small(folder, **(PLAIN | changes))
         record.claim(folder, study, resume=False)
@@ -98,7 +100,7 @@ def test_a_cohort_that_cannot_be_trained_is_trained_one_at_a_time(error, reason,
 
     alone, _ = run(0, rounds=1)
     monkeypatch.setattr("fl_client.cohort.train.fit", fails)
-    report, _ = run(4, rounds=1)
+    report, _ = run(4, patched=reason, rounds=1)
     assert report["cohort"] == {"most": 1, "apart": {reason: 4}}
     assert report["adapter_sha256"] == alone["adapter_sha256"]
 
