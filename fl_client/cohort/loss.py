@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.nn.functional import linear
 
+from fl_client import model
 from fl_client.cohort import tokens
 from fl_client.cohort.tokens import Rows
 from fl_client.model import Warm
@@ -100,7 +101,11 @@ def as_is(hidden: torch.Tensor) -> torch.Tensor:
 
 
 def plain(made: Warm) -> bool:
-    """Return whether a model's logits are a product with its head's weights and nothing more, by trying it."""
+    """Return whether a model's logits are a product with its head's weights and nothing more, by trying it.
+
+    The adapter is set to its start for that: what somebody trained may hold no numbers.
+    """
+    model.write(made, {})
     head = tokens.within(made.model.get_output_embeddings())
     if type(head) is not torch.nn.Linear or head.bias is not None:
         return False

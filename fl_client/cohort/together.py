@@ -56,7 +56,7 @@ def apart(work: Work, made: Warm) -> str:
     reasons = {
         "step checkpoints are kept": work.checkpoint_s > 0,
         "the base has dropout": _drops(made.model),
-        "its table of tokens is more than a table": not tokens.plain(made),
+        "the base looks tokens up in more than a table": not tokens.plain(made),
         LAYERS: not all(map(layers.plain, layers.adapted(made).values())),
     }
     for reason, holds in reasons.items():

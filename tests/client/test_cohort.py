@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,13 +13,14 @@ import torch
 
 import strategies
 from fl_client import alone, model, optimizer, train
-from fl_client.cohort import rail, rounds
+from fl_client.cohort import buffers, layers, rail, rounds, size, together
 from fl_client.cohort import train as cohort
-from fl_client.config import Model, Train, from_flat
+from fl_client.config import Model, Study, Train, from_flat
 from fl_client.hooks import Hooks
 from fl_client.messages import Fault
 from strategies.adapter import CONTROL, flatten, norm, subtract
-from strategies.strategy import Strategy
+from strategies.fedavg import fedavg
+from strategies.strategy import Local, Strategy
 from tasks import encode
 from tasks.encode import Blocks
 
@@ -94,17 +96,18 @@ def close(silos, together, apart):
 
 
 def with_a_silo_half():
-    """Return every strategy of the folder, by walking it."""
+    """Return every strategy of the folder whose silo half is more than sending what changed, and the plainest."""
     modules = [
         importlib.import_module(f"strategies.{m.name}")
         for m in pkgutil.iter_modules(strategies.__path__)
     ]
     named = [getattr(module, module.__name__.rpartition(".")[2], None) for module in modules]
-    return [
+    found = [
         f
         for f in named
         if inspect.isfunction(f) and inspect.get_annotations(f)["return"] == "Strategy"
     ]
+    return [f for f in found if f is fedavg or f().local != Local()]
 
 
 @pytest.mark.parametrize("strategy", with_a_silo_half(), ids=lambda factory: factory.__name__)
@@ -232,3 +235,36 @@ def test_silos_alone_reach_in_a_cohort_what_they_reach_by_themselves(rates, warm
         assert found.valid == pytest.approx(wanted.valid, rel=1e-5)
         off = flatten(subtract(found.adapter, wanted.adapter))
         assert np.quantile(np.abs(off), 0.999) < 1e-5
+
+
+def test_a_silo_trains_by_itself_where_a_cohort_would_change_more_than_digits(warm, monkeypatch):
+    work = SimpleNamespace(study=Study(), checkpoint_s=0.0)
+    base = warm.model.get_base_model()
+    plain = type(base).forward
+
+    def capped(*args, **kwargs):
+        out = plain(base, *args, **kwargs)
+        out.logits = torch.tanh(out.logits)
+        return out
+
+    model.write(warm, {n: x * np.float32("nan") for n, x in warm.start.items()})
+    assert together.apart(work, warm) == ""  # whatever somebody trained before
+    assert "checkpoints" in together.apart(SimpleNamespace(study=Study(), checkpoint_s=1.0), warm)
+    with monkeypatch.context() as patch:
+        patch.setattr(base.config, "attention_dropout", 0.1)
+        assert together.apart(work, warm) == "the base has dropout"
+    with monkeypatch.context() as patch:
+        patch.setattr(base, "forward", capped)
+        assert together.apart(work, warm) == "the logits of the base are more than a product"
+    for changed in ({"model.quantization": "nf4"}, {"strategy": "fedsb()"}):
+        assert size.apart(from_flat(changed))
+
+
+def test_a_layer_that_sees_picked_tokens_is_refused_and_not_mixed_up(warm):
+    held = buffers.make(warm, 2)
+    layer = next(iter(layers.adapted(warm).values()))
+    with layers.beside(warm, held.pairs(2, torch.float32), torch.float32):
+        assert layer(torch.ones(4, 3, layer.in_features)).shape == (4, 3, layer.out_features)
+        for odd in (torch.ones(4, layer.in_features), torch.ones(3, 3, layer.in_features)):
+            with pytest.raises(layers.Unfit):
+                layer(odd)

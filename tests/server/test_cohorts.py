@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from safetensors.numpy import load_file
 
 from fl_client.app import app as client
 from fl_client.cohort import size
+from fl_client.cohort.layers import Unfit
+from fl_client.cohort.together import LAYERS, ROOM
 from fl_client.config import Study, flat
 from fl_server import record
 from fl_server.app import app as server
@@ -25,7 +28,8 @@ PLAIN = {"model__rows": "none", "codec": "float32()", "train__lr": 1e-3}
 def run(small, tmp_path_factory):
     """Return a function that runs a small study in cohorts and returns its report and its adapters."""
 
-    def run(cohort, order=None, processes=1, **changes):
+    @cache
+    def run(cohort, order=None, processes=1, patched="", **changes):
         folder = tmp_path_factory.mktemp("run") / "run"
         study = small(folder, **(PLAIN | changes))
         record.claim(folder, study, resume=False)
@@ -89,6 +93,18 @@ def test_silos_on_a_quantized_base_train_one_at_a_time_and_the_report_says_why(r
     assert "4 times one by one because the base is quantized" in page(report)
 
 
+@pytest.mark.parametrize(("error", "reason"), [(MemoryError(), ROOM), (Unfit("a router"), LAYERS)])
+def test_a_cohort_that_cannot_be_trained_is_trained_one_at_a_time(error, reason, run, monkeypatch):
+    def fails(*_):
+        raise error
+
+    alone, _ = run(0, rounds=1)
+    monkeypatch.setattr("fl_client.cohort.train.fit", fails)
+    report, _ = run(4, patched=reason, rounds=1)
+    assert report["cohort"] == {"most": 1, "apart": {reason: 4}}
+    assert report["adapter_sha256"] == alone["adapter_sha256"]
+
+
 class Waiting:
     """A message as far as a grid looks at it before it is answered."""
 
@@ -102,6 +118,8 @@ def test_lots_are_even_and_the_same_in_whatever_order_messages_come():
     assert lots(keyed, 4) == [["m1", "m2"], ["m3", "m4", "m5"]]
     assert lots(dict(reversed(keyed.items())), 4) == lots(keyed, 4)
     assert lots(keyed, 0) == [[key] for key in keyed]
+    alone = {"a": Waiting(1, "train.alone"), "b": Waiting(2, "train.alone")}
+    assert lots(alone, 8) == [["a", "b"]]
     scored = {"s": Waiting(1, "evaluate"), "t": Waiting(2, "train"), "u": Waiting(3, "train")}
     assert lots(scored, 8) == [["t", "u"], ["s"]]
 
