@@ -85,18 +85,15 @@ def place(base: str, silos: int, rounds: int, steps: int, bf16: bool = False) ->
 
 
 def _text(silo: int) -> str:
-    """Return the text of a silo as JSON lines: enough for a few blocks of training, and a little to score."""
-    draw = random.Random(silo)
-    rows = []
-    for number, (split, words) in enumerate(
-        (("train", 400), ("train", 400), ("valid", 40), ("test", 40))
-    ):
+    """Return the text of a silo as JSON lines: enough for a few blocks of training, and a little to score.
+
+    Training text is in several documents, because ours takes a tenth of them for validation.
+    """
+    draw, rows = random.Random(silo), []
+    splits = [("train", 100)] * 10 + [("valid", 40), ("test", 40)]
+    for number, (split, words) in enumerate(splits):
         said = ["".join(draw.choices(LETTERS, k=draw.randint(2, 6))) for _ in range(words)]
-        named = {
-            "lang": "hi",
-            "source": plain.name(silo),
-            "split": split,
-            "doc": f"{silo}-{number}",
-        }
+        doc = f"{plain.name(silo)}-{number}"
+        named = {"lang": "hi", "source": plain.name(silo), "split": split, "doc": doc}
         rows.append(json.dumps(named | {"text": " ".join(said)}, ensure_ascii=False))
     return "\n".join(rows) + "\n"
