@@ -1,7 +1,7 @@
 """A rehearsal: a study's own rounds in virtual time, and what came of them as plain data.
 
-``rounds.run`` runs as it does at a hub, over silos that train nothing. A round below its quorum is tried again, as often
-as a hub would.
+``rounds.run`` runs as it does at a hub, over silos that train nothing. A round below its quorum is tried again, as
+often as a hub does.
 """
 
 from __future__ import annotations
@@ -109,6 +109,7 @@ def tries(played: Played) -> list[Table]:
                 "seconds": round(ended - when, 1),
                 "ended_s": round(ended, 1),
                 "asked": len(names),
+                "answered_s": _finite(max(took.values(), default=0.0)),
                 "late": {silo: _finite(took.get(silo)) for silo in late},
             }
         )
@@ -128,7 +129,7 @@ def _silo(played: Played, seat: Seat, held: list[Table]) -> Table:
     own = [errand for errand in played.grid.errands if errand.silo == seat.silo]
     asked = [when for kind, _, s, when in played.grid.asked if (kind, s) == ("train", seat.silo)]
     late = sum(seat.silo in row["late"] for row in held)
-    trained = [errand for errand in own if errand.kind == "train" and errand.done <= now]
+    last = [errand for errand in own if errand.kind == "train"][-1:]
     return {
         "profile": seat.kind,
         "asked": len(asked),
@@ -136,17 +137,21 @@ def _silo(played: Played, seat: Seat, held: list[Table]) -> Table:
         "down": sum(errand.bill.down for errand in own),
         "up": sum(errand.bill.up for errand in own if errand.worked <= now),
         **_times(own, now),
-        "each": _times(trained[-1:], now)
-        | {"bytes": sum(e.bill.down + e.bill.up for e in trained[-1:])},
+        "each": _times(last) | {"bytes": sum(e.bill.down + e.bill.up for e in last)},
     }
 
 
-def _times(errands: list[Errand], now: float) -> dict[str, float]:
-    """Return the seconds of work, of transfers, and of what held them up: cuts, closed hours, work done twice."""
-    work, line = sum(e.bill.work_s for e in errands), sum(e.line_s for e in errands)
-    whole = sum(min(e.done, now) - e.began for e in errands)
-    waits = max(0.0, whole - work - line)
-    return {"work_s": round(work, 1), "line_s": round(line, 1), "waits_s": round(waits, 1)}
+def _times(errands: list[Errand], now: float = math.inf) -> dict[str, float]:
+    """Return the seconds of work, of transfers, and of what held them up: cuts, closed hours, work done again."""
+    found = {"work_s": 0.0, "line_s": 0.0, "waits_s": 0.0}
+    for errand in errands:
+        whole = min(errand.done, now) - errand.began
+        line = min(errand.line_s, whole)
+        work = min(errand.bill.work_s, whole - line)
+        if math.isfinite(whole):
+            for key, spent in zip(found, (work, line, whole - line - work), strict=True):
+                found[key] += spent
+    return {key: round(seconds, 1) for key, seconds in found.items()}
 
 
 def _at(start: datetime, seconds: float) -> str:

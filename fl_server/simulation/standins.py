@@ -76,15 +76,15 @@ class Cast(NamedTuple):
         order, _ = messages.read_order(message)
         kind, number = message.metadata.message_type, order.round
         if kind == "query":
-            facts = {"silo": silo, "languages": {self.languages[silo]: [1, 1, 1, 1]}, "base": ""}
-            return messages.answer(message, {}, facts)
+            spoken = {self.languages[silo]: [1, 1, 1, 1]}
+            return messages.answer(message, {}, {"silo": silo, "languages": spoken, "base": ""})
         if kind == "query.initial":
             return messages.answer(message, {}, {"peft": {}}, self.start)
         if kind == "query.gradient":
             wanted = self.parts.strategy.survey
             shapes = survey.sketched(wanted, algebra.layout(self.start)) if wanted else {}
-            facts = {"silo": silo, "round": 0}
-            return messages.answer(message, {}, facts, self._drawn(shapes, silo, 0))
+            sketches = self._drawn(shapes, silo, 0)
+            return messages.answer(message, {}, {"silo": silo, "round": 0}, sketches)
         if kind in ("train", "train.second"):
             arrays = self._update(silo, number, order.sketch, kind != "train")
             return messages.answer(message, {}, {"silo": silo, "round": number}, arrays)
@@ -112,9 +112,9 @@ def cast(study: Study, seats: list[Seat]) -> Cast:
     languages = {s.silo: (spoken or ["und"])[k % max(len(spoken), 1)] for k, s in enumerate(seats)}
     known = [Known(name, "", (lang,), lang, None, Power()) for name, lang in languages.items()]
     found = outlook.outlook(study, known, LIST_PRICE)
-    few = {"model": study.model.model_copy(update={"rank": min(FEW, study.model.rank)})}
-    few |= {"simulation": study.simulation.model_copy(update={"ranks": ""})}
-    small = study.model_copy(update=few)
+    model = study.model.model_copy(update={"rank": min(FEW, study.model.rank)})
+    simulation = study.simulation.model_copy(update={"ranks": ""})
+    small = study.model_copy(update={"model": model, "simulation": simulation})
     parts, _ = config.build(small)
     shares = study.alone.shares() if study.alone.enabled else []
     costs = Costs(
@@ -122,7 +122,8 @@ def cast(study: Study, seats: list[Seat]) -> Cast:
         ahead=forecast.ahead(parts.strategy, found.tensors).up,
         once=found.once,
         paces={s.silo: _pace(found, s) for s in seats},
-        final=len(shares) + 7,  # base, together, alone and every blend, on two splits but for blends
+        final=len(shares)
+        + 7,  # base, together, alone and every blend, on two splits but for blends
     )
     shared = {n: s for n, s in found.tensors.items() if parts.strategy.scope(n) != "silo"}
     return Cast(languages, small, parts, _start(shared, study.seed), costs)
