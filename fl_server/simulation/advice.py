@@ -19,28 +19,38 @@ from fl_server.simulation.rehearsal import Table
 from fl_server.simulation.seats import Seat
 from fl_server.simulation.virtual import TTL_S
 
-OFTEN = 0.25  # of the rounds that it is asked in: more makes a silo stand out
+OFTEN = 0.1  # of the rounds that it is asked in: more makes a silo stand out
 NAMED = 3  # silos, the latest first
 SMALL = "topk(0.05) | int8()"
 STEP_S = 300  # deadlines are proposed in so many seconds
 
 
 def advice(study: Study, seats: list[Seat], start: datetime, found: Table) -> list[str]:
-    """Return a sentence for each silo that stands out, at most ``NAMED`` of them."""
+    """Return a sentence for each silo that is often late, at most ``NAMED`` of them, and for what takes 12 hours."""
+    told = _alone([name for name, own in found["silos"].items() if not own["alone"]])
     late = {n: own for n, own in found["silos"].items() if own["late"] > OFTEN * own["asked"]}
     if not late:
-        return []
+        return told
     tried = {said: _tried(other, seats, start) for said, other in alternatives(study, seats, start)}
     worst = sorted(late, key=lambda name: (-late[name]["late"], name))
-    return [_sentence(name, late[name], tried) for name in worst[:NAMED]]
+    return told + [_sentence(name, late[name], tried) for name in worst[:NAMED]]
+
+
+def _alone(names: list[str]) -> list[str]:
+    if not names:
+        return []
+    return [
+        f"{', '.join(names)} trained alone for longer than {span(TTL_S)}, after which Flower forgets what it asked; "
+        "the rounds begin while they are still at it: lower train.steps, or give fewer alone.rates"
+    ]
 
 
 def alternatives(study: Study, seats: list[Seat], start: datetime) -> Iterator[tuple[str, Study]]:
     """Yield changes to a study that may help, each as it is written there, and the study with it."""
     patient = _deadline(study, TTL_S)
     found = _tried(patient, seats, start) if patient else None
-    if found and not found["stopped"]:
-        slowest = max((row["answered_s"] for row in found["rounds"]), default=0.0)
+    if found and not found["stopped"] and not any(row["late"] for row in found["rounds"]):
+        slowest = max(row["answered_s"] for row in found["rounds"])
         waits = _deadline(study, math.ceil((slowest + 1) / STEP_S) * STEP_S)
         if waits and waits != study:
             yield f"schedule = {toml_value(waits.schedule)}", waits
@@ -81,5 +91,6 @@ def _sentence(name: str, own: Table, tried: dict[str, Table | None]) -> str:
         for said, found in tried.items()
         if found and not found["stopped"] and not found["silos"][name]["late"]
     ]
-    done = " or ".join(helps) + " would do" if helps else f"none of {', '.join(tried)} would do"
-    return f"{name} is late in {own['late']} of {own['asked']} rounds: {', '.join(parts)}; {done}"
+    rest = [said for said in tried if not said.startswith("schedule")]
+    done = " or ".join(helps) if helps else " nor ".join(["neither a longer deadline", *rest])
+    return f"{name} is late in {own['late']} of {own['asked']} rounds: {', '.join(parts)}; {done} would do"

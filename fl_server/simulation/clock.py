@@ -64,7 +64,9 @@ def daily(hours: Sequence[Span], start: datetime, since: float = 0.0) -> Iterato
 def closed(
     hours: Span, days: Collection[int], start: datetime, since: float = 0.0
 ) -> Iterator[Span]:
-    """Yield the spans outside of working hours: ``days`` are those of the week, Monday is 0; at least one."""
+    """Yield the spans outside of working hours: ``days`` are those of the week, Monday is 0; one or more."""
+    if len(days) == 7 and hours.end - hours.begin >= DAY:
+        return
     before = -math.inf
     for day in _days(start, since):
         if (start.weekday() + round((day - _midnight(start)) / DAY)) % 7 in days:

@@ -121,10 +121,8 @@ class Place(NamedTuple):
     def worked(self, at: float, seconds: float) -> float:
         """Return when work is done: in working hours, and over again from the last checkpoint after a power cut."""
         own = self.profile
-        shut: Iterator[Span] = iter(())
-        if own.hours or weekdays(own.days) != set(range(7)):
-            hours = window(own.hours) if own.hours else Span(0, clock.DAY)
-            shut = clock.closed(hours, weekdays(own.days), self.start, at)
+        hours = window(own.hours) if own.hours else Span(0, clock.DAY)
+        shut = clock.closed(hours, weekdays(own.days), self.start, at)
         return clock.ends(at, seconds, shut, self._power(at), own.checkpoint_s)
 
     def _power(self, at: float) -> Iterator[Span]:

@@ -65,11 +65,11 @@ def play(study: Study, seats: list[Seat], start: datetime, folder: Path) -> Play
     grid = VirtualGrid(places, cast.costs.bill, cast.answer)
     schedule = schedule._replace(closes=grid.watched(schedule.closes))
     run = runs.join(grid, cast.study, cast.parts, schedule, folder)
-    stopped = _run(run)
+    stopped = _run(run, grid)
     return Played(grid, record.lines(folder), stopped)
 
 
-def _run(run: Run) -> str:
+def _run(run: Run, grid: VirtualGrid) -> str:
     """Run to the end and ask for the last scores; return why it stopped, '' where it did not."""
     failed, reached = 0, -1
     while True:
@@ -82,8 +82,9 @@ def _run(run: Run) -> str:
                 return str(error).partition(". Rounds before")[0].partition(". Nothing is")[0]
             rail = run.study.alone.model_copy(update={"enabled": False})  # it is kept at the silos
             run = run._replace(study=run.study.model_copy(update={"alone": rail}))
+            grid.begin_anew()
             continue
-        for _ in silos.ask(run.grid, "evaluate", broadcast.contents(run, state, final=True)):
+        for _ in silos.ask(grid, "evaluate", broadcast.contents(run, state, final=True)):
             pass
         return ""
 
@@ -130,12 +131,14 @@ def _silo(played: Played, seat: Seat, held: list[Table]) -> Table:
     asked = [when for kind, _, s, when in played.grid.asked if (kind, s) == ("train", seat.silo)]
     late = sum(seat.silo in row["late"] for row in held)
     last = [errand for errand in own if errand.kind == "train"][-1:]
+    alone = [(e.kind, e.silo, e.asked) for e in own if e.kind == "train.alone"]
     return {
         "profile": seat.kind,
         "asked": len(asked),
         "late": late,
         "down": sum(errand.bill.down for errand in own),
         "up": sum(errand.bill.up for errand in own if errand.worked <= now),
+        "alone": all(key in played.grid.heard for key in alone),
         **_times(own, now),
         "each": _times(last) | {"bytes": sum(e.bill.down + e.bill.up for e in last)},
     }

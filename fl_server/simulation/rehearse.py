@@ -18,6 +18,7 @@ from fl_server.simulation import advice, rehearsal, seats
 from fl_server.simulation.options import Json, Set, plain_errors
 
 SHOWN = 16  # rounds; of more the middle is left out
+NAMED = 4  # late silos of a round
 HONEST = (
     "Bytes and seconds of work are those that `fl-server plan` predicts; rounds, deadlines and quorum are the hub's "
     "own. A cut delays, and costs the training since the last checkpoint. Lines and machines are as the profiles say."
@@ -100,14 +101,16 @@ def _rounds(rows: list[dict[str, Any]]) -> Table:
             if place == SHOWN // 2:
                 table.add_row("...", f"{left_out} more", "", "", "")
             continue
-        late = ", ".join(
-            name + (f" ({span(seconds)})" if seconds is not None else " (never)")
-            for name, seconds in row["late"].items()
-        )
         number = str(row["round"]) + ("" if row["committed"] else " failed")
         heard = f"{row['asked'] - len(row['late'])} of {row['asked']}"
-        table.add_row(number, span(row["seconds"]), _when(row["ended"]), heard, late)
+        table.add_row(number, span(row["seconds"]), _when(row["ended"]), heard, _late(row["late"]))
     return table
+
+
+def _late(late: dict[str, float | None]) -> str:
+    said = [f"{n} ({span(s) if s is not None else 'never'})" for n, s in late.items()]
+    more = [f"{len(said) - NAMED} more"] if len(said) > NAMED else []
+    return ", ".join(said[:NAMED] + more)
 
 
 def _silos(silos: dict[str, dict[str, Any]]) -> Table:

@@ -96,8 +96,9 @@ class VirtualGrid:
         return self._silos
 
     def push_messages(self, messages: Iterable[Any]) -> list[str]:
-        """Send messages; a silo that is idle takes its own at once."""
+        """Send messages; a silo that is idle takes its own at once. Nobody waits for answers to earlier ones."""
         self._over, keys = None, []
+        self._open.clear()
         for message in messages:
             self._count += 1
             node, kind = message.metadata.dst_node_id, message.metadata.message_type
@@ -109,6 +110,11 @@ class VirtualGrid:
             self.asked.append((kind, number, self._silos[node], self._now))
             self._take(node)
         return keys
+
+    def begin_anew(self) -> None:
+        """Forget what no silo has taken up yet, as a new run of Flower's does; what is at work goes on."""
+        for queue in self._queues.values():
+            queue.clear()
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Any]:
         """Return the replies that are there."""
