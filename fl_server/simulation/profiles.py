@@ -119,7 +119,9 @@ class Place(NamedTuple):
         return clock.ends(at, size / bytes_s, heapq.merge(line, self._power(at)))
 
     def worked(self, at: float, seconds: float) -> float:
-        """Return when work is done: in working hours, and over again from the last checkpoint after a power cut."""
+        """Return when work is done: in working hours, and from the last checkpoint on again after a power cut."""
+        if not seconds:
+            return at
         own = self.profile
         hours = window(own.hours) if own.hours else Span(0, clock.DAY)
         shut = clock.closed(hours, weekdays(own.days), self.start, at)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fl_client import messages
-from fl_client.config import Study
+from fl_client.config import ConfigError, Study
 from fl_client.messages import Order
 from fl_server import config, forecast, outlook
 from fl_server.forecast import FLOOR_S, Leg, Power
@@ -109,7 +109,12 @@ class Cast(NamedTuple):
 def cast(study: Study, seats: list[Seat]) -> Cast:
     """Return the stand-ins of these silos, languages dealt in turn; raises ``ConfigError`` where parts do not fit."""
     spoken = [lang.strip() for lang in study.simulation.languages.split(",") if lang.strip()]
-    languages = {s.silo: (spoken or ["und"])[k % max(len(spoken), 1)] for k, s in enumerate(seats)}
+    if not spoken:
+        raise ConfigError(
+            "simulation.languages names no language, and who merges with whom hangs on it; "
+            "set those of your silos, such as --set simulation.languages=as,ne"
+        )
+    languages = {seat.silo: spoken[k % len(spoken)] for k, seat in enumerate(seats)}
     known = [Known(name, "", (lang,), lang, None, Power()) for name, lang in languages.items()]
     found = outlook.outlook(study, known, LIST_PRICE)
     model = study.model.model_copy(update={"rank": min(FEW, study.model.rank)})

@@ -98,7 +98,9 @@ def test_outside_of_working_hours_it_is_closed_and_inside_open(days, opens, leng
     )
     for hour in range(7 * 24):
         at = since + hour * 3600
-        begun = START + timedelta(seconds=at) - timedelta(hours=opens)  # as if it opened at midnight
+        begun = (
+            START + timedelta(seconds=at) - timedelta(hours=opens)
+        )  # as if it opened at midnight
         works = begun.weekday() in days and begun.hour < length
         shut = any(span.begin <= at < span.end for span in week)
         assert shut != works
