@@ -31,7 +31,8 @@ def advice(study: Study, seats: list[Seat], start: datetime, found: Table) -> li
     late = {n: own for n, own in found["silos"].items() if own["late"] > OFTEN * own["asked"]}
     if not late:
         return told
-    tried = {said: _tried(other, seats, start) for said, other in alternatives(study, seats, start)}
+    changes = alternatives(study, seats, start)
+    tried = {said: table for said, other in changes if (table := _tried(other, seats, start))}
     worst = sorted(late, key=lambda name: (-late[name]["late"], name))
     return told + [_sentence(name, late[name], tried) for name in worst[:NAMED]]
 
@@ -81,7 +82,7 @@ def _tried(study: Study, seats: list[Seat], start: datetime) -> Table | None:
         return None
 
 
-def _sentence(name: str, own: Table, tried: dict[str, Table | None]) -> str:
+def _sentence(name: str, own: Table, tried: dict[str, Table]) -> str:
     each = own["each"]
     parts = [f"its line takes {span(each['line_s'])} for {size(each['bytes'])}"]
     parts += [f"training {span(each['work_s'])}"]
@@ -89,7 +90,7 @@ def _sentence(name: str, own: Table, tried: dict[str, Table | None]) -> str:
     helps = [
         said
         for said, found in tried.items()
-        if found and not found["stopped"] and not found["silos"][name]["late"]
+        if not found["stopped"] and not found["silos"][name]["late"]
     ]
     rest = [said for said in tried if not said.startswith("schedule")]
     done = " or ".join(helps) if helps else " nor ".join(["neither a longer deadline", *rest])

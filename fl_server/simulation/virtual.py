@@ -1,8 +1,8 @@
 """A grid in virtual time: silos take messages one after another, and the clock jumps from one event to the next.
 
-A late silo goes on with what it has begun, as a real one does. Four things are as in a real federation: a parcel that
-a silo holds is not fetched again, one that the hub has let go of cannot be fetched, and what is not answered within
-Flower's 12 hours is answered by Flower, with an error.
+As in a real federation a late silo goes on with what it has begun, a parcel that a silo holds is not fetched again, one
+that the hub has let go of cannot be fetched, and what is not answered within 12 hours is answered by Flower, with an
+error.
 """
 
 from __future__ import annotations
