@@ -27,7 +27,7 @@ STEP_S = 300  # deadlines are proposed in so many seconds
 
 def advice(study: Study, seats: list[Seat], start: datetime, found: Table) -> list[str]:
     """Return a sentence for each silo that is often late, at most ``NAMED`` of them, and for what takes 12 hours."""
-    told = _alone([name for name, own in found["silos"].items() if not own["alone"]])
+    told = _alone([name for name, own in found["silos"].items() if not own["alone_heard"]])
     late = {n: own for n, own in found["silos"].items() if own["late"] > OFTEN * own["asked"]}
     if not late:
         return told

@@ -141,7 +141,7 @@ def _silo(played: Played, seat: Seat, held: list[Table]) -> Table:
         "late": late,
         "down": sum(errand.bill.down for errand in own),
         "up": sum(errand.bill.up for errand in own if errand.worked <= now),
-        "alone": all(key in played.grid.heard for key in alone),
+        "alone_heard": all(key in played.grid.heard for key in alone),
         **_times(own, now),
         "each": _times(last) | {"bytes": sum(e.bill.down + e.bill.up for e in last)},
     }
