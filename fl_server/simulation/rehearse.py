@@ -109,7 +109,7 @@ def _rounds(rows: list[dict[str, Any]]) -> Table:
 
 def _late(late: dict[str, float | None]) -> str:
     said = [f"{n} ({span(s) if s is not None else 'never'})" for n, s in late.items()]
-    more = [f"{len(said) - NAMED} more"] if len(said) > NAMED else []
+    more = [f"and {len(said) - NAMED} more"] if len(said) > NAMED else []
     return ", ".join(said[:NAMED] + more)
 
 
