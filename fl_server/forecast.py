@@ -39,6 +39,16 @@ class Trip(NamedTuple):
     up: int
 
 
+class Leg(NamedTuple):
+    """Bytes of one silo's round: down to train, up, down and up in a second pass, down to be scored."""
+
+    start: int
+    up: int
+    asked: int
+    answer: int
+    score: int
+
+
 class Power(NamedTuple):
     """What a silo trains with; ``tokens_s`` is what it measured in its last round on this base, 0 if it never did."""
 
@@ -67,6 +77,12 @@ def trips(study: Study, strategy: Strategy, tensors: Layout, silos: int = 1) -> 
 
     Of a part that is merged into the base, and of what is sent in two passes, the most that it can come to.
     """
+    each = legs(study, strategy, tensors, silos)
+    return [Trip(leg.start + leg.asked + leg.score, leg.up + leg.answer) for leg in each]
+
+
+def legs(study: Study, strategy: Strategy, tensors: Layout, silos: int = 1) -> list[Leg]:
+    """Return the same message by message."""
     shared = {n: s for n, s in tensors.items() if strategy.scope(n) != "silo"}
     shared |= {own: shared[name] for own, name in strategy.beside(shared).items()}
     changed = {n: s for n, s in shared.items() if strategy.changed(n, 1)}
@@ -84,8 +100,7 @@ def trips(study: Study, strategy: Strategy, tensors: Layout, silos: int = 1) -> 
             own = {n: s for n, s in changed.items() if n in tensors}
             scored = sent_down(own | merged, study.broadcast)
         # What is trained next goes out at the start of the round, what came of it goes out to be scored.
-        down, up = exchanged(study, strategy, sent, silos)
-        found.append(Trip(before + scored + down, up))
+        found.append(Leg(before, *exchanged(study, strategy, sent, silos), scored))
     return found
 
 
@@ -98,15 +113,15 @@ def ahead(strategy: Strategy, tensors: Layout) -> Trip:
     return Trip(blob(found), blob(surveys.sketched(strategy.survey, shared)))
 
 
-def exchanged(study: Study, strategy: Strategy, sent: Layout, silos: int) -> Trip:
-    """Return what a silo receives and sends between its training and the end of a round, if all silos merge."""
+def exchanged(study: Study, strategy: Strategy, sent: Layout, silos: int) -> tuple[int, int, int]:
+    """Return what a silo sends, is then asked, and answers, if all silos merge; the last two are 0 in one pass."""
     if strategy.passes is None:
-        return Trip(0, encoded(algebra.size(sent), study.codec))
+        return encoded(algebra.size(sent), study.codec), 0, 0
     size = strategy.passes.size([study.model.rank] * silos)
-    first, second = strategy.passes.layouts(sent, size)
-    asked = {module + product.B: first[module + product.B] for module in product.modules(sent)}
-    up = [encoded(algebra.size(shapes), study.codec) for shapes in (first, second) if shapes]
-    return Trip(blob(asked) if asked else 0, sum(up))
+    both = strategy.passes.layouts(sent, size)
+    asked = {module + product.B: both[0][module + product.B] for module in product.modules(sent)}
+    up, answer = (encoded(algebra.size(own), study.codec) if own else 0 for own in both)
+    return up, blob(asked) if asked else 0, answer
 
 
 def merged_part(strategy: Strategy, shared: Layout, rounds: int, silos: int) -> Layout:

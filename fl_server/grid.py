@@ -25,6 +25,9 @@ class Grid(Protocol):
     def wait(self, seconds: float) -> None:
         """Return when there may be news, at the latest after so many seconds."""
 
+    def now(self) -> float:
+        """Return the seconds on the clock by which rounds are timed; in a rehearsal it is not the wall's."""
+
     def names(self) -> dict[int, str]:
         """Return the names under which nodes are on the roster; empty where there is none."""
 
@@ -49,6 +52,7 @@ class Polled:
 
     def __init__(self, grid: Any, every_s: float = 0.05) -> None:
         self._grid, self._every_s = grid, every_s
+        self.now = time.monotonic
         self.get_node_ids = grid.get_node_ids
         self.push_messages = grid.push_messages
         self.pull_messages = grid.pull_messages

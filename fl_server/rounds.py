@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from typing import Any
 
 from fl_client import messages, metrics
@@ -47,7 +46,7 @@ def run(run: Run) -> State:
 
 def one(run: Run, state: State) -> State:
     """Run one round and commit it; return the next state. Raises ``RoundFailed`` below the quorum."""
-    began, number = time.monotonic(), state.round + 1
+    began, number = run.grid.now(), state.round + 1
     recorded = record.lines(run.folder)
     asked = run.schedule.asks([s.name for s in run.cohort.silos], run.study.seed, number)
     contents = [
@@ -79,7 +78,7 @@ def one(run: Run, state: State) -> State:
         note = notes.get(name, {})
         down = note.get("down", 0) + score["down"] + sent.get(name, 0)
         notes[name] = note | score | said.get(name, {}) | {"down": down}
-    line = {"round": number, "silos": notes, "seconds": round(time.monotonic() - began, 3)}
+    line = {"round": number, "silos": notes, "seconds": round(run.grid.now() - began, 3)}
     _commit(run, after, line)
     return after
 

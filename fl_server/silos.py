@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -92,9 +91,9 @@ def _exchange(
     grid: Grid, kind: str, contents: dict[int, Content], closes: Closes
 ) -> Iterator[tuple[int, Reply]]:
     waiting = _push(grid, kind, contents)
-    began, answered = time.monotonic(), 0
+    began, answered = grid.now(), 0
     anew: set[int] = set()
-    while not closes(len(contents), answered, len(waiting), time.monotonic() - began):
+    while not closes(len(contents), answered, len(waiting), grid.now() - began):
         before = answered
         for node, reply in _arrived(grid, waiting):
             answered += 1

@@ -12,7 +12,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 
 from fl_client import spec
-from fl_server.simulation import bench, harness, screen
+from fl_server.simulation import bench, harness, rehearse, screen
 from fl_server.simulation.options import (
     Base,
     Cohort,
@@ -40,6 +40,7 @@ app = typer.Typer(
 )
 app.add_typer(harness.app)
 app.add_typer(bench.app)
+app.add_typer(rehearse.app)
 
 
 @app.command()
