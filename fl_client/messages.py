@@ -31,6 +31,9 @@ CODES = REFUSALS | {
     "internal": "the silo failed; its own log says why",
 }
 BLOB = "safetensors"
+TTL_S = (
+    30 * 86400.0
+)  # after which Flower forgets a message; its own 12 hours end the work of a slow silo
 Content = RecordDict  # what a message holds
 
 
@@ -109,7 +112,7 @@ def addressed(asked: Order, held: Content) -> Content:
 
 def to(node: int, kind: str, content: Content, number: int = 0) -> Message:
     """Return a message to one silo; its group is the round, so that a silo's record of what left can name it."""
-    return Message(content, dst_node_id=node, message_type=kind, group_id=str(number))
+    return Message(content, dst_node_id=node, message_type=kind, ttl=TTL_S, group_id=str(number))
 
 
 def round_of(content: Content, kind: str) -> int:

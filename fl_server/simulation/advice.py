@@ -14,10 +14,10 @@ from typing import Any
 from fl_client import spec
 from fl_client.checks.check import size, span
 from fl_client.config import ConfigError, Study, toml_value
+from fl_client.messages import TTL_S
 from fl_server.simulation import rehearsal
 from fl_server.simulation.rehearsal import Table
 from fl_server.simulation.seats import Seat
-from fl_server.simulation.virtual import TTL_S
 
 OFTEN = 0.1  # of the rounds that it is asked in: more makes a silo stand out
 NAMED = 3  # silos, the latest first
@@ -26,7 +26,7 @@ STEP_S = 300  # deadlines are proposed in so many seconds
 
 
 def advice(study: Study, seats: list[Seat], start: datetime, found: Table) -> list[str]:
-    """Return a sentence for each silo that is often late, at most ``NAMED`` of them, and for what takes 12 hours."""
+    """Return a sentence for each silo that is often late, at most ``NAMED`` of them, and for what takes a month."""
     told = _alone([name for name, own in found["silos"].items() if not own["alone_heard"]])
     late = {n: own for n, own in found["silos"].items() if own["late"] > OFTEN * own["asked"]}
     if not late:

@@ -1,7 +1,7 @@
 """A grid in virtual time: silos take messages one after another, and the clock jumps from one event to the next.
 
 As in a real federation a late silo goes on with what it has begun, a parcel that a silo holds is not fetched again, one
-that the hub has let go of cannot be fetched, and what is not answered within 12 hours is answered by Flower, with an
+that the hub has let go of cannot be fetched, and what is not answered within a month is answered by Flower, with an
 error.
 """
 
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from fl_client import messages
-from fl_client.messages import Order
+from fl_client.messages import TTL_S, Order
 from fl_client.parcels import Parcel
 from fl_server.silos import Closes
 from fl_server.simulation.profiles import Place
@@ -22,7 +22,6 @@ from fl_server.simulation.standins import Bill
 from strategies import adapter as algebra
 from strategies.adapter import Adapter
 
-TTL_S = 43200.0  # after which Flower forgets a message
 KEPT = 3  # commits that a parcel which was laid out outlives, this one included
 
 

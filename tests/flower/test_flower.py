@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 import pytest
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import (
+    DEFAULT_TTL,
+    Array,
+    ArrayRecord,
+    ConfigRecord,
+    Context,
+    Message,
+    MetricRecord,
+    RecordDict,
+)
 from flwr.clientapp import ClientApp
 from flwr.supercore.task_identity import TaskIdentity
+
+from fl_client import messages
 
 
 @pytest.fixture(autouse=True)
@@ -24,6 +35,13 @@ def test_an_array_keeps_its_bytes_and_its_own_type_of_serialisation():
     )
     assert record["blob"].data == blob
     assert record["blob"].stype == "safetensors"
+
+
+def test_a_message_of_ours_lives_longer_than_the_twelve_hours_that_flower_gives_it():
+    message = messages.to(2, "train", RecordDict())
+    assert message.metadata.ttl == messages.TTL_S > DEFAULT_TTL
+    reply = Message(RecordDict(), reply_to=message)
+    assert DEFAULT_TTL < reply.metadata.ttl <= messages.TTL_S
 
 
 def test_records_are_found_by_kind():

@@ -8,7 +8,8 @@ from datetime import datetime
 import pytest
 from typer.testing import CliRunner
 
-from fl_client import spec
+from fl_client import messages, spec
+from fl_client.checks.check import span
 from fl_client.config import Study, from_flat
 from fl_server import config, forecast, outlook
 from fl_server.outlook import Known
@@ -119,10 +120,10 @@ def test_a_round_that_begins_before_closing_time_goes_on_the_next_morning():
 
 
 def test_what_takes_longer_than_flower_keeps_a_message_is_never_heard():
-    study = made(rounds=1, train__steps=50_000, schedule="sync(quorum=0.5, deadline_s=1e6)")
-    found = rehearsed(study, seat("a", tokens_s=1e5), seat("slow", tokens_s=1000))
+    study = made(rounds=1, train__steps=50_000, schedule="sync(quorum=0.5, deadline_s=1e7)")
+    found = rehearsed(study, seat("a", tokens_s=1e5), seat("slow", tokens_s=1000 / 60))
     assert list(found["rounds"][0]["late"]) == ["slow"]
-    assert found["rounds"][0]["seconds"] < 43_200 * 2 + 100
+    assert found["rounds"][0]["seconds"] < messages.TTL_S * 2 + 100
 
 
 def test_silos_that_are_not_drawn_are_not_asked_and_pay_for_scoring_alone():
@@ -185,20 +186,22 @@ def test_a_slow_line_is_advised_a_codec_that_sends_less():
 
 def test_where_nothing_tried_helps_that_is_said():
     study = made(schedule="sync(quorum=0.5, deadline_s=60)", rounds=1)
-    here = [seat("a", tokens_s=1e5), seat("night", tokens_s=1)]
+    here = [seat("a", tokens_s=1e5), seat("night", tokens_s=1 / 60)]
     (said,) = advice.advice(study, here, START, rehearsed(study, *here))
     assert said.endswith(
         'neither a longer deadline nor codec = "topk(0.05) | int8()" nor train.steps = 50 would do'
     )
 
 
-def test_training_alone_beyond_twelve_hours_is_pointed_out():
+def test_training_alone_beyond_a_month_is_pointed_out():
     study = made(alone__enabled=True, rounds=1, schedule="sync(quorum=0.5)", train__steps=10_000)
-    here = [seat("a", tokens_s=1e6), seat("slow", tokens_s=200)]
+    here = [seat("a", tokens_s=1e6), seat("slow", tokens_s=200 / 60)]
     found = rehearsed(study, *here)
-    assert found["before_s"] == pytest.approx(43_200, abs=60)
+    assert found["before_s"] == pytest.approx(messages.TTL_S, rel=1e-3)
     said = advice.advice(study, here, START, found)
-    assert said[0].startswith("slow trained alone for longer than 12 h, after which Flower forgets")
+    assert said[0].startswith(
+        f"slow trained alone for longer than {span(messages.TTL_S)}, after which Flower forgets"
+    )
 
 
 def typed(tmp_path, *options, text="[study]\nrounds = 2\n[alone]\nenabled = false\n"):
