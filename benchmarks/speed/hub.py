@@ -135,6 +135,7 @@ class _Held(Polled):
     def __init__(self, factors: list[tuple[int, float]], template: algebra.Array) -> None:
         self._factors, self._template, self._room = dict(factors), template, template.copy()
         self.spent_s = 0.0
+        self.now = time.monotonic
         self.get_node_ids = lambda: list(self._factors)
         self.push_messages = lambda sent: [str(m.metadata.dst_node_id) for m in sent]
         self.pull_messages = self._made

@@ -135,6 +135,7 @@ def same(left, right) -> bool:
         st.integers(0, 99),
         st.booleans(),
         st.integers(0, 99),
+        st.integers(0, 99),
     ),
 )
 def test_an_order_arrives_as_it_was_sent(adapter, order):
