@@ -10,18 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from fl_client.config import Scalar, toml_value
+from fl_server.simulation import heap
 
 SHARED = Path(__file__).parent.parent.parent.parent / "shared" / "data"
 FL_SIM = Path(sys.executable).parent / "fl-sim"
-# The large buffers of a training step are used again instead of being given back: a sixth fewer CPU seconds.
-KEEP = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=4294967296"
 
 
 def sim(command: str, folder: Path, settings: dict[str, Scalar], *options: str) -> None:
     """Run a command of fl-sim to its end."""
     told = [f"--set={key}={toml_value(value)}" for key, value in settings.items()]
     line = [FL_SIM, command, *options, *told, f"--data={SHARED}", f"--out={folder}"]
-    environment = os.environ | {"GLIBC_TUNABLES": KEEP, "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"GLIBC_TUNABLES": heap.TUNABLES, "OMP_NUM_THREADS": "1"}
     subprocess.run([*line, "--processes=1"], check=True, env=environment)
 
 

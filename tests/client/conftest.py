@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from flwr.supercore.task_identity import TaskIdentity
 
 from fl_client import model
@@ -17,6 +18,15 @@ TEXTS = {
     "as": ("অসমীয়া ভাষা", "গুৱাহাটী মহানগৰ", "আজি দেওবাৰ", "মই ভাত খাওঁ"),
     "ne": ("नेपाली भाषा", "काठमाडौं उपत्यका", "आज आइतबार हो", "म भात खान्छु"),
 }
+
+
+@pytest.fixture
+def one_thread():
+    """Sum in one order, as a study does by default."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from safetensors.numpy import load_file
 
 from fl_client import alone, checkpoint, evaluate, model, optimizer, ranks, train
@@ -20,13 +19,7 @@ PLAN = train.Plan(5, STEPS, 20, 0.01, "7:silo")
 ALWAYS, NEVER = 0.0, 1e9
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Sum in one order, as a study does by default."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

@@ -29,13 +29,7 @@ OPTIONS = Train(steps=5, batch_size=2, length=32, dtype="float32")
 PLAN = train.Plan(0, 5, 20, 3e-4, "7:a")
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Sum in one order, as a study does by default."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

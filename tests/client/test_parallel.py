@@ -24,13 +24,7 @@ WAYS = ("ddp()", "fsdp()", "local_sgd(sync_every=4)")
 LOSSES, TENSORS = 1e-4, 1e-3  # how far two ranks may be from one
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Sum in one order, as a study does by default."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_ways_of_training_together_are_named_without_torch():

@@ -24,13 +24,7 @@ quick = settings(deadline=None, derandomize=True, max_examples=60, database=None
 PLAN = Plan(0, 2, 10, 0.01, "7:silo")
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Sum in one order, as a study does by default."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def fit(made, blocks, options, plan=PLAN, state=None, local=None, adapter=None):
