@@ -116,7 +116,7 @@ def _fit(
         )
         if scored < best.valid:
             best = Best(_plain(made), scored, lr, first + steps)
-        elif first + steps - best.step >= PATIENCE * steps:
+        if over(best, first + steps, steps):
             break
     skip(total - (first + steps))
     return best
@@ -149,6 +149,11 @@ def _stood(keeper: Keeper | None) -> Stand:
         for what in ("best", "own")
     }
     return Stand(held.note["rate"], held.note["first"], **points)
+
+
+def over(best: Best, reached: int, steps: int) -> bool:
+    """Return whether a rate is given up at a step: its best point lies ``PATIENCE`` rounds of ``steps`` back."""
+    return reached - best.step >= PATIENCE * steps
 
 
 def skip(steps: int) -> None:

@@ -131,5 +131,5 @@ def _after(made: Warm, silo: Silo, fitted: Trained, first: int, steps: int) -> S
     own, reached = silo.own, first + steps
     if scored < own.valid:
         own = Best(fitted.adapter, scored, own.lr, reached)
-    goes_on = own.step == reached or reached - own.step < alone.PATIENCE * steps
+    goes_on = not alone.over(own, reached, steps)
     return silo._replace(own=own, adapter=fitted.adapter, moments=fitted.moments, goes_on=goes_on)
