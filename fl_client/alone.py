@@ -48,7 +48,9 @@ def key(study: Study, private_rank: int) -> str:
     # alone has rates of its own, and AdamW whatever the study trains with
     train = study.train.model_copy(update={"lr": 0.0, "optimizer": "adamw"})
     dealt = study.simulation.model_copy(update={"ranks": ""})  # its own stands in model.rank
-    rail = study.alone.model_copy(update={"margin": 0.0, "blend": ""})  # for after it is trained
+    rail = study.alone.model_copy(
+        update={"margin": 0.0, "errors": 0.0, "blend": ""}
+    )  # for after it is trained
     plain = study.model_copy(update=others | {"train": train, "simulation": dealt, "alone": rail})
     return f"{digest(plain)}+{private_rank}"
 

@@ -79,7 +79,7 @@ def train(message: Message, context: Context) -> Message:
     return messages.answer(message, result.metrics, facts, result.arrays, result.parcel)
 
 
-TOGETHER: dict[str, workers.Kind] = {"train": "fit", "train.alone": "rail"}
+TOGETHER: dict[str, workers.Kind] = {"train": "fit", "train.alone": "rail", "evaluate": "score"}
 
 
 def together(asked: list[tuple[Message, Context]]) -> list[Message]:

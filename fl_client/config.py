@@ -61,11 +61,16 @@ class Train(Section):
 
 
 class Alone(Section):
-    """The safety rail: what each silo reaches by itself, and which shares of together are blended with it."""
+    """The safety rail: what each silo reaches by itself, and which shares of together are blended with it.
+
+    Something else than alone is served if it is ahead on validation text by ``margin``, a share of the bits, and by
+    ``errors`` standard errors of its lead over the blocks of that text.
+    """
 
     enabled: bool = True
     rates: str = "0.0025,0.005,0.01"
     margin: float = Field(0.0, ge=0, lt=1)
+    errors: float = Field(1.0, ge=0)
     blend: str = "0.25,0.5,0.75"
 
     def lrs(self) -> list[float]:
@@ -181,16 +186,6 @@ def digest(study: Study) -> str:
     """Return the SHA-256 that identifies a study, whatever folder it runs in."""
     pairs = flat(study) | {"home": ""}
     return hashlib.sha256(json.dumps(pairs, sort_keys=True).encode()).hexdigest()
-
-
-def toml_value(value: Scalar) -> str:
-    """Return a scalar as TOML writes it."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        return f'"{escaped}"'
-    return repr(value)
 
 
 def _plain(error: ValidationError) -> str:

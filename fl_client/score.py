@@ -1,20 +1,28 @@
 """The end of a study in a silo: every candidate is scored on its own text, and the best is served.
 
-Candidates are the base, the adapter trained together, the silo's own run alone, and a blend of these two.
+Candidates are the base, the adapter trained together, the silo's own run alone, and a blend of these two. Validation
+text is short, so the best of them may be so by chance: alone is left only for what is ahead of it by more than the
+noise of that text, block by block (the one-standard-error rule of Breiman et al. 1984, section 3.4.3).
 """
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fl_client import answer, evaluate, model, spec
 from fl_client.blend import blended
-from fl_client.config import Study
+from fl_client.config import Alone, Study
+from fl_client.evaluate import Asked, Asking, Bits
 from fl_client.model import Warm
 from strategies.adapter import Adapter
 from tasks.encode import Blocks
 from tasks.task import Site
+
+Texts = dict[str, Blocks]
 
 
 class Choice(NamedTuple):
@@ -26,48 +34,62 @@ class Choice(NamedTuple):
 
 
 class Blend(NamedTuple):
-    """A share of together beside the rest of alone, and its bits per byte on validation text."""
+    """A share of together beside the rest of alone, and its bits on validation text."""
 
     share: float
     adapter: Adapter
-    valid: float
+    valid: Bits
 
 
 def choose(
-    made: Warm,
-    study: Study,
-    site: Site,
-    valid: dict[str, Blocks],
-    together: Adapter,
-    alone: Adapter,
-) -> Choice:
-    """Return the candidate that is best on validation text; ``alone`` is empty where the silo has no such run."""
+    made: Warm, study: Study, site: Site, valid: Texts, together: Adapter, alone: Adapter
+) -> Asking[Choice]:
+    """Return the candidate that validation text speaks for; ``alone`` is empty where the silo has no such run."""
+    test = evaluate.blocks(made, site.test, study.train.length)
     candidates = {"base": {}, "together": together} | ({"alone": alone} if alone else {})
-    numbers: dict[str, float] = {}
-    reached: dict[str, float] = {}
-    for name, adapter in candidates.items():
-        reached[name] = _valid(made, adapter, valid)
-        numbers |= metrics(name, _test(made, study, site))
+    found = yield [Asked(x, text) for x in candidates.values() for text in (valid, test)]
+    on_valid, on_test = (dict(zip(candidates, found[k::2], strict=True)) for k in (0, 1))
+    share = {}
     if alone and study.alone.shares():
-        mixed = blend(made, study, valid, together, alone)
-        model.write(made, mixed.adapter)
-        numbers |= metrics("blend", _test(made, study, site)) | {"blend_share": mixed.share}
-        candidates["blend"], reached["blend"] = mixed.adapter, mixed.valid
-    name = best(reached, study.alone.margin)
-    return Choice(name, candidates[name], numbers)
+        mixed = yield from blend(study, valid, together, alone)
+        candidates["blend"], on_valid["blend"] = mixed.adapter, mixed.valid
+        (on_test["blend"],) = yield [Asked(mixed.adapter, test)]
+        share = {"blend_share": mixed.share}
+    numbers: dict[str, float] = {}
+    for name, adapter in candidates.items():
+        scores = evaluate.scores(on_test[name], test)
+        numbers |= metrics(name, _answered(made, study, site, adapter, scores))
+    name = served(on_valid, valid, study.alone)
+    return Choice(name, candidates[name], numbers | share)
 
 
-def blend(
-    made: Warm, study: Study, valid: dict[str, Blocks], together: Adapter, alone: Adapter
-) -> Blend:
+def blend(study: Study, valid: Texts, together: Adapter, alone: Adapter) -> Asking[Blend]:
     """Return the mixture that does best on validation text, of the shares that the study tries."""
-    tried = ((share, blended(together, alone, share)) for share in study.alone.shares())
-    mixtures = (Blend(share, adapter, _valid(made, adapter, valid)) for share, adapter in tried)
-    return min(mixtures, key=lambda one: one.valid)
+    shares = study.alone.shares()
+    mixed = [blended(together, alone, share) for share in shares]
+    found = yield [Asked(adapter, valid) for adapter in mixed]
+    return min(map(Blend, shares, mixed, found), key=lambda one: _total(one.valid))
+
+
+def served(on_valid: dict[str, Bits], valid: Texts, rule: Alone) -> str:
+    """Return which candidate a silo serves: the best, or alone if that one's lead over it is small or unsure."""
+    size = sum(packed.bytes for packed in valid.values())
+    name = best({own: _total(bits) / size for own, bits in on_valid.items()}, rule.margin)
+    alone = on_valid.get("alone", {})
+    if not math.isfinite(_total(alone)) or not alone:
+        return name
+    lead = _blocks(alone) - _blocks(on_valid[name])
+    return name if sure(lead, rule.errors) else "alone"
+
+
+def sure(lead: NDArray[Any], errors: float) -> bool:
+    """Return whether the sum of a lead over blocks is so many standard errors above 0; one block tells of no errors."""
+    noise = math.sqrt(len(lead)) * lead.std(ddof=1) if len(lead) > 1 else 0.0
+    return bool(lead.sum() >= errors * noise)
 
 
 def best(reached: dict[str, float], margin: float) -> str:
-    """Return which candidate a silo serves: the best on validation, if from others by ``margin`` over alone."""
+    """Return the best candidate on validation, if from others by ``margin`` over alone."""
     scored = {name: value for name, value in reached.items() if math.isfinite(value)}
     ranked = [name for name in ("together", "blend", "alone", "base") if name in scored]
     winner = min(ranked, key=lambda name: scored[name], default="base")
@@ -77,19 +99,26 @@ def best(reached: dict[str, float], margin: float) -> str:
     return winner
 
 
-def _valid(made: Warm, adapter: Adapter, valid: dict[str, Blocks]) -> float:
-    model.write(made, adapter)  # an empty one is the base itself: B zero, the rows its own
-    return evaluate.bits_per_byte(evaluate.bits(made, valid))
-
-
 def metrics(what: str, scores: evaluate.Scores) -> dict[str, float]:
     """Return scores by language as numbers named ``WHAT/LANG/NAME``."""
     return {f"{what}/{lang}/{n}": v for lang, own in scores.items() for n, v in own.items()}
 
 
-def _test(made: Warm, study: Study, site: Site) -> evaluate.Scores:
-    scores = evaluate.bits(made, evaluate.blocks(made, site.test, study.train.length))
+def _total(found: Bits) -> float:
+    return float(sum(bits.sum() for bits in found.values()))
+
+
+def _blocks(found: Bits) -> NDArray[Any]:
+    return np.concatenate([found[lang] for lang in sorted(found)])
+
+
+def _answered(
+    made: Warm, study: Study, site: Site, adapter: Adapter, scores: evaluate.Scores
+) -> evaluate.Scores:
+    """Return the scores on test text with the task's own, where it has any."""
     task = spec.build(study.task, "task")
-    for lang, own in answer.scores(made, task, site.test, study).items():
-        scores[lang] |= own
-    return scores
+    if task.score is None:
+        return scores
+    model.write(made, adapter)
+    own = answer.scores(made, task, site.test, study)
+    return {lang: found | own.get(lang, {}) for lang, found in scores.items()}

@@ -99,3 +99,13 @@ def _comment(text: str) -> str:
 def _toml(value: Scalar) -> str:
     # TOML's basic strings are JSON's, but for DEL, which it wants escaped too.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def toml_value(value: Scalar) -> str:
+    """Return a scalar as TOML writes it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{escaped}"'
+    return repr(value)

@@ -11,16 +11,12 @@ from typing import NamedTuple
 import torch
 
 from fl_client import (
-    alone,
     bases,
     basis,
     chat,
     checkpoint,
-    evaluate,
-    export,
     memory,
-    ranks,
-    score,
+    scoring,
     site,
     spec,
     survey,
@@ -30,6 +26,7 @@ from fl_client import (
 from fl_client import rail as rails
 from fl_client.cohort import rail as cohort_rail
 from fl_client.cohort import rounds as cohort_rounds
+from fl_client.cohort import scores as cohort_scores
 from fl_client.config import ConfigError, Study
 from fl_client.messages import Fault, Order
 from fl_client.workers import Job, Kind, Result
@@ -113,8 +110,7 @@ def fit(work: Work) -> Result:
 
 def together(kind: Kind, jobs: list[Job]) -> list[Result | Exception]:
     """Do the same work of several simulated silos, at once where they can; return each result, or why it failed."""
-    works = [partial(opened, job) for job in jobs]
-    return cohort_rail.fits(works) if kind == "rail" else cohort_rounds.fits(works)
+    return TOGETHER[kind]([partial(opened, job) for job in jobs])
 
 
 def rail(work: Work) -> Result:
@@ -122,20 +118,11 @@ def rail(work: Work) -> Result:
     return rails.held(work) or rails.single(work)
 
 
-def scores(work: Work) -> Result:
-    """Return validation bits by language of the adapter received; at the end also the test of all candidates."""
-    made, strategy = basis.ready(work)
-    together = basis.load(made, strategy, work)
-    valid = evaluate.blocks(made, work.site.valid, work.study.train.length)
-    if not work.order.final:
-        return Result({}, score.metrics("valid", evaluate.bits(made, valid)), {})
-    held, facts = alone.recall(work.home, alone.key(work.study, strategy.private_rank))
-    chosen = score.choose(made, work.study, work.site, valid, together, held)
-    if ranks.first():
-        export.served(work.home / "served", made, work.study, chosen.adapter)
-    return Result({}, chosen.numbers, {"served": chosen.name, "alone_lr": facts.get("lr")})
-
-
+TOGETHER: dict[Kind, Callable[[list[Callable[[], Work]]], list[Result | Exception]]] = {
+    "fit": cohort_rounds.fits,
+    "rail": cohort_rail.fits,
+    "score": cohort_scores.told,
+}
 KINDS: dict[str, Callable[[Work], Result]] = {
     "count": count,
     "initial": initial,
@@ -143,5 +130,5 @@ KINDS: dict[str, Callable[[Work], Result]] = {
     "fit": fit,
     "second": update.second,
     "rail": rail,
-    "score": scores,
+    "score": scoring.single,
 }

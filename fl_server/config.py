@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from fl_client import spec
-from fl_client.config import ConfigError, Scalar, Study, flat, from_flat, toml_value
+from fl_client.config import ConfigError, Scalar, Study, flat, from_flat
+from fl_client.settings import toml_value
 from strategies.combine import Parts, refusals
 from strategies.schedules.schedule import Schedule
 

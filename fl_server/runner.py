@@ -17,8 +17,9 @@ from typing import Annotated, Any
 import typer
 
 from fl_client import bundle, signed
-from fl_client.config import ConfigError, Study, toml_value
+from fl_client.config import ConfigError, Study
 from fl_client.memory import write_whole
+from fl_client.settings import toml_value
 from fl_server import hub, journal, queue
 from fl_server.queue import Ticket
 

@@ -7,6 +7,7 @@ hold the same text with every seed.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -52,7 +53,8 @@ def _gain(made: Warm, own: Site, cells: list[Path], studies: list[Study]) -> flo
     valid, test = (
         evaluate.blocks(made, text, studies[0].train.length) for text in (own.valid, own.test)
     )
-    mixed = score.blend(made, studies[0], valid, second, first).adapter
+    mixing = score.blend(studies[0], valid, second, first)
+    mixed = evaluate.told(mixing, partial(evaluate.each, made)).adapter
     best = min((first, mixed), key=lambda adapter: _bits(made, adapter, valid))
     return 100 * (1 - _bits(made, best, test) / _bits(made, first, test))
 

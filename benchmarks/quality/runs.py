@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fl_client.config import Scalar, toml_value
+from fl_client.config import Scalar
+from fl_client.settings import toml_value
 from fl_server.simulation import heap
 
 SHARED = Path(__file__).parent.parent.parent.parent / "shared" / "data"

@@ -84,6 +84,15 @@ def means(
     return found
 
 
+def nats(hidden: torch.Tensor, wanted: torch.Tensor, silos: int, head: Head) -> torch.Tensor:
+    """Return what each place costs, float32 (n), 0 where nothing is asked for; no gradients. Arguments as ``means``."""
+    found = torch.zeros(len(hidden), device=hidden.device)
+    for _, at in _pieces(wanted, silos, head):
+        logits = linear(hidden[at].to(head.table.dtype), head.table).float()
+        found[at] = torch.nn.functional.cross_entropy(logits, wanted[at], reduction="none")
+    return found
+
+
 @contextmanager
 def answering(made: Warm, forward: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
     """Let ``forward`` stand in the place of a model's head."""

@@ -10,11 +10,12 @@ from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from fl_client import alone, basis, evaluate, gauge, model, rail, training
+from fl_client import alone, basis, evaluate, gauge, rail, training
 from fl_client.alone import NONE, Best
-from fl_client.cohort import layers, train
+from fl_client.cohort import layers, scores, train
 from fl_client.cohort.together import apart, by_likeness, tried
 from fl_client.cohort.train import Member, Trained
+from fl_client.evaluate import Asked
 from fl_client.model import Warm
 from fl_client.train import Plan
 from fl_client.workers import Result
@@ -111,24 +112,27 @@ def _stretch(made: Warm, silos: Sequence[Silo], study: Study, first: int, lr: fl
     # AdamW even where the study trains with SGD, as in ``fl_client.alone``
     options = study.train.model_copy(update={"optimizer": "adamw"})
     fitted = train.fit(made, members, options) if members else []
+    asked = [Asked(own.adapter, s.valid) for s, own in zip(active, fitted, strict=True)]
+    scored = [
+        evaluate.bits_per_byte(evaluate.scores(bits, one.text))
+        for one, bits in zip(asked, scores.each(made, asked), strict=True)
+    ]
     after = {
-        silo.name: _after(made, silo, own, first, steps)
-        for silo, own in zip(active, fitted, strict=True)
+        silo.name: _after(silo, own, reached, first + steps, steps)
+        for silo, own, reached in zip(active, fitted, scored, strict=True)
     }
     for _ in (silo for silo in after.values() if not silo.goes_on):
         alone.skip(total - (first + steps))
     return [after.get(silo.name, silo) for silo in silos]
 
 
-def _after(made: Warm, silo: Silo, fitted: Trained, first: int, steps: int) -> Silo:
+def _after(silo: Silo, fitted: Trained, scored: float, reached: int, steps: int) -> Silo:
     try:
         _ = fitted.loss
     except FloatingPointError as error:
         LOG.warning("%s alone: %s; this rate is given up", silo.name, error)
         return silo._replace(goes_on=False)
-    model.write(made, fitted.adapter)
-    scored = evaluate.bits_per_byte(evaluate.bits(made, silo.valid))
-    own, reached = silo.own, first + steps
+    own = silo.own
     if scored < own.valid:
         own = Best(fitted.adapter, scored, own.lr, reached)
     goes_on = not alone.over(own, reached, steps)

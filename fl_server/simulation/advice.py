@@ -13,8 +13,9 @@ from typing import Any
 
 from fl_client import spec
 from fl_client.checks.check import size, span
-from fl_client.config import ConfigError, Study, toml_value
+from fl_client.config import ConfigError, Study
 from fl_client.messages import TTL_S
+from fl_client.settings import toml_value
 from fl_server.simulation import rehearsal
 from fl_server.simulation.rehearsal import Table
 from fl_server.simulation.seats import Seat

@@ -3,8 +3,8 @@
 In one process a message waits until it is pulled; then its silo's ClientApp runs, on the base that is already warm.
 With a pool several silos work at once. The order in which silos answer can be shuffled by a seed, and must not matter.
 
-Silos that train a round do so in cohorts, cut by their numbers: whoever answers first, the same train together, because
-the last bits of a product can depend on how many rows it has.
+Silos that train, or score, do so in cohorts, cut by their numbers: whoever answers first, the same work together,
+because the last bits of a product can depend on how many rows it has.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class LocalGrid(Grid):
         for lot in lots(keyed, self._cohort):
             asked = [(keyed[key], self._contexts[keyed[key].metadata.dst_node_id]) for key in lot]
             pool = self._pool
-            together = self._cohort > 0 and _trains(asked[0][0])
+            together = self._cohort > 0 and _kind(asked[0][0]) in installed.TOGETHER
             replies: Future[Any] = (
                 Future() if pool is None else pool.submit(answer, asked, together)
             )
@@ -115,7 +115,7 @@ class LocalGrid(Grid):
         key = self._turn.pop(0)
         asked, (replies, _) = self._waiting.pop(key), self._replies[key]
         if not replies.done():
-            together = self._cohort > 0 and _trains(asked[0][0])
+            together = self._cohort > 0 and _kind(asked[0][0]) in installed.TOGETHER
             replies.set_result(answers(self._client, asked, together))
         return [self._reply(key)]
 
@@ -133,18 +133,20 @@ class LocalGrid(Grid):
 
 
 def lots(keyed: dict[str, Message], cohort: int) -> list[list[str]]:
-    """Return the keys of messages that are answered together: at most ``cohort`` silos that train, in even lots.
+    """Return the keys of messages that are answered together: of a kind, at most ``cohort`` silos, in even lots.
 
     With a ``cohort`` of 0 every message is a lot.
     """
     if not cohort:
         return [[key] for key in keyed]
     order = sorted(keyed, key=lambda key: keyed[key].metadata.dst_node_id)
-    trained = [key for key in order if _trains(keyed[key])]
-    count = -(-len(trained) // cohort)
-    cuts = [number * len(trained) // count for number in range(count + 1)] if count else []
-    together = [trained[start:stop] for start, stop in pairwise(cuts)]
-    return together + [[key] for key in order if key not in trained]
+    found = []
+    for kind in installed.TOGETHER:
+        alike = [key for key in order if _kind(keyed[key]) == kind]
+        count = -(-len(alike) // cohort)
+        cuts = [number * len(alike) // count for number in range(count + 1)] if count else []
+        found += [alike[start:stop] for start, stop in pairwise(cuts)]
+    return found + [[key] for key in order if _kind(keyed[key]) not in installed.TOGETHER]
 
 
 def answer(asked: list[Asked], together: bool) -> list[Message]:
@@ -157,12 +159,12 @@ def answer(asked: list[Asked], together: bool) -> list[Message]:
 
 
 def answers(client: ClientApp, asked: list[Asked], together: bool) -> list[Message]:
-    """Return the replies to a lot of messages, of silos that train together or of a client by itself."""
+    """Return the replies to a lot of messages, of silos that work together or of a client by itself."""
     return installed.together(asked) if together else [client(*one) for one in asked]
 
 
-def _trains(message: Message) -> bool:
-    return message.metadata.message_type in installed.TOGETHER
+def _kind(message: Message) -> str:
+    return message.metadata.message_type
 
 
 def identify() -> None:

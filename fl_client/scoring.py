@@ -1,0 +1,35 @@
+"""Scoring as a silo's work: it asks for bits and is told them, so that several silos can be scored at once."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from fl_client import alone, basis, evaluate, export, ranks, score
+from fl_client.evaluate import Asked, Asking
+from fl_client.model import Warm
+from fl_client.workers import Result
+from strategies.strategy import Strategy
+
+if TYPE_CHECKING:
+    from fl_client.work import Work
+
+
+def asking(work: Work, made: Warm, strategy: Strategy) -> Asking[Result]:
+    """Return validation bits by language of the adapter received; at the end also the test of all candidates."""
+    together = basis.received(made, strategy, work)
+    valid = evaluate.blocks(made, work.site.valid, work.study.train.length)
+    if not work.order.final:
+        (found,) = yield [Asked(together, valid)]
+        return Result({}, score.metrics("valid", evaluate.scores(found, valid)), {})
+    held, facts = alone.recall(work.home, alone.key(work.study, strategy.private_rank))
+    chosen = yield from score.choose(made, work.study, work.site, valid, together, held)
+    if ranks.first():
+        export.served(work.home / "served", made, work.study, chosen.adapter)
+    return Result({}, chosen.numbers, {"served": chosen.name, "alone_lr": facts.get("lr")})
+
+
+def single(work: Work) -> Result:
+    """Score one silo by itself."""
+    made, strategy = basis.ready(work)
+    return evaluate.told(asking(work, made, strategy), partial(evaluate.each, made))
