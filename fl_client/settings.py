@@ -71,7 +71,7 @@ def change(path: Path, settings: Section) -> None:
     for key, value in settings.model_dump().items():
         if getattr(before, key) == value:
             continue
-        line = f"{key} = {_toml(value)}"
+        line = f"{key} = {toml_value(value)}"
         there = re.search(rf"(?m)^[ \t]*{key}[ \t]*=.*$", text)
         text = (
             text[: there.start()] + line + text[there.end() :]
@@ -87,7 +87,7 @@ def render(settings: Section) -> str:
     blocks = [_comment(type(settings).__doc__ or "")]
     for key, field in type(settings).model_fields.items():
         blocks.append(
-            f"{_comment(field.description or '')}{key} = {_toml(getattr(settings, key))}\n"
+            f"{_comment(field.description or '')}{key} = {toml_value(getattr(settings, key))}\n"
         )
     return "\n".join(blocks)
 
@@ -96,16 +96,7 @@ def _comment(text: str) -> str:
     return "".join(f"# {line}\n" for line in textwrap.wrap(" ".join(text.split()), 98))
 
 
-def _toml(value: Scalar) -> str:
-    # TOML's basic strings are JSON's, but for DEL, which it wants escaped too.
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
 def toml_value(value: Scalar) -> str:
     """Return a scalar as TOML writes it."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        return f'"{escaped}"'
-    return repr(value)
+    # TOML's basic strings are JSON's, but for DEL, which it wants escaped too.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
