@@ -10,14 +10,13 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fl_client import lock, processes
+from fl_client import lock, notice, processes
 from fl_client.config import ConfigError
 
 TICK_S = 0.1
@@ -57,17 +56,10 @@ class Kept:
         self.began = self.due = 0.0
 
 
-def say(event: str) -> None:
-    """Write what happened to standard error, where the one who started all sees it."""
-    with suppress(OSError, ValueError):  # the terminal may be gone; the programs go on
-        sys.stderr.write(event + "\n")
-        sys.stderr.flush()
-
-
 def supervise(
     folder: Path,
     children: Sequence[Child],
-    on_event: Callable[[str], None] = say,
+    on_event: Callable[[str], None] = notice.say,
     pace: Pace = PACE,
 ) -> None:
     """Run programs until SIGTERM, SIGINT or SIGHUP, then stop them, the last first.
@@ -77,6 +69,7 @@ def supervise(
     logs = folder / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     kept: list[Kept] = []
+    ready = False
     with lock.only_one(folder), _asked_to_stop() as stop:
         processes.adopt()
         try:
@@ -86,8 +79,13 @@ def supervise(
                     kept.append(Kept(child, logs / f"{child.name}.log", pace))
                 if any([_look_after(each, on_event, pace) for each in kept]):
                     processes.end_strays({each.process.pid for each in kept if each.process})
+                if not ready and len(kept) == len(children) and all(each.ready for each in kept):
+                    ready = True
+                    notice.tell("READY=1")
+                notice.tell("WATCHDOG=1")
                 time.sleep(TICK_S)
         finally:
+            notice.tell("STOPPING=1")
             for each in reversed(kept):
                 _end(each, pace.stop_s)
             processes.end_strays(set())

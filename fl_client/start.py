@@ -25,6 +25,7 @@ from fl_client import (
     heard,
     lock,
     machine,
+    notice,
     plain,
     policy,
     ports,
@@ -76,7 +77,7 @@ def approved(folder: Path) -> None:
         except enrol.Unreachable as error:
             why = f"{error}; trying again"
         if not said:
-            children.say(why)
+            notice.say(why)
             said = True
         time.sleep(ASK_S)
 

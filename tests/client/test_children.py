@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from fl_client import children, lock
+from fl_client import children, lock, notice
 from fl_client.config import ConfigError
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="the kernel's help is Linux's")
@@ -137,6 +138,42 @@ def test_programs_start_in_order_each_when_the_one_before_is_ready(house):
     assert not house.pids("two")
     (house.folder / "one is ready").touch()
     until(lambda: house.pids("two"))
+
+
+@pytest.mark.parametrize("abstract", [False, pytest.param(True, marks=LINUX)])
+def test_systemd_is_told_when_all_are_ready_that_they_are_looked_after_and_of_the_end(
+    house, monkeypatch, abstract
+):
+    place = f"\0bhasha-{os.getpid()}" if abstract else str(house.folder / "notify")
+    monkeypatch.setenv("NOTIFY_SOCKET", place.replace("\0", "@"))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(place)
+        systemd.settimeout(20)
+
+        def hears(state: str) -> set[str]:
+            heard = set()
+            while not any(line.startswith(state) for line in heard):
+                heard.add(systemd.recv(4096).decode())
+            return heard
+
+        house.start(("one", STAYS, ""), ("two", STAYS, "two is ready"))
+        assert "READY=1" not in hears("STATUS=two runs") | hears("WATCHDOG=1")
+        (house.folder / "two is ready").touch()
+        hears("READY=1")
+        hears("WATCHDOG=1")
+        house.process.terminate()
+        hears("STOPPING=1")
+        hears("STATUS=all is stopped")
+
+
+def test_without_systemd_nothing_is_told_and_one_that_does_not_listen_holds_nobody_up(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    notice.tell("READY=1")
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "nobody"))
+    notice.say("two is ready")
+    assert capsys.readouterr().err == "two is ready\n"
 
 
 def test_a_program_that_is_killed_starts_again(house):
