@@ -3,14 +3,18 @@
 Each learning rate is tried; validation text is read once a round's worth of steps, the best point is kept (early
 stopping), and a rate is given up after two checks without progress. It is AdamW even where the study trains with SGD:
 what a method must beat is what a silo can really reach. The result stays in the silo.
+
+When the study has ended the same is done once more from what was trained together: local adaptation (Yu et al. 2020,
+arXiv 2002.04758), at half the rate that was best alone.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from safetensors import safe_open
 from safetensors.numpy import save
@@ -28,6 +32,7 @@ from tasks.encode import Blocks
 LOG = logging.getLogger("bhasha_fl.alone")
 PATIENCE = 2
 FILE = "adapter.safetensors"
+Kind = Literal["alone", "adapted"]  # begun from the base, or from what was trained together
 PLAIN = Local(trainable=lambda name, _: part(name) != "core")  # a core stays the identity
 
 
@@ -40,19 +45,29 @@ class Best(NamedTuple):
     step: int
 
 
-def key(study: Study, private_rank: int) -> str:
-    """Return what a local-only result depends on: everything but who trains with whom and how it travels."""
+def key(study: Study, private_rank: int, begun: Adapter | None = None) -> str:
+    """Return what a local-only result depends on: all but who trains with whom and how that travels."""
     others = dict.fromkeys(
         ("name", "weights", "outer", "guard", "codec", "schedule", "strategy"), ""
     )
     # alone has rates of its own, and AdamW whatever the study trains with
     train = study.train.model_copy(update={"lr": 0.0, "optimizer": "adamw"})
     dealt = study.simulation.model_copy(update={"ranks": ""})  # its own stands in model.rank
-    rail = study.alone.model_copy(
-        update={"margin": 0.0, "errors": 0.0, "blend": ""}
-    )  # for after it is trained
+    after = {"margin": 0.0, "errors": 0.0, "blend": "", "adapt": False}  # it is trained
+    rail = study.alone.model_copy(update=after)
     plain = study.model_copy(update=others | {"train": train, "simulation": dealt, "alone": rail})
-    return f"{digest(plain)}+{private_rank}"
+    return f"{digest(plain)}+{private_rank}" + (f"+{algebra.sha256(begun)}" if begun else "")
+
+
+class Begins(NamedTuple):
+    """The learning rates that are tried, and what each begins from, empty for the base."""
+
+    lrs: Sequence[float]
+    adapter: Adapter = {}
+
+    def merged(self) -> Adapter:
+        """Return what was merged into the base before: nobody trains it."""
+        return {name: x for name, x in self.adapter.items() if part(name) == "merged"}
 
 
 class Stand(NamedTuple):
@@ -74,15 +89,16 @@ def fit(
     study: Study,
     silo: str,
     keeper: Keeper | None = None,
+    begins: Begins | None = None,
 ) -> Best:
-    """Train one silo alone at each rate and return the best point by validation bits per byte.
+    """Train one silo by itself at each rate and return the best point by validation bits per byte.
 
     With a ``keeper`` it goes on where it stood when its ranks were asked to leave or died; raises ``Left``.
     """
-    stand = _stood(keeper)
-    for number in range(stand.rate, len(study.alone.lrs())):
+    stand, begins = _stood(keeper), begins or Begins(study.alone.lrs())
+    for number in range(stand.rate, len(begins.lrs)):
         stand = stand._replace(rate=number)
-        own = _fit(made, blocks, valid, study, silo, stand, keeper)
+        own = _fit(made, blocks, valid, study, silo, stand, keeper, begins)
         best = min(stand.best, own, key=lambda point: point.valid)
         stand = Stand(number, 0, best, NONE)
     return stand.best
@@ -96,13 +112,14 @@ def _fit(
     silo: str,
     stand: Stand,
     keeper: Keeper | None,
+    begins: Begins,
 ) -> Best:
-    model.write(made, {})
+    model.write(made, begins.adapter)
     used, around = optimizer.start(made, {}), hooks.Hooks(made, PLAIN, 0, {})
     total, steps, lr = (
         study.rounds * study.train.steps,
         study.train.steps,
-        study.alone.lrs()[stand.rate],
+        begins.lrs[stand.rate],
     )
     best = stand.own._replace(lr=lr)
     for first in range(stand.first, total, steps):
@@ -117,7 +134,7 @@ def _fit(
             lambda: evaluate.bits_per_byte(evaluate.bits(made, valid)), everyone=made.sharded
         )
         if scored < best.valid:
-            best = Best(_plain(made), scored, lr, first + steps)
+            best = Best(_plain(made) | begins.merged(), scored, lr, first + steps)
         if over(best, first + steps, steps):
             break
     skip(total - (first + steps))
@@ -163,15 +180,15 @@ def skip(steps: int) -> None:
     LOG.debug("stopped early", extra={"event": {"kind": "step", "steps": steps}})
 
 
-def keep(home: Path, key: str, best: Best) -> None:
+def keep(home: Path, key: str, best: Best, what: Kind = "alone") -> None:
     """Write a result into the silo's folder: one file, with the key that says which study it belongs to."""
     note = {"key": key, "valid": best.valid, "lr": best.lr, "step": best.step}
-    write_whole(home / "alone" / FILE, save(best.adapter, {"note": json.dumps(note)}))
+    write_whole(home / what / FILE, save(best.adapter, {"note": json.dumps(note)}))
 
 
-def recall(home: Path, key: str) -> tuple[Adapter, dict[str, Any]]:
+def recall(home: Path, key: str, what: Kind = "alone") -> tuple[Adapter, dict[str, Any]]:
     """Return the adapter and its facts if a result of this very study is there, else nothing."""
-    path = home / "alone" / FILE
+    path = home / what / FILE
     if not path.is_file():
         return {}, {}
     with safe_open(path, "numpy") as held:

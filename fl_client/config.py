@@ -63,8 +63,9 @@ class Train(Section):
 class Alone(Section):
     """The safety rail: what each silo reaches by itself, and which shares of together are blended with it.
 
-    Something else than alone is served if it is ahead on validation text by ``margin``, a share of the bits, and by
-    ``errors`` standard errors of its lead over the blocks of that text.
+    With ``adapt`` each silo ends by training what was trained together on its own text, at half the rate that was best
+    alone. Something else than alone is served if it is ahead on validation text by ``margin``, a share of the bits, and
+    by ``errors`` standard errors of its lead over the blocks of that text.
     """
 
     enabled: bool = True
@@ -72,6 +73,7 @@ class Alone(Section):
     margin: float = Field(0.0, ge=0, lt=1)
     errors: float = Field(1.0, ge=0)
     blend: str = "0.25,0.5,0.75"
+    adapt: bool = True
 
     def lrs(self) -> list[float]:
         """Return the learning rates tried; raises ``ConfigError``."""

@@ -1,8 +1,9 @@
 """The end of a study in a silo: every candidate is scored on its own text, and the best is served.
 
-Candidates are the base, the adapter trained together, the silo's own run alone, and a blend of these two. Validation
-text is short, so the best of them may be so by chance: alone is left only for what is ahead of it by more than the
-noise of that text, block by block (the one-standard-error rule of Breiman et al. 1984, section 3.4.3).
+Candidates are the base, the adapter trained together, the same adapted to the silo's own text, the silo's own run
+alone, and a blend of this with the better of the two before. Validation text is short, so the best of them may be so by
+chance: alone is left only for what is ahead of it by more than the noise of that text, block by block (the
+one-standard-error rule of Breiman et al. 1984, section 3.4.3).
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class Choice(NamedTuple):
 
 
 class Blend(NamedTuple):
-    """A share of together beside the rest of alone, and its bits on validation text."""
+    """A share of what all trained beside the rest of alone, and its bits on validation text."""
 
     share: float
     adapter: Adapter
@@ -42,16 +43,16 @@ class Blend(NamedTuple):
 
 
 def choose(
-    made: Warm, study: Study, site: Site, valid: Texts, together: Adapter, alone: Adapter
+    made: Warm, study: Study, site: Site, valid: Texts, candidates: dict[str, Adapter]
 ) -> Asking[Choice]:
-    """Return the candidate that validation text speaks for; ``alone`` is empty where the silo has no such run."""
+    """Return the candidate that validation text speaks for, of ``base``, ``together`` and what else the silo has."""
     test = evaluate.blocks(made, site.test, study.train.length)
-    candidates = {"base": {}, "together": together} | ({"alone": alone} if alone else {})
     found = yield [Asked(x, text) for x in candidates.values() for text in (valid, test)]
     on_valid, on_test = (dict(zip(candidates, found[k::2], strict=True)) for k in (0, 1))
     share = {}
-    if alone and study.alone.shares():
-        mixed = yield from blend(study, valid, together, alone)
+    if "alone" in candidates and study.alone.shares():
+        other = min(candidates.keys() & {"together", "adapted"}, key=lambda n: _total(on_valid[n]))
+        mixed = yield from blend(study, valid, candidates[other], candidates["alone"])
         candidates["blend"], on_valid["blend"] = mixed.adapter, mixed.valid
         (on_test["blend"],) = yield [Asked(mixed.adapter, test)]
         share = {"blend_share": mixed.share}
@@ -63,10 +64,10 @@ def choose(
     return Choice(name, candidates[name], numbers | share)
 
 
-def blend(study: Study, valid: Texts, together: Adapter, alone: Adapter) -> Asking[Blend]:
+def blend(study: Study, valid: Texts, other: Adapter, alone: Adapter) -> Asking[Blend]:
     """Return the mixture that does best on validation text, of the shares that the study tries."""
     shares = study.alone.shares()
-    mixed = [blended(together, alone, share) for share in shares]
+    mixed = [blended(other, alone, share) for share in shares]
     found = yield [Asked(adapter, valid) for adapter in mixed]
     return min(map(Blend, shares, mixed, found), key=lambda one: _total(one.valid))
 
@@ -91,9 +92,9 @@ def sure(lead: NDArray[Any], errors: float) -> bool:
 def best(reached: dict[str, float], margin: float) -> str:
     """Return the best candidate on validation, if from others by ``margin`` over alone."""
     scored = {name: value for name, value in reached.items() if math.isfinite(value)}
-    ranked = [name for name in ("together", "blend", "alone", "base") if name in scored]
+    ranked = [name for name in ("together", "adapted", "blend", "alone", "base") if name in scored]
     winner = min(ranked, key=lambda name: scored[name], default="base")
-    shared = winner in ("together", "blend")
+    shared = winner in ("together", "adapted", "blend")
     if shared and scored[winner] * (1 + margin) > scored.get("alone", math.inf):
         return min(("alone", "base"), key=lambda name: scored.get(name, math.inf))
     return winner

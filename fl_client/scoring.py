@@ -9,6 +9,7 @@ from fl_client import alone, basis, evaluate, export, ranks, score
 from fl_client.evaluate import Asked, Asking
 from fl_client.model import Warm
 from fl_client.workers import Result
+from strategies.adapter import Adapter
 from strategies.strategy import Strategy
 
 if TYPE_CHECKING:
@@ -22,8 +23,12 @@ def asking(work: Work, made: Warm, strategy: Strategy) -> Asking[Result]:
     if not work.order.final:
         (found,) = yield [Asked(together, valid)]
         return Result({}, score.metrics("valid", evaluate.scores(found, valid)), {})
-    held, facts = alone.recall(work.home, alone.key(work.study, strategy.private_rank))
-    chosen = yield from score.choose(made, work.study, work.site, valid, together, held)
+    own, facts = alone.recall(work.home, alone.key(work.study, strategy.private_rank))
+    key = alone.key(work.study, strategy.private_rank, together)
+    adapted, _ = alone.recall(work.home, key, "adapted")
+    held = {"together": together, "alone": own, "adapted": adapted}
+    candidates: dict[str, Adapter] = {"base": {}} | {name: x for name, x in held.items() if x}
+    chosen = yield from score.choose(made, work.study, work.site, valid, candidates)
     if ranks.first():
         export.served(work.home / "served", made, work.study, chosen.adapter)
     return Result({}, chosen.numbers, {"served": chosen.name, "alone_lr": facts.get("lr")})

@@ -114,8 +114,9 @@ def together(kind: Kind, jobs: list[Job]) -> list[Result | Exception]:
 
 
 def rail(work: Work) -> Result:
-    """Train alone, once for a study, and keep the result in the silo; return the rate and step that won."""
-    return rails.held(work) or rails.single(work)
+    """Train by itself, once for a study, and keep the result in the silo; return the rate and step that won."""
+    run = rails.run(work)
+    return rails.held(work, run) or rails.single(work, run)
 
 
 TOGETHER: dict[Kind, Callable[[list[Callable[[], Work]]], list[Result | Exception]]] = {

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import sys
+from collections import Counter
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -123,3 +124,38 @@ def bits_per_byte(line: Line, silo: str) -> float | None:
 def _mean(line: Line, silos: list[str]) -> float | None:
     scores = [score for silo in silos if (score := bits_per_byte(line, silo)) is not None]
     return sum(scores) / len(scores) if scores else None
+
+
+def effort(recorded: list[Line]) -> dict[str, dict[str, dict[str, float]]]:
+    """Return what each silo's worker group measured of itself, by name and rank: the mean over its rounds."""
+    held: dict[str, dict[str, dict[str, list[float]]]] = {}
+    for line in recorded:
+        for silo, note in line["silos"].items():
+            for name, ranks in note.get("ranks", {}).items():
+                for rank, value in ranks.items():
+                    rows = held.setdefault(silo, {}).setdefault(name, {})
+                    rows.setdefault(rank, []).append(value)
+    return {
+        silo: {
+            name: {rank: round(sum(row) / len(row), 4) for rank, row in sorted(ranks.items())}
+            for name, ranks in sorted(own.items())
+        }
+        for silo, own in sorted(held.items())
+    }
+
+
+def cohorts(recorded: list[Line]) -> dict[str, Any]:
+    """Return how many silos trained at once at most, and why others trained by themselves, in how many trainings."""
+    notes = [note for line in recorded for note in line["silos"].values() if "cohort" in note]
+    apart = Counter(note["apart"] for note in notes if "apart" in note)
+    return {"most": max((note["cohort"] for note in notes), default=1), "apart": dict(apart)}
+
+
+def weights(recorded: list[Line]) -> dict[str, list[float]]:
+    """Return the least and the most that each silo's update counted in any round; the heaviest of a round is 1."""
+    held: dict[str, list[float]] = {}
+    for line in recorded:
+        for silo, note in line["silos"].items():
+            if "weight" in note:
+                held.setdefault(silo, []).append(note["weight"])
+    return {silo: [min(row), max(row)] for silo, row in sorted(held.items())}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+import logging
 from statistics import fmean
 from typing import Any
 
@@ -16,14 +16,17 @@ from strategies import adapter as algebra
 from strategies.adapter import Adapter
 from strategies.scope import languages
 
+LOG = logging.getLogger("bhasha_fl.hub")
 Table = dict[str, Any]
 
 
-CANDIDATES = ("base", "alone", "together", "blend")  # what a silo may serve
+CANDIDATES = ("base", "alone", "together", "adapted", "blend")  # what a silo may serve
 
 
 def release(run: Run, state: journal.State) -> Table:
     """Score, write ``adapter/`` and the report; return the report."""
+    if run.study.alone.enabled and run.study.alone.adapt and run.parts.strategy.domain != "core":
+        adapt(run, state)
     scored: dict[str, Table] = {}
     for silo, reply in silos.ask(run.grid, "evaluate", broadcast.contents(run, state, final=True)):
         if reply.code:
@@ -36,6 +39,14 @@ def release(run: Run, state: journal.State) -> Table:
     write_whole(run.folder / "report.json", json.dumps(made, indent=1, ensure_ascii=False).encode())
     write_whole(run.folder / "report.html", report.html(made).encode())
     return made
+
+
+def adapt(run: Run, state: journal.State) -> None:
+    """Have every silo train what is released on its own text; the result stays there."""
+    contents = broadcast.contents(run, state, final=True)
+    for silo, reply in silos.ask(run.grid, "train.alone", contents):
+        if reply.code:
+            LOG.warning("%s did not adapt: %s", silo.name, messages.CODES[reply.code])
 
 
 def adapters(run: Run, state: journal.State) -> dict[str, tuple[int, Adapter]]:
@@ -73,9 +84,9 @@ def _report(run: Run, scored: dict[str, Table], released: dict[str, tuple[int, A
         "released_round": {folder: number for folder, (number, _) in released.items()},
         "adapters": sorted(released),
         "bytes": {"down": _sum(recorded, "down"), "up": _sum(recorded, "up"), "dense_up": dense},
-        "weights": weights(recorded),
-        "effort": effort(recorded),
-        "cohort": cohort(recorded),
+        "weights": record.weights(recorded),
+        "effort": record.effort(recorded),
+        "cohort": record.cohorts(recorded),
         "wall_s": round(sum(line["seconds"] for line in recorded), 1),
         "adapter_sha256": algebra.sha256(everything),
     }
@@ -147,41 +158,6 @@ def curves(recorded: list[record.Line]) -> dict[str, list[list[float]]]:
         for lang, (total, size) in sorted(bits.items()):
             found.setdefault(lang, []).append([line["round"], round(total / size, 6)])
     return found
-
-
-def effort(recorded: list[record.Line]) -> dict[str, dict[str, dict[str, float]]]:
-    """Return what each silo's worker group measured of itself, by name and rank: the mean over its rounds."""
-    held: dict[str, dict[str, dict[str, list[float]]]] = {}
-    for line in recorded:
-        for silo, note in line["silos"].items():
-            for name, ranks in note.get("ranks", {}).items():
-                for rank, value in ranks.items():
-                    rows = held.setdefault(silo, {}).setdefault(name, {})
-                    rows.setdefault(rank, []).append(value)
-    return {
-        silo: {
-            name: {rank: round(sum(row) / len(row), 4) for rank, row in sorted(ranks.items())}
-            for name, ranks in sorted(own.items())
-        }
-        for silo, own in sorted(held.items())
-    }
-
-
-def cohort(recorded: list[record.Line]) -> Table:
-    """Return how many silos trained at once at most, and why others trained by themselves, in how many trainings."""
-    notes = [note for line in recorded for note in line["silos"].values() if "cohort" in note]
-    apart = Counter(note["apart"] for note in notes if "apart" in note)
-    return {"most": max((note["cohort"] for note in notes), default=1), "apart": dict(apart)}
-
-
-def weights(recorded: list[record.Line]) -> dict[str, list[float]]:
-    """Return the least and the most that each silo's update counted in any round; the heaviest of a round is 1."""
-    held: dict[str, list[float]] = {}
-    for line in recorded:
-        for silo, note in line["silos"].items():
-            if "weight" in note:
-                held.setdefault(silo, []).append(note["weight"])
-    return {silo: [min(row), max(row)] for silo, row in sorted(held.items())}
 
 
 def _sum(recorded: list[record.Line], way: str, names: list[str] | None = None) -> int:

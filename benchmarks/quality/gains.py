@@ -17,7 +17,9 @@ from fl_server.simulation.sweep import cell_name
 from fl_server.summary import served
 
 Table = dict[str, Any]
-Scores = Mapping[str, Mapping[str, float]]  # by silo: before, alone, together, blend, served
+Scores = Mapping[
+    str, Mapping[str, float]
+]  # by silo: before, alone, together, adapted, blend, served
 LEVEL = 1.001  # times the bits alone: less is what rounding makes of two equal runs
 
 
@@ -51,7 +53,9 @@ def scores(report: Table) -> Scores:
     """Return what each silo of a run reached, by stage; ``served`` is what it chose on its validation text."""
     found = {}
     for name, own in report["silo_scores"].items():
-        at = {stage: own[stage] for stage in ("before", "alone", "together", "blend")}
+        at = {
+            stage: own.get(stage) for stage in ("before", "alone", "together", "adapted", "blend")
+        }
         found[name] = at | {"served": own[served(own)]}
     return found
 

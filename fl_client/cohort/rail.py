@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from fl_client import alone, basis, evaluate, gauge, rail, training
-from fl_client.alone import NONE, Best
+from fl_client.alone import NONE, Begins, Best
 from fl_client.cohort import layers, scores, train
 from fl_client.cohort.together import apart, by_likeness, tried
 from fl_client.cohort.train import Member, Trained
@@ -35,6 +35,7 @@ class Silo(NamedTuple):
     name: str
     blocks: Blocks
     valid: dict[str, Blocks]
+    begins: Begins
     best: Best = NONE
     own: Best = NONE
     adapter: Adapter = {}
@@ -46,6 +47,7 @@ class Begun(NamedTuple):
     """A silo that has yet to train alone, and where."""
 
     work: Work
+    run: rail.Run
     made: Warm
     silo: Silo
 
@@ -57,14 +59,15 @@ def fits(opened: Sequence[Callable[[], Work]]) -> list[Result | Exception]:
 
 def _begun(opened: Callable[[], Work]) -> Begun | Result:
     work = opened()
-    before = rail.held(work)
+    run = rail.run(work)
+    before = rail.held(work, run)
     if before is not None:
         return before
     made, _ = basis.ready(work)
     length = work.study.train.length
     blocks = training.text(work, made)
     valid = evaluate.blocks(made, work.site.valid, length)
-    return Begun(work, made, Silo(work.site.name, blocks, valid))
+    return Begun(work, run, made, Silo(work.site.name, blocks, valid, run.begins))
 
 
 def _alike(now: Begun) -> Hashable:
@@ -74,38 +77,47 @@ def _alike(now: Begun) -> Hashable:
 def _group(group: list[Begun]) -> list[Result | Exception]:
     first = group[0]
     fitted: list[Best] = []
-    if not apart(first.work, first.made):
+    if not (apart(first.work, first.made) or any(now.run.begins.merged() for now in group)):
         try:
             with gauge.memory():
                 fitted = fit(first.made, [now.silo for now in group], first.work.study)
         except (MemoryError, layers.Unfit):
             LOG.debug("silos train alone one after the other")
     if not fitted:
-        return [tried(partial(rail.single, now.work)) for now in group]
+        return [tried(partial(rail.single, now.work, now.run)) for now in group]
     each = zip(group, fitted, strict=True)
-    return [tried(partial(rail.ended, now.work, best)) for now, best in each]
+    return [tried(partial(rail.ended, now.work, now.run, best)) for now, best in each]
 
 
 def fit(made: Warm, silos: Sequence[Silo], study: Study) -> list[Best]:
     """Train each silo alone at each rate; return the best point of each by validation bits per byte."""
-    for lr in study.alone.lrs():
-        silos = [
-            s._replace(own=NONE._replace(lr=lr), adapter={}, moments={}, goes_on=True)
-            for s in silos
-        ]
+    for number in range(max(len(silo.begins.lrs) for silo in silos)):
+        silos = [_at_rate(silo, number) for silo in silos]
         for first in range(0, study.rounds * study.train.steps, study.train.steps):
-            silos = _stretch(made, silos, study, first, lr)
+            silos = _stretch(made, silos, study, first)
         silos = [s._replace(best=min(s.best, s.own, key=lambda point: point.valid)) for s in silos]
     return [silo.best for silo in silos]
 
 
-def _stretch(made: Warm, silos: Sequence[Silo], study: Study, first: int, lr: float) -> list[Silo]:
+def _at_rate(silo: Silo, number: int) -> Silo:
+    """Return a silo at the start of one of its rates, as one that has stopped where it has fewer."""
+    lrs, adapter = silo.begins
+    if number >= len(lrs):
+        return silo._replace(own=NONE, goes_on=False)
+    own = NONE._replace(lr=lrs[number])
+    return silo._replace(own=own, adapter=adapter, moments={}, goes_on=True)
+
+
+def _stretch(made: Warm, silos: Sequence[Silo], study: Study, first: int) -> list[Silo]:
     """Return the silos after as many steps as a round has, those that have stopped as they were."""
     steps, total = study.train.steps, study.rounds * study.train.steps
     active = [silo for silo in silos if silo.goes_on]
     members = [
         Member(
-            s.adapter, s.blocks, Plan(first, steps, total, lr, f"{study.seed}:{s.name}"), s.moments
+            s.adapter,
+            s.blocks,
+            Plan(first, steps, total, s.own.lr, f"{study.seed}:{s.name}"),
+            s.moments,
         )
         for s in active
     ]

@@ -58,6 +58,8 @@ def watching(
     steps = each * (study.rounds - done)
     if alone:
         steps += each * study.rounds * len(study.alone.lrs())
+    if study.alone.enabled and study.alone.adapt:
+        steps += each * study.rounds
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f}%"))
     times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
     logger = logging.getLogger(LOGGER)

@@ -43,6 +43,7 @@ class Costs(NamedTuple):
     once: forecast.Trip
     paces: dict[str, forecast.Pace]
     final: int  # how often a silo scores at the end, for once in a round
+    rates: int  # that it tries alone
 
     def bill(self, silo: str, kind: str, order: Order) -> Bill:
         """Return what a message of a kind costs this silo."""
@@ -59,7 +60,14 @@ class Costs(NamedTuple):
             "train.second": Bill(coming.asked, coming.answer, 0.0),
             "evaluate": Bill(scored, 0, each + pace.score_s),
         }[kind]
-        return Bill(self.once.down, 0, self.final * pace.score_s) if order.final else found
+        if not order.final:
+            return found
+        again = (
+            self.rates and pace.alone_s / self.rates
+        )  # at one rate, from what was trained together
+        return Bill(
+            self.once.down, 0, again if kind == "train.alone" else self.final * pace.score_s
+        )
 
 
 class Cast(NamedTuple):
@@ -128,7 +136,8 @@ def cast(study: Study, seats: list[Seat]) -> Cast:
         once=found.once,
         paces={s.silo: _pace(found, s) for s in seats},
         final=len(shares)
-        + 7,  # base, together, alone and every blend, on two splits but for blends
+        + 9,  # base, together, alone, adapted and every blend, on two splits but for blends
+        rates=len(study.alone.lrs()) if study.alone.enabled else 0,
     )
     shared = {n: s for n, s in found.tensors.items() if parts.strategy.scope(n) != "silo"}
     return Cast(languages, small, parts, _start(shared, study.seed), costs)

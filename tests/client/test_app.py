@@ -495,6 +495,22 @@ def test_the_seeded_start_scores_as_the_base(hub):
     assert first.metrics == last.metrics != moved.metrics
 
 
+def test_at_the_end_a_silo_trains_what_was_trained_together_on_its_own_text_at_half_its_rate(hub):
+    asked = hub.order(1, final=True)
+    assert hub.ask("train.alone", asked, hub.after_one()).code == "internal"  # of which rate?
+    hub.ask("train.alone", hub.order())
+    before = (hub.home() / "alone" / "adapter.safetensors").read_bytes()
+    reply = hub.ask("train.alone", asked, hub.after_one())
+    assert reply.metrics.keys() == {"valid", "lr", "step"} and not reply.arrays
+    assert reply.metrics["lr"] == 0.0025
+    assert hub.ask("train.alone", asked, hub.after_one()).metrics == reply.metrics  # not again
+    assert (hub.home() / "alone" / "adapter.safetensors").read_bytes() == before
+    told = hub.ask("evaluate", asked, hub.after_one()).metrics
+    assert told["adapted/as/bits"] not in (told["together/as/bits"], told["alone/as/bits"])
+    other = hub.ask("evaluate", asked, hub.start).metrics  # of another adapter it knows nothing
+    assert "adapted/as/bits" not in other and "alone/as/bits" in other
+
+
 @pytest.mark.parametrize("rail", [True, False])
 def test_at_the_end_every_candidate_is_tested_and_one_is_served(rail, hub):
     if rail:

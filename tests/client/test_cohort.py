@@ -216,14 +216,19 @@ def test_a_silo_that_cannot_begin_leaves_the_others_to_train():
 
 
 @pytest.mark.parametrize("rates", ["0.003,0.001", "0.001,1e30"])
-def test_silos_alone_reach_in_a_cohort_what_they_reach_by_themselves(rates, warm):
+def test_silos_alone_reach_in_a_cohort_what_they_reach_by_themselves(rates, warm, noisy):
     study = from_flat(
         {"rounds": 4, "train.steps": 2, "train.batch_size": 2, "train.dtype": "float32"}
         | {"alone.rates": rates, "train.schedule": "constant"}
     )
-    silos = [rail.Silo(f"s{n}", text(n), {"as": text(n + 20, rows=1)}) for n in (1, 2, 3)]
+    lrs = study.alone.lrs()
+    starts = [alone.Begins(lrs), alone.Begins(lrs[:1], noisy(warm, 5, 0.02)), alone.Begins(lrs)]
+    silos = [
+        rail.Silo(f"s{n}", text(n), {"as": text(n + 20, rows=1)}, begins)
+        for n, begins in enumerate(starts, 1)
+    ]
     together = rail.fit(warm, silos, study)
-    apart = [alone.fit(warm, s.blocks, s.valid, study, s.name) for s in silos]
+    apart = [alone.fit(warm, s.blocks, s.valid, study, s.name, begins=s.begins) for s in silos]
     for found, wanted in zip(together, apart, strict=True):
         assert (found.lr, found.step) == (wanted.lr, wanted.step)
         assert found.valid == pytest.approx(wanted.valid, rel=1e-5)

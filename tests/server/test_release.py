@@ -65,9 +65,9 @@ def test_the_report_has_its_documented_keys(finished):
     assert set(report["bytes"]) == {"down", "up", "dense_up"}
     for own in report["silo_scores"].values():
         assert {
-            "language", "before", "alone", "together", "blend", "served", "alone_lr", "blend_share", "scores"
+            "language", "before", "alone", "together", "adapted", "blend", "served", "alone_lr", "blend_share", "scores"
         } == set(own)  # fmt: skip
-        assert own["served"] in {"base", "alone", "together", "blend"}
+        assert own["served"] in {"base", "alone", "together", "adapted", "blend"}
         assert own["blend_share"] in {0.25, 0.5, 0.75} and own["blend"] > 0
     for row in report["languages"].values():
         assert row["after"]["bits_per_byte"] < row["before"]["bits_per_byte"]

@@ -15,8 +15,8 @@ from strategies.scope import languages
 quick = settings(deadline=None, derandomize=True, max_examples=100, database=None)
 VALUES = st.floats(0.1, 100)
 OWN = st.fixed_dictionaries(
-    {stage: VALUES for stage in ("before", "alone", "together", "blend")}
-    | {"served": st.sampled_from(["base", "alone", "together", "blend"])}
+    {stage: VALUES for stage in ("before", "alone", "together", "adapted", "blend")}
+    | {"served": st.sampled_from(["base", "alone", "together", "adapted", "blend"])}
     | {"language": st.sampled_from(["as", "ne", "sat", "ta", "xx"])}
     | {"scores": st.just({})}
 )
