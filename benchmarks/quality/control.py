@@ -1,8 +1,8 @@
-"""The control of the blend: two runs alone of one silo, mixed as together and alone are.
+"""The controls of what a silo serves: what a blend, and what training on, give without anybody else.
 
-A blend has twice the parameters, and a mean of two models is often better than either. What is left of its gain when
-both come from the same silo's text is what nobody needed to join for. Needs the cells of same-language, whose silos
-hold the same text with every seed.
+A blend has twice the parameters, and a mean of two models is often better than either; an adapted adapter was trained
+for as many steps again. What is left of these gains when all comes from the same silo's text is what nobody needed to
+join for. Needs the cells of same-language, whose silos hold the same text with every seed.
 """
 
 from __future__ import annotations
@@ -10,33 +10,58 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import NamedTuple
 
 from benchmarks.figures import Figure, report
 from fl_client import alone, evaluate, model, score, site
+from fl_client.alone import Begins
 from fl_client.config import Study
+from fl_client.evaluate import Asked
 from fl_client.model import Warm
 from fl_server import config
 from strategies import scope
+from strategies.adapter import Adapter
+from tasks import encode
+from tasks.encode import Blocks
 from tasks.task import Site
 
 SEEDS = (7, 8)
 SPLIT = "same-language"
 
 
+class Silo(NamedTuple):
+    """A silo and what it reached alone with two seeds."""
+
+    site: Site
+    study: Study
+    first: Adapter
+    second: Adapter
+    lr: float
+
+    def text(self, made: Warm, split: str) -> dict[str, Blocks]:
+        """Return its held-out text of a split."""
+        return evaluate.blocks(made, getattr(self.site, split), self.study.train.length)
+
+
 def figures(folder: Path) -> list[Figure]:
-    """Return how much better a blend of two runs alone is than the first of them, the mean of all silos."""
+    """Return how much better than alone are a blend of two runs alone, and one trained on from where it stopped."""
     cells = [_first_cell(folder.parent / SPLIT / "cells", seed) for seed in SEEDS]
     studies = [config.read(cell / "study.toml") for cell in cells]
     sites = site.simulated(studies[0])
     spoken = scope.scripts(e.lang for own in sites for e in own.train)
     made = model.warm(studies[0].model, 0, spoken, studies[0].seed)
-    gains = [_gain(made, own, cells, studies) for own in sites]
-    label = "same-language: blend of two runs alone below one of them"
-    return [
-        report(f"{label}, mean", fmean(gains), "%"),
-        report(f"{label}, most of any silo", max(gains), "%"),
-    ]
+    silos = [_silo(own, cells, studies) for own in sites]
+    found = []
+    for what, make in (
+        ("blend of two runs alone", _blend),
+        ("alone, trained on as long again,", _again),
+    ):
+        gains = [_gain(made, silo, make(made, silo)) for silo in silos]
+        found += [
+            report(f"same-language: {what} below alone, mean", fmean(gains), "%"),
+            report(f"same-language: {what} below alone, most of any silo", max(gains), "%"),
+        ]
+    return found
 
 
 def _first_cell(cells: Path, seed: int) -> Path:
@@ -45,20 +70,33 @@ def _first_cell(cells: Path, seed: int) -> Path:
     return next(cell for cell in found if any((cell / "silos").glob("*/alone")))
 
 
-def _gain(made: Warm, own: Site, cells: list[Path], studies: list[Study]) -> float:
-    first, second = (
-        alone.recall(cell / "silos" / own.name, alone.key(study, 0))[0]
+def _silo(own: Site, cells: list[Path], studies: list[Study]) -> Silo:
+    (first, facts), (second, _) = (
+        alone.recall(cell / "silos" / own.name, alone.key(study, 0))
         for cell, study in zip(cells, studies, strict=True)
     )
-    valid, test = (
-        evaluate.blocks(made, text, studies[0].train.length) for text in (own.valid, own.test)
-    )
-    mixing = score.blend(studies[0], valid, second, first)
-    mixed = evaluate.told(mixing, partial(evaluate.each, made)).adapter
-    best = min((first, mixed), key=lambda adapter: _bits(made, adapter, valid))
-    return 100 * (1 - _bits(made, best, test) / _bits(made, first, test))
+    return Silo(own, studies[0], first, second, facts["lr"])
 
 
-def _bits(made: Warm, adapter: Any, text: Any) -> float:
-    model.write(made, adapter)
-    return evaluate.bits_per_byte(evaluate.bits(made, text))
+def _blend(made: Warm, silo: Silo) -> Adapter:
+    mixing = score.blend(silo.study, silo.text(made, "valid"), silo.second, silo.first)
+    return evaluate.told(mixing, partial(evaluate.each, made)).adapter
+
+
+def _again(made: Warm, silo: Silo) -> Adapter:
+    study, begins = silo.study, Begins([silo.lr / 2], silo.first)
+    blocks = encode.pack(silo.site.train, made.tokenize, made.end, study.train.length)
+    valid = silo.text(made, "valid")
+    return alone.fit(made, blocks, valid, study, silo.site.name, None, begins).adapter
+
+
+def _gain(made: Warm, silo: Silo, other: Adapter) -> float:
+    """Return the gain of what validation text speaks for, of alone and something else."""
+    best = min((silo.first, other), key=lambda adapter: _bits(made, silo, adapter, "valid"))
+    return 100 * (1 - _bits(made, silo, best, "test") / _bits(made, silo, silo.first, "test"))
+
+
+def _bits(made: Warm, silo: Silo, adapter: Adapter, split: str) -> float:
+    text = silo.text(made, split)
+    (found,) = evaluate.each(made, [Asked(adapter, text)])
+    return evaluate.bits_per_byte(evaluate.scores(found, text))
