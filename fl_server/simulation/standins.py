@@ -74,7 +74,7 @@ class Cast(NamedTuple):
     def answer(self, silo: str, message: Any) -> Any:
         """Return what this silo answers to a message."""
         order, _ = messages.read_order(message)
-        kind, number = message.metadata.message_type, order.round
+        kind, number = message.metadata.message_type, order.turn
         if kind == "query":
             spoken = {self.languages[silo]: [1, 1, 1, 1]}
             return messages.answer(message, {}, {"silo": silo, "languages": spoken, "base": ""})
