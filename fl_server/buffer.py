@@ -175,8 +175,9 @@ def _committed(run: Run, held: Held) -> Held:
 
 
 def _too_few(run: Run, held: Held, buffer: Buffer) -> str:
+    heard = {name: note for name, note in held.notes.items() if "up" in note}
     return (
         f"commit {held.state.round + 1} has {held.counted} of {buffer.size} updates and took too long; "
-        f"{'; '.join(replies.unheard(run.cohort.silos, held.notes))}. "
+        f"{'; '.join(replies.unheard(run.cohort.silos, heard))}. "
         f"Rounds before it are kept: continue with --resume {run.folder}"
     )

@@ -43,6 +43,7 @@ class Costs(NamedTuple):
     once: forecast.Trip
     paces: dict[str, forecast.Pace]
     final: int  # how often a silo scores at the end, for once in a round
+    steps: int  # of training in a round
 
     def bill(self, silo: str, kind: str, order: Order) -> Bill:
         """Return what a message of a kind costs this silo."""
@@ -50,12 +51,13 @@ class Costs(NamedTuple):
         coming, gone = self.legs[min(order.after, last)], self.legs[order.after - 1]
         scored = gone.score if order.after else coming.start
         each = FLOOR_S / 2  # a round is two messages
+        trains = pace.train_s * (order.steps or self.steps) / self.steps
         found = {
             "query": Bill(0, 0, 0.0),
             "query.initial": Bill(0, self.once.up, 0.0),
             "query.gradient": Bill(0, self.ahead, pace.train_s),
             "train.alone": Bill(0, 0, pace.alone_s),
-            "train": Bill(coming.start, coming.up, each + pace.train_s),
+            "train": Bill(coming.start, coming.up, each + trains),
             "train.second": Bill(coming.asked, coming.answer, 0.0),
             "evaluate": Bill(scored, 0, each + pace.score_s),
         }[kind]
@@ -129,6 +131,7 @@ def cast(study: Study, seats: list[Seat]) -> Cast:
         paces={s.silo: _pace(found, s) for s in seats},
         final=len(shares)
         + 7,  # base, together, alone and every blend, on two splits but for blends
+        steps=study.train.steps,
     )
     shared = {n: s for n, s in found.tensors.items() if parts.strategy.scope(n) != "silo"}
     return Cast(languages, small, parts, _start(shared, study.seed), costs)
