@@ -102,7 +102,7 @@ def delayed_momentum_needs_a_buffer(parts: Parts) -> Refusal | None:
     return Refusal(
         "C31",
         "delayed momentum spreads one step over several commits of a buffer, and here each round is a whole step",
-        "choose outer='nesterov()', or schedule='buffered()'",
+        "choose outer='nesterov()', or let nobody wait with schedule='buffered()'",
     )
 
 

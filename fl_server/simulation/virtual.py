@@ -101,11 +101,13 @@ class VirtualGrid:
 
     def push_messages(self, messages: Iterable[Any]) -> list[str]:
         """Send messages; a silo that is idle takes its own at once. Nobody waits for its answers to earlier ones."""
+        pushed = list(messages)
+        nodes = {message.metadata.dst_node_id for message in pushed}
         self._over, keys = None, []
-        for message in messages:
+        self._open = {key: own for key, own in self._open.items() if own.node not in nodes}
+        for message in pushed:
             self._count += 1
             node, kind = message.metadata.dst_node_id, message.metadata.message_type
-            self._open = {k: p for k, p in self._open.items() if p.node != node}
             posted = Posted(f"message-{self._count}", message, self._now, len(self.commits))
             keys.append(posted.key)
             self._open[posted.key] = posted
