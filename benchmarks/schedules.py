@@ -30,7 +30,7 @@ from fl_server.simulation.profiles import Place, checked
 from fl_server.simulation.standins import Bill
 from fl_server.simulation.virtual import VirtualGrid
 
-SILOS, SLOWER, ROUNDS, SIZE = 8, 10, 6, 4
+SILOS, SLOWER, ROUNDS, SIZE = 8, 10, 5, 4
 UPDATES = SILOS * ROUNDS
 UNIT_S = 3600.0  # in which a fast silo trains
 GOAL = 3.0  # times sooner
@@ -39,9 +39,9 @@ STUDY = {
     "strategy": "fedavg(lora='everyone', rows='everyone')",
     "alone.enabled": False,
     "evaluate.every": UPDATES,
-    "evaluate.characters": 1500,
+    "evaluate.characters": 500,
     "simulation.silos": SILOS,
-    "train.steps": 6,
+    "train.steps": 5,
     "train.dtype": "float32",
 }
 

@@ -13,8 +13,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 
 from fl_client.config import Study
-from fl_server import report as pages
 from fl_server import config, summary
+from fl_server import report as pages
 
 LOGGER = "bhasha_fl"
 
