@@ -31,9 +31,7 @@ CODES = REFUSALS | {
     "internal": "the silo failed; its own log says why",
 }
 BLOB = "safetensors"
-TTL_S = (
-    30 * 86400.0
-)  # after which Flower forgets a message; its own 12 hours end the work of a slow silo
+TTL_S = 30 * 86400.0  # then Flower forgets a message; its own 12 hours end a slow silo's work
 Content = RecordDict  # what a message holds
 
 
@@ -55,11 +53,18 @@ class Order(NamedTuple):
     final: bool = False  # evaluate on the test split and choose what to serve
     sketch: int = 0  # how large what is sent in two passes is, where the strategy has them
     lost: int = 0  # the silo's updates from this round on did not count; 0: all that it sent did
+    visit: int = 0  # which training of this silo's own it is, where silos keep no common step; 0: the round's
+    steps: int = 0  # how many it takes, where not all of ``train.steps``
 
     @property
     def round(self) -> int:
         """The round that training this adapter belongs to, counted from 1."""
         return self.after + 1
+
+    @property
+    def turn(self) -> int:
+        """The silo's own count of trainings: it fixes which text comes next, what is remembered, what is drawn."""
+        return self.visit or self.round
 
 
 class Reply(NamedTuple):
@@ -104,10 +109,7 @@ def packed(arrays: Adapter | None = None, parcel: Parcel | None = None) -> Conte
 
 def addressed(asked: Order, held: Content) -> Content:
     """Return the content of a message to a silo; several may share what is packed."""
-    content = RecordDict({"order": ConfigRecord(asked._asdict())})
-    for name, record in held.items():
-        content[name] = record
-    return content
+    return RecordDict({"order": ConfigRecord(asked._asdict())} | dict(held))
 
 
 def to(node: int, kind: str, content: Content, number: int = 0) -> Message:
@@ -116,15 +118,14 @@ def to(node: int, kind: str, content: Content, number: int = 0) -> Message:
 
 
 def round_of(content: Content, kind: str) -> int:
-    """Return the round to which an order belongs: the one it trains, or the last one that went into it."""
-    after = content.config_records["order"]["after"]
-    return int(after) + (kind in {"train", "train.second"})  # type: ignore[arg-type]
+    """Return the round to which an order belongs: the turn it trains, or the last one that went into it."""
+    asked = Order(**content.config_records["order"])  # type: ignore[arg-type]
+    return asked.turn if kind in {"train", "train.second"} else asked.after
 
 
 def size(content: Content) -> int:
     """Return the bytes that the arrays of a message take."""
-    beside = parcel_of(content)
-    if beside:
+    if beside := parcel_of(content):
         return beside.bytes
     return sum(len(a.data) for record in content.array_records.values() for a in record.values())
 
@@ -148,9 +149,8 @@ def read_order(message: Message) -> tuple[Order, Adapter]:
     for given, default in zip(asked, Order(), strict=True):
         if type(given) is not type(default) or (type(given) is int and given < 0):
             raise Fault("malformed", f"the order holds {given!r}")
-    if "adapter" not in message.content.array_records:
-        return asked, {}
-    return asked, unpack(message.content.array_records["adapter"])[0]
+    held = message.content.array_records.get("adapter")
+    return asked, unpack(held)[0] if held is not None else {}
 
 
 def answer(

@@ -28,13 +28,17 @@ LOG = logging.getLogger("bhasha_fl.train")
 
 
 class Plan(NamedTuple):
-    """Which steps to train: from ``first`` (counted over the study) for ``steps``, of ``total`` in the study."""
+    """Which steps to train: from ``first`` (counted over the study) for ``steps``, of ``total`` in the study.
+
+    Rates follow the study, which is ``ahead`` by so many steps where a silo trains less often than there are rounds.
+    """
 
     first: int
     steps: int
     total: int
     lr: float
     key: str  # fixes the order of the blocks
+    ahead: int = 0
 
 
 class Fit(NamedTuple):
@@ -150,7 +154,7 @@ def rate(plan: Plan, number: int, options: Train) -> float:
     """Return the learning rate of a step: from ``lr`` in a line or half a cosine to ``decay * lr``, or constant."""
     if options.schedule == "constant":
         return plan.lr
-    last = max(1, plan.total - 1)
+    last, number = max(1, plan.total - 1), number + plan.ahead
     if options.schedule == "cosine":
         return plan.lr * (1 - (1 - options.decay) * (1 - math.cos(math.pi * number / last)) / 2)
     return plan.lr * (1 - (1 - options.decay) * number / last)

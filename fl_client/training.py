@@ -71,14 +71,15 @@ def begun(work: Work) -> Training:
     """Return what a round trains on; raises ``Fault`` where the hub sent another adapter than this round needs."""
     made, strategy = basis.ready(work)
     start = basis.received(made, strategy, work, training=True)
-    options, number = work.study.train, work.order.round
+    options, turn = work.study.train, work.order.turn
     blocks = text(work, made)
     plan = train.Plan(
-        (number - 1) * options.steps,
-        options.steps,
+        (turn - 1) * options.steps,
+        min(work.order.steps or options.steps, options.steps),
         work.study.rounds * options.steps,
         options.lr,
         f"{work.study.seed}:{work.site.name}",
+        (work.order.round - turn) * options.steps,
     )
     before = work.memory if options.keep_optimizer else {}
     held = optimizer.remembered(before, strategy.restarts)
@@ -93,9 +94,9 @@ def ended(now: Training, trained: Adapter, moments: Adapter, loss: float) -> Res
     kept |= moments if work.study.train.keep_optimizer else {}
     delta = algebra.change(algebra.pick(trained, now.sent), now.sent)
     delta = update.of_text(delta, now.made, now.blocks) if strategy.local.own_rows else delta
-    LOG.info("%s round %d: loss %.3f nats a token", work.site.name, work.order.round, loss)
+    LOG.info("%s round %d: loss %.3f nats a token", work.site.name, work.order.turn, loss)
     wire, told = update.encoded(work, strategy, now.sent, delta, now.local, kept)
-    return Result(wire, {"loss": loss} | told, {"silo": work.site.name, "round": work.order.round})
+    return Result(wire, {"loss": loss} | told, {"silo": work.site.name, "round": work.order.turn})
 
 
 def single(now: Training, keeper: Keeper | None = None) -> Result:

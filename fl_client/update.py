@@ -54,13 +54,13 @@ def encoded(
     wire, residual = _wire(work, vector, residual)
     kept = kept | {f"local/{n}": x for n, x in local.items()} | {"residual": residual}
     if ranks.first():
-        memory.keep(work.home, work.order.round, kept, work.order.best, work.order.lost)
+        memory.keep(work.home, work.order.turn, kept, work.order.best, work.order.lost)
     return wire, told
 
 
 def _first(work: Work, passes: Passes, start: Adapter, delta: Adapter) -> tuple[Adapter, Adapter]:
     """Return what is sent in the first of two passes, and what is held for the second."""
-    size, key = work.order.sketch, f"{work.study.seed}:{work.order.round}"
+    size, key = work.order.sketch, f"{work.study.seed}:{work.order.turn}"
     sent, second = passes.layouts(algebra.layout(delta), size)
     if second and size < 1:
         raise Fault("malformed", "the hub asks for sketches without columns")
@@ -77,7 +77,7 @@ def second(work: Work) -> Result:
         Fault: it does not hold that round, or was asked in another shape than it sent.
     """
     strategy: Strategy = spec.build(work.study.strategy, "strategy")
-    held = algebra.under("pass/", memory.held(work.home, work.order.round))
+    held = algebra.under("pass/", memory.held(work.home, work.order.turn))
     if not strategy.passes or not held:
         raise Fault("pass_missing")
     expected, _ = strategy.passes.layouts(algebra.layout(held), work.order.sketch)
@@ -85,12 +85,12 @@ def second(work: Work) -> Result:
         raise Fault("malformed", "the hub asks for another pass than this round has")
     vector = algebra.flatten(strategy.passes.second(held, work.received))
     wire, _ = _wire(work, vector, np.zeros(0, np.float32))
-    return Result(wire, {}, {"silo": work.site.name, "round": work.order.round})
+    return Result(wire, {}, {"silo": work.site.name, "round": work.order.turn})
 
 
 def _wire(work: Work, vector: Array, residual: Array) -> tuple[Adapter, Array]:
     """Return a vector as the codec sends it and what it leaves out; raises ``Fault`` where it holds no numbers."""
-    key = Key(work.study.seed, work.order.round, work.site.name)
+    key = Key(work.study.seed, work.order.turn, work.site.name)
     try:
         return spec.codec(work.study.codec).encode(vector, residual, key)
     except ValueError as error:
@@ -102,7 +102,7 @@ def _residual(work: Work, zero: Array) -> tuple[Array, Told]:
     held = work.memory.get("residual")
     if held is not None and held.shape == zero.shape:
         return held, {}
-    if 1 in (work.order.round, work.order.lost) or not zero.size:
+    if 1 in (work.order.turn, work.order.lost) or not zero.size:
         return zero, {}
     dropped = 0.0 if held is None else algebra.norm({"residual": held})
     LOG.warning(

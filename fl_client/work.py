@@ -63,7 +63,7 @@ def opened(job: Job) -> Work:
     # A real silo's threads are its own affair (silo.toml); 0 leaves the choice to Torch.
     if own.study.train.threads and not job.place.silo:
         torch.set_num_threads(own.study.train.threads)
-    held = memory.agreed(own.home, job.order.round, job.order.lost)
+    held = memory.agreed(own.home, job.order.turn, job.order.lost)
     return Work(
         own.study,
         own.site,
@@ -103,7 +103,7 @@ def initial(work: Work) -> Result:
 
 def fit(work: Work) -> Result:
     """Train one round; return the encoded update. What must be remembered is on disk before it is returned."""
-    key = checkpoint.round_key(work.study, work.order.round, work.received)
+    key = checkpoint.round_key(work.study, work.order.turn, work.received)
     keeper = checkpoint.keeper(work.home, "round", key, work.checkpoint_s)
     return training.single(training.begun(work), keeper)
 

@@ -28,7 +28,8 @@ def main(grid: Grid, context: Context) -> None:
         return
     hub = Path(os.environ[HUB])
     with queue.claimed(hub, study.name):
-        way = federation.join(grid, hub, context.run_id, queue.one(hub, study.name))
+        ticket, (_, schedule) = queue.one(hub, study.name), config.build(study)
+        way = federation.join(grid, hub, context.run_id, ticket, schedule.late)
         _run(way, study, hub / "runs" / study.name)
 
 

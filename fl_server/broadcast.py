@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
 from fl_client import messages
 from fl_client.messages import Content, Order
 from fl_server import cohort as cohorts
-from fl_server import estimates, record
+from fl_server import estimates, record, visits
 from fl_server import run as runs
 from fl_server.journal import State
 from fl_server.run import RoundFailed, Run
@@ -20,6 +20,7 @@ from strategies.adapter import Adapter, Layout
 from strategies.strategy import Strategy
 
 T = TypeVar("T")
+Own = Mapping[str, Mapping[str, int]]  # by silo, fields of its order
 Kind = tuple[int | None, tuple[str, ...]]  # a silo's rank where it is below the study's, its groups
 
 
@@ -33,35 +34,46 @@ def layouts(run: Run, number: int, silo: Silo) -> tuple[Layout, Layout]:
 
 
 def contents(
-    run: Run, state: State, final: bool = False, training: bool = False
+    run: Run, state: State, final: bool = False, training: bool = False, own: Own | None = None
 ) -> list[tuple[Silo, Content]]:
     """Return what each silo is sent: its groups' tensors, less those still at the start that it makes itself.
 
-    Control variates go out for ``training`` alone. What silos of the same groups and rank are sent is made once.
+    Control variates go out for ``training`` alone. What silos of the same groups and rank are sent is made once. Where
+    silos keep no common step, ``own`` holds what each of those that are asked is told of its own.
     """
     recorded = record.lines(run.folder)
-    since = estimates.lost(recorded, estimates.begun(recorded) if run.parts.codec.tracks else 1)
     found: list[tuple[Silo, Content]] = []
+    if own is None:
+        own = _own(run, recorded, training)
     for members in cohorts.components(run.cohort):
         best = record.best(recorded, members)
         released = released_from(run, state, best) if final else state
         order = run.base._replace(after=released.round, best=best, final=final)
-        present = [silo for silo in run.cohort.silos if silo.name in members]
-        lost = {silo.name: since(silo.name) for silo in present} if training else {}
-        found += _addressed(run, released, order, present, lost)
+        present = [s for s in run.cohort.silos if s.name in members and s.name in own]
+        found += _addressed(run, released, order, present, own, training)
     return found
 
 
+def _own(run: Run, recorded: list[record.Line], training: bool) -> Own:
+    """Return what all silos are told of their own: how often they trained, or which of their updates are lost."""
+    names = [silo.name for silo in run.cohort.silos]
+    if run.schedule.buffer is not None:
+        due = visits.due(recorded)
+        return {name: due(name)._asdict() for name in names}
+    since = estimates.lost(recorded, estimates.begun(recorded) if run.parts.codec.tracks else 1)
+    return {name: {"lost": since(name)} if training else {} for name in names}
+
+
 def _addressed(
-    run: Run, released: State, order: Order, present: list[Silo], lost: dict[str, int]
+    run: Run, released: State, order: Order, present: list[Silo], own: Own, training: bool
 ) -> list[tuple[Silo, Content]]:
     merged = groups(run.parts.strategy, released)
-    travel = alike(run, present, lambda s: _travels(run, merged, order, s, bool(lost)))
+    travel = alike(run, present, lambda s: _travels(run, merged, order, s, training))
     parcels = alike(run, present, lambda s: run.grid.lay_out(travel[s.name]))
     packed = alike(run, present, lambda s: messages.packed(travel[s.name], parcels[s.name]))
     starts = alike(run, present, lambda s: _start_sha256(run, s))
     orders = {
-        name: order._replace(start_sha256=start, lost=lost.get(name, 0))
+        name: order._replace(start_sha256=start, **own[name])  # type: ignore[arg-type]
         for name, start in starts.items()
     }
     return [(s, messages.addressed(orders[s.name], packed[s.name])) for s in present]

@@ -27,6 +27,7 @@ def read(path: Path | None, overrides: Iterable[str] = ()) -> Study:
 
 def build(study: Study) -> tuple[Parts, Schedule]:
     """Return the parts that a study names; raises ``ConfigError`` where one is unknown or they do not fit together."""
+    schedule: Schedule = spec.build(study.schedule, "schedule")
     parts = Parts(
         strategy=spec.build(study.strategy, "strategy"),
         weights=spec.build(study.weights, "weights"),
@@ -38,8 +39,8 @@ def build(study: Study) -> tuple[Parts, Schedule]:
         scored=study.rounds == 1 or study.evaluate.every < study.rounds,
         adaptive=study.train.optimizer == "adamw",
         rank=study.model.rank,
+        buffered=schedule.buffer is not None,
     )
-    schedule: Schedule = spec.build(study.schedule, "schedule")
     parts_of_silos = {
         "task": study.task,
         "partition": study.simulation.partition,

@@ -126,8 +126,11 @@ class Federation:
         }
 
 
-def join(grid: Any, hub: Path, run: int, ticket: Ticket) -> Federation:
-    """Return the way to the silos of a hub's study, after its signed form was laid out for them."""
+def join(grid: Any, hub: Path, run: int, ticket: Ticket, late: int = 1) -> Federation:
+    """Return the way to the silos of a hub's study, after its signed form was laid out for them.
+
+    Silos may be ``late`` by so many rounds and still find what they were sent.
+    """
     gateway = Gateway(hub, PATIENCE_S)
     gateway.register(run, (queue.folder(hub, ticket.name) / "signed.json").read_bytes())
-    return Federation(grid, gateway, run, list(ticket.silos), Freight(hub))
+    return Federation(grid, gateway, run, list(ticket.silos), Freight(hub, late))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from pathlib import Path
 
 from fl_client import parcels
@@ -13,12 +14,11 @@ LAID_OUT = "parcels"  # in the hub's folder
 
 
 class Freight:
-    """What lies on the hub's disk for the round that runs; what was laid out stays one round longer, for late silos."""
+    """What lies on the hub's disk for the round that runs; what was laid out stays ``late`` rounds longer."""
 
-    def __init__(self, hub: Path) -> None:
+    def __init__(self, hub: Path, late: int = 1) -> None:
         self._adapters, self._spool = hub / LAID_OUT, hub / "spool"
-        self._now: set[Path] = set()
-        self._before: set[Path] = set()
+        self._laid: deque[set[Path]] = deque([set()], late + 1)  # by round, the newest last
         self._collected: set[Path] = set()
 
     def lay_out(self, arrays: Adapter) -> Parcel | None:
@@ -29,7 +29,7 @@ class Freight:
         if not arrays:
             return None
         parcel = parcels.keep(self._adapters, arrays)
-        self._now.add(parcels.path(self._adapters, parcel))
+        self._laid[-1].add(parcels.path(self._adapters, parcel))
         return parcel
 
     def collect(self, silo: str, parcel: Parcel) -> Adapter:
@@ -41,8 +41,9 @@ class Freight:
 
     def settle(self) -> None:
         """Let go of the updates of a committed round, and of adapters from before it."""
-        kept = self._now | self._before
+        kept = set[Path]().union(*self._laid)
         old = [file for file in self._adapters.glob("*.safetensors*") if file not in kept]
         for file in [*self._collected, *old]:
             file.unlink(missing_ok=True)
-        self._before, self._now, self._collected = self._now, set(), set()
+        self._laid.append(set())
+        self._collected = set()

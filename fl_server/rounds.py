@@ -1,15 +1,15 @@
-"""The only loop: broadcast, train, check, add, step, evaluate, record, commit."""
+"""The loop of rounds: broadcast, train, check, add, step, evaluate, record, commit. Without rounds: ``buffer``."""
 
 from __future__ import annotations
 
 import logging
 from typing import Any
 
-from fl_client import messages, metrics
+from fl_client import messages
 from fl_server import (
     broadcast,
-    estimates,
-    journal,
+    buffer,
+    commit,
     merge,
     passes,
     record,
@@ -18,7 +18,6 @@ from fl_server import (
     survey,
     weighing,
 )
-from fl_server import cohort as cohorts
 from fl_server import run as runs
 from fl_server.journal import State
 from fl_server.run import RoundFailed, Run
@@ -33,12 +32,16 @@ def run(run: Run) -> State:
     if state is None:
         state, heard = survey.begun(run, runs.first(run))
         record.rewind(run.folder, -1)
-        notes = {silo: heard.get(silo, {}) | note for silo, note in _evaluated(run, state).items()}
+        notes = {
+            silo: heard.get(silo, {}) | note for silo, note in commit.scored(run, state).items()
+        }
         line = {"round": 0, "silos": notes, "seconds": 0.0}
-        _commit(run, state, line | {"scripts": run.base.scripts})
+        commit.keep(run, state, line | {"scripts": run.base.scripts})
     record.rewind(run.folder, state.round)
     if run.study.alone.enabled:
         run = run._replace(alone=alone(run))
+    if run.schedule.buffer is not None:
+        return buffer.rest(run, state, run.schedule.buffer)
     while state.round < run.study.rounds:
         state = one(run, state)
     return state
@@ -66,21 +69,13 @@ def one(run: Run, state: State) -> State:
         raise RoundFailed(_too_few(run, number, [silo for silo, _ in contents], counted, notes))
     for silo in [s for s in run.cohort.silos if s.name not in counted]:
         merged = merge.absent(merged, run.cohort.groups[silo.name], weights[silo.name])
-    after, said = merge.close(merged, run.parts, state)
-    if run.parts.codec.tracks and estimates.reset(notes):
-        outer = {group: estimates.forgotten(held) for group, held in after.outer.items()}
-        after = after._replace(outer=outer)
-    renewed = cohorts.renewed(after.adapter, run.parts.strategy, run.study.seed, number + 1)
-    after = after._replace(adapter=renewed)
-    scored = _evaluated(run, after)
-    sent = {silo.name: messages.size(content) for silo, content in contents}
-    for name, score in scored.items():
-        note = notes.get(name, {})
-        down = note.get("down", 0) + score["down"] + sent.get(name, 0)
-        notes[name] = note | score | said.get(name, {}) | {"down": down}
-    line = {"round": number, "silos": notes, "seconds": round(run.grid.now() - began, 3)}
-    _commit(run, after, line)
-    return after
+    late = [silo.name for silo, _ in contents if silo.name not in notes]
+    for silo, content in contents:
+        note = notes.setdefault(silo.name, {"late": True})
+        note["down"] = note.get("down", 0) + messages.size(content)
+    # Those whom the round did not wait for are still at work, and would hold up everyone's scores.
+    spared = run.schedule.closes(len(contents), len(contents) - len(late), len(late), 0.0)
+    return commit.close(run, state, merged, notes, began, excused=late if spared else ())
 
 
 def _too_few(
@@ -94,19 +89,6 @@ def _too_few(
     )
 
 
-def _evaluated(run: Run, state: State) -> dict[str, dict[str, Any]]:
-    if state.round % run.study.evaluate.every and state.round != run.study.rounds:
-        return {silo.name: {"down": 0} for silo in run.cohort.silos}
-    contents = broadcast.contents(run, state)
-    notes: dict[str, Any] = {silo.name: {"down": messages.size(c)} for silo, c in contents}
-    for silo, reply in silos.ask(run.grid, "evaluate", contents, run.schedule.closes):
-        if reply.code:
-            LOG.warning("%s was not evaluated: %s", silo.name, messages.CODES[reply.code])
-            continue
-        notes[silo.name]["valid"] = metrics.by_language(reply.metrics, "valid")
-    return notes
-
-
 def alone(run: Run) -> dict[str, float]:
     """Have every silo train by itself, once; each keeps its result. Return the bits per byte it reached."""
     contents = [(silo, messages.order(run.base)) for silo in run.cohort.silos]
@@ -117,12 +99,3 @@ def alone(run: Run) -> dict[str, float]:
         elif "valid" in reply.metrics:
             reached[silo.name] = reply.metrics["valid"]
     return reached
-
-
-def _commit(run: Run, state: State, line: record.Line) -> None:
-    record.append(run.folder, line)
-    recorded = record.lines(run.folder)
-    best = {record.best(recorded, members) for members in cohorts.components(run.cohort)}
-    journal.commit(run.folder / "journal", state, best)
-    run.grid.settle()
-    LOG.info("round %d is committed", state.round, extra={"event": {"kind": "round", "line": line}})

@@ -11,6 +11,7 @@ from fl_client import messages
 from fl_client.config import ConfigError
 from fl_client.messages import Content, Order, Reply
 from fl_server.grid import Grid
+from strategies.schedules.schedule import Closes
 from strategies.weights.weight import Counts
 
 LOG = logging.getLogger("bhasha_fl.hub")
@@ -34,7 +35,7 @@ class Silo(NamedTuple):
         return max(sorted(self.counts), key=lambda lang: self.counts[lang].bytes)
 
 
-Closes = Callable[[int, int, int, float], bool]
+Again = Callable[[], list[tuple[Silo, Content]]]
 
 
 def introduce(grid: Grid) -> list[Silo]:
@@ -74,21 +75,41 @@ def _silo(node: int, reply: Reply, known: str | None) -> Silo:
 
 
 def ask(
-    grid: Grid, kind: str, contents: list[tuple[Silo, Content]], closes: Closes | None = None
+    grid: Grid,
+    kind: str,
+    contents: list[tuple[Silo, Content]],
+    closes: Closes | None = None,
+    again: Again | None = None,
 ) -> Iterator[tuple[Silo, Reply]]:
-    """Send each silo its message and yield replies as they come, one in memory at a time, until ``closes`` says so."""
-    by_node = {silo.node: silo for silo, _ in contents}
-    pushed = {silo.node: content for silo, content in contents}
-    event = {"kind": "ask", "what": kind, "silos": [silo.name for silo, _ in contents]}
-    LOG.debug("asked for %s", kind, extra={"event": event})
-    for node, reply in _exchange(grid, kind, pushed, closes or _all_within(float("inf"))):
+    """Send each silo its message and yield replies as they come, one in memory at a time, until ``closes`` says so.
+
+    When all that has come is taken, silos are sent what ``again`` returns: a silo may be asked on and on.
+    """
+    by_node: dict[int, Silo] = {}
+    out: dict[str, None] = {}
+
+    def pushed(contents: list[tuple[Silo, Content]]) -> dict[int, Content]:
+        by_node.update({silo.node: silo for silo, _ in contents})
+        out.update({silo.name: None for silo, _ in contents})
+        if contents:
+            event = {"kind": "ask", "what": kind, "silos": list(out)}
+            LOG.debug("asked for %s", kind, extra={"event": event})
+        return {silo.node: content for silo, content in contents}
+
+    first, more = pushed(contents), (lambda: pushed(again())) if again else dict
+    for node, reply in _exchange(grid, kind, first, closes or _all_within(float("inf")), more):
         answer = {"kind": "answer", "silo": by_node[node].name, "code": reply.code}
         LOG.debug("%s answered", by_node[node].name, extra={"event": answer})
+        out.pop(by_node[node].name, None)
         yield by_node[node], reply
 
 
 def _exchange(
-    grid: Grid, kind: str, contents: dict[int, Content], closes: Closes
+    grid: Grid,
+    kind: str,
+    contents: dict[int, Content],
+    closes: Closes,
+    again: Callable[[], dict[int, Content]] = dict,
 ) -> Iterator[tuple[int, Reply]]:
     waiting = _push(grid, kind, contents)
     began, answered = grid.now(), 0
@@ -98,7 +119,10 @@ def _exchange(
         for node, reply in _arrived(grid, waiting):
             answered += 1
             yield node, reply
-        if answered == before:
+        more = again()
+        if more:
+            contents, waiting = contents | more, waiting | _push(grid, kind, more)
+        elif answered == before:
             lost = {n: contents[n] for n in anew & set(waiting.values())}
             if lost:
                 LOG.info("%d silos started anew and are asked again", len(lost))

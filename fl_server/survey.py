@@ -55,7 +55,7 @@ def _gathered(run: Run, shapes: Layout, sums: dict[str, Sum]) -> Notes:
     weights = weighing.weights(run.cohort.silos, run.parts.weights, [], {})
     contents = [(silo, messages.order(run.base)) for silo in run.cohort.silos]
     notes: Notes = {}
-    for silo, reply in silos.ask(run.grid, "query.gradient", contents, run.schedule.closes):
+    for silo, reply in silos.ask(run.grid, "query.gradient", contents, run.schedule.scored):
         notes[silo.name] = {"up": reply.bytes}
         try:
             sketches = _checked(silo, reply, shapes)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from strategies import (
+    combine_buffered,
     combine_codecs,
     combine_guards,
     combine_inner,
@@ -129,6 +130,7 @@ RULES: Iterable[Callable[[Parts], Refusal | None]] = (
     *combine_merged.RULES,
     *combine_inner.RULES,
     *combine_passes.RULES,
+    *combine_buffered.RULES,
 )
 COHORT_RULES: Iterable[Callable[[Parts, Cohort], Refusal | None]] = (
     something_of_this_model_must_travel,

@@ -34,6 +34,7 @@ class Parts(NamedTuple):
     adaptive: bool = False  # silos train with AdamW, whose steps are no multiples of gradients
     rank: int = 1  # of the study's LoRA pairs
     broadcast: Chain = WHOLE  # how the hub's adapter travels to silos
+    buffered: bool = False  # silos do not wait for each other, and updates may be of an adapter of some commits ago
 
 
 class Cohort(NamedTuple):

@@ -1,6 +1,7 @@
 """What would help silos that are late: each change is rehearsed before it is named.
 
-Tried are a deadline that waits for the slowest, a codec that sends a thirtieth, and half the steps.
+Tried are a deadline that waits for the slowest, steps scaled by speed where silos do not wait for each other, a codec
+that sends a thirtieth, and half the steps.
 """
 
 from __future__ import annotations
@@ -49,13 +50,16 @@ def _alone(names: list[str]) -> list[str]:
 
 def alternatives(study: Study, seats: list[Seat], start: datetime) -> Iterator[tuple[str, Study]]:
     """Yield changes to a study that may help, each as it is written there, and the study with it."""
-    patient = _deadline(study, TTL_S)
+    patient = _with(study, deadline_s=int(TTL_S))
     found = _tried(patient, seats, start) if patient else None
     if found and not found["stopped"] and not any(row["late"] for row in found["rounds"]):
         slowest = max(row["answered_s"] for row in found["rounds"])
-        waits = _deadline(study, math.ceil((slowest + 1) / STEP_S) * STEP_S)
+        waits = _with(study, deadline_s=math.ceil((slowest + 1) / STEP_S) * STEP_S)
         if waits and waits != study:
             yield f"schedule = {toml_value(waits.schedule)}", waits
+    scaled = _with(study, scale_steps=True)
+    if scaled and scaled.schedule != study.schedule:
+        yield f"schedule = {toml_value(scaled.schedule)}", scaled
     if study.codec != SMALL:
         yield f"codec = {toml_value(SMALL)}", study.model_copy(update={"codec": SMALL})
     if study.train.steps > 1:
@@ -63,15 +67,14 @@ def alternatives(study: Study, seats: list[Seat], start: datetime) -> Iterator[t
         yield f"train.steps = {fewer.steps}", study.model_copy(update={"train": fewer})
 
 
-def _deadline(study: Study, seconds: float) -> Study | None:
-    """Return the study with another deadline, None where its schedule has none."""
+def _with(study: Study, **option: Any) -> Study | None:
+    """Return the study with another option of its schedule, None where that has no such option."""
     call = spec.parse(study.schedule, "schedule")[0]
     factory = inspect.signature(spec.factories("schedule")[call.name])
-    if "deadline_s" not in factory.parameters:
+    if not option.keys() <= factory.parameters.keys():
         return None
     given: dict[str, Any] = factory.bind(*call.positional, **call.named).arguments
-    given |= {"deadline_s": int(seconds)}
-    written = ", ".join(f"{name}={value!r}" for name, value in given.items())
+    written = ", ".join(f"{name}={value!r}" for name, value in (given | option).items())
     return study.model_copy(update={"schedule": f"{call.name}({written})"})
 
 

@@ -60,6 +60,7 @@ class LocalGrid(Grid):
         self._pushed = 0
         self._shuffle = None if order is None else np.random.default_rng(order)
         self._turn: list[str] = []
+        self._looked: set[str] = set()  # what was asked for since the last answer
 
     def set_run(self, run: Run) -> None:
         """Do nothing: a local grid serves one run."""
@@ -96,12 +97,11 @@ class LocalGrid(Grid):
             asked = [(keyed[key], self._contexts[keyed[key].metadata.dst_node_id]) for key in lot]
             pool = self._pool
             together = self._cohort > 0 and _kind(asked[0][0]) in installed.TOGETHER
-            replies: Future[Any] = (
-                Future() if pool is None else pool.submit(answer, asked, together)
-            )
+            replies = pool.submit(answer, asked, together) if pool else Future[Any]()
             self._replies |= {key: (replies, at) for at, key in enumerate(lot)}
             self._waiting |= {} if pool else dict.fromkeys(lot, asked)
-        self._turn = list(keyed)
+        self._turn += keyed
+        self._looked.clear()
         if self._shuffle is not None:
             self._shuffle.shuffle(self._turn)
         return list(keyed)
@@ -110,14 +110,22 @@ class LocalGrid(Grid):
         """Return a reply that is there; without a pool, run the silo whose turn it is if it is asked for."""
         if self._pool is not None:
             return [self._reply(key) for key in message_ids if self._replies[key][0].done()]
-        if not self._turn or self._turn[0] not in set(message_ids):
+        if not self._due(set(message_ids)):
             return []
         key = self._turn.pop(0)
+        self._looked.clear()
         asked, (replies, _) = self._waiting.pop(key), self._replies[key]
         if not replies.done():
             together = self._cohort > 0 and _kind(asked[0][0]) in installed.TOGETHER
             replies.set_result(answers(self._client, asked, together))
         return [self._reply(key)]
+
+    def _due(self, asked: set[str]) -> bool:
+        """Return whether the first in turn is asked for; whom a whole look left out nobody waits for any more."""
+        if asked <= self._looked:
+            self._turn = [key for key in self._turn if key in self._looked]
+        self._looked |= asked
+        return bool(self._turn) and self._turn[0] in asked
 
     def _reply(self, key: str) -> Message:
         replies, at = self._replies.pop(key)

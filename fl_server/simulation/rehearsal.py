@@ -45,7 +45,7 @@ def rehearse(study: Study, seats: list[Seat], start: datetime) -> Table:
     there = MEMORY if os.access(MEMORY, os.W_OK) else None
     with TemporaryDirectory(prefix="rehearsal-", dir=there) as folder, _quiet():
         played = play(study, seats, start, Path(folder))
-    held, seconds = tries(played), played.grid.now()
+    held, seconds = rows(played), played.grid.now()
     return {
         "schema": 1,
         "study": study.name,
@@ -66,7 +66,8 @@ def play(study: Study, seats: list[Seat], start: datetime, folder: Path) -> Play
     _, schedule = config.build(study)
     places = {s.silo: Place(s.profile, f"{study.seed}:{s.silo}", start) for s in seats}
     grid = VirtualGrid(places, cast.costs.bill, cast.answer)
-    schedule = schedule._replace(closes=grid.watched(schedule.closes))
+    closes, scored = grid.watched(schedule.closes), grid.watched(schedule.scored)
+    schedule = schedule._replace(closes=closes, scored=scored)
     run = runs.join(grid, cast.study, cast.parts, schedule, folder)
     stopped = _run(run, grid)
     return Played(grid, record.lines(folder), stopped)
@@ -90,6 +91,27 @@ def _run(run: Run, grid: VirtualGrid) -> str:
         for _ in silos.ask(grid, "evaluate", broadcast.contents(run, state, final=True)):
             pass
         return ""
+
+
+def rows(played: Played) -> list[Table]:
+    """Return a row for every try of a round, or for every commit where silos do not wait for each other."""
+    commits = [line for line in played.lines if "arrivals" in line]
+    return [_commit(played, line) for line in commits] if commits else tries(played)
+
+
+def _commit(played: Played, line: record.Line) -> Table:
+    began, ended = (played.grid.commits[number] for number in (line["round"] - 1, line["round"]))
+    arrived = line["arrivals"]
+    return {
+        "round": line["round"],
+        "committed": True,
+        "began_s": round(began, 1),
+        "seconds": round(ended - began, 1),
+        "ended_s": round(ended, 1),
+        "asked": len(arrived),
+        "answered_s": max(one.get("seconds", 0.0) for one in arrived),
+        "late": {one["silo"]: one.get("seconds") for one in arrived if "refused" in one},
+    }
 
 
 def tries(played: Played) -> list[Table]:

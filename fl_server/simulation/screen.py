@@ -13,8 +13,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 
 from fl_client.config import Study
+from fl_server import config, summary
 from fl_server import report as pages
-from fl_server import summary
 
 LOGGER = "bhasha_fl"
 
@@ -54,8 +54,9 @@ def watching(
     console: Console, study: Study, silos: int, done: int, verbose: bool, alone: bool
 ) -> Iterator[None]:
     """Show progress over all training steps to come: of the rounds after ``done``, and of silos alone if they train."""
-    each = silos * study.train.steps
-    steps = each * (study.rounds - done)
+    each, buffer = silos * study.train.steps, config.build(study)[1].buffer
+    trained = buffer.size * study.train.steps if buffer else each
+    steps = trained * (study.rounds - done)
     if alone:
         steps += each * study.rounds * len(study.alone.lrs())
     if study.alone.enabled and study.alone.adapt:

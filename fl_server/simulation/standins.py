@@ -44,6 +44,7 @@ class Costs(NamedTuple):
     paces: dict[str, forecast.Pace]
     final: int  # how often a silo scores at the end, for once in a round
     rates: int  # that it tries alone
+    steps: int  # of training in a round
 
     def bill(self, silo: str, kind: str, order: Order) -> Bill:
         """Return what a message of a kind costs this silo."""
@@ -51,12 +52,13 @@ class Costs(NamedTuple):
         coming, gone = self.legs[min(order.after, last)], self.legs[order.after - 1]
         scored = gone.score if order.after else coming.start
         each = FLOOR_S / 2  # a round is two messages
+        trains = pace.train_s * (order.steps or self.steps) / self.steps
         found = {
             "query": Bill(0, 0, 0.0),
             "query.initial": Bill(0, self.once.up, 0.0),
             "query.gradient": Bill(0, self.ahead, pace.train_s),
             "train.alone": Bill(0, 0, pace.alone_s),
-            "train": Bill(coming.start, coming.up, each + pace.train_s),
+            "train": Bill(coming.start, coming.up, each + trains),
             "train.second": Bill(coming.asked, coming.answer, 0.0),
             "evaluate": Bill(scored, 0, each + pace.score_s),
         }[kind]
@@ -82,7 +84,7 @@ class Cast(NamedTuple):
     def answer(self, silo: str, message: Any) -> Any:
         """Return what this silo answers to a message."""
         order, _ = messages.read_order(message)
-        kind, number = message.metadata.message_type, order.round
+        kind, number = message.metadata.message_type, order.turn
         if kind == "query":
             spoken = {self.languages[silo]: [1, 1, 1, 1]}
             return messages.answer(message, {}, {"silo": silo, "languages": spoken, "base": ""})
@@ -138,6 +140,7 @@ def cast(study: Study, seats: list[Seat]) -> Cast:
         final=len(shares)
         + 9,  # base, together, alone, adapted and every blend, on two splits but for blends
         rates=len(study.alone.lrs()) if study.alone.enabled else 0,
+        steps=study.train.steps,
     )
     shared = {n: s for n, s in found.tensors.items() if parts.strategy.scope(n) != "silo"}
     return Cast(languages, small, parts, _start(shared, study.seed), costs)

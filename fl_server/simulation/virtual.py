@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 from fl_client import messages
 from fl_client.messages import TTL_S, Order
 from fl_client.parcels import Parcel
-from fl_server.silos import Closes
 from fl_server.simulation.profiles import Place
 from fl_server.simulation.standins import Bill
 from strategies import adapter as algebra
 from strategies.adapter import Adapter
+from strategies.schedules.schedule import Closes
 
 KEPT = 3  # commits that a parcel which was laid out outlives, this one included
 
@@ -32,6 +32,11 @@ class Posted(NamedTuple):
     message: Any
     sent: float
     commits: int
+
+    @property
+    def node(self) -> int:
+        """The silo's node."""
+        return int(self.message.metadata.dst_node_id)
 
 
 class Errand(NamedTuple):
@@ -95,10 +100,12 @@ class VirtualGrid:
         return self._silos
 
     def push_messages(self, messages: Iterable[Any]) -> list[str]:
-        """Send messages; a silo that is idle takes its own at once. Nobody waits for answers to earlier ones."""
+        """Send messages; a silo that is idle takes its own at once. Nobody waits for its answers to earlier ones."""
+        pushed = list(messages)
+        nodes = {message.metadata.dst_node_id for message in pushed}
         self._over, keys = None, []
-        self._open.clear()
-        for message in messages:
+        self._open = {key: own for key, own in self._open.items() if own.node not in nodes}
+        for message in pushed:
             self._count += 1
             node, kind = message.metadata.dst_node_id, message.metadata.message_type
             posted = Posted(f"message-{self._count}", message, self._now, len(self.commits))

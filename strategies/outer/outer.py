@@ -17,10 +17,14 @@ Memory = dict[str, Array]
 
 
 class Outer(NamedTuple):
-    """``init(adapter)`` makes the memory; ``step(adapter, delta, memory)`` returns both anew."""
+    """``init(adapter)`` makes the memory; ``step(adapter, delta, memory)`` returns both anew.
+
+    One that ``delays`` takes a whole step over several commits.
+    """
 
     init: Callable[[Adapter], Memory]
     step: Callable[[Adapter, Adapter, Memory], tuple[Adapter, Memory]]
+    delays: bool = False
 
 
 def remember(*kinds: str) -> Callable[[Adapter], Memory]:

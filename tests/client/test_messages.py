@@ -136,6 +136,8 @@ def same(left, right) -> bool:
         st.booleans(),
         st.integers(0, 99),
         st.integers(0, 99),
+        st.integers(0, 99),
+        st.integers(0, 99),
     ),
 )
 def test_an_order_arrives_as_it_was_sent(adapter, order):
@@ -337,3 +339,12 @@ def test_a_name_that_is_no_parcel_is_malformed(identity):
     reply = messages.answer(message, {}, {}, {}, Parcel("0a" * 32, 1))
     reply.content.config_records["parcel"]["parcel"] = "x"
     assert messages.read_reply(reply) == Reply({}, {}, {}, "malformed", 0)
+
+
+@pytest.mark.parametrize(("visit", "turn"), [(0, 4), (9, 9)])
+def test_a_silo_counts_its_own_visits_where_it_is_told_of_them_and_rounds_elsewhere(visit, turn):
+    content = messages.order(Order(after=3, visit=visit))
+    order, _ = messages.read_order(messages.to(3, "train", content))
+    assert (order.round, order.turn) == (4, turn)
+    assert messages.round_of(content, "train") == turn
+    assert messages.round_of(content, "evaluate") == 3

@@ -245,6 +245,17 @@ def test_a_constant_rate_is_the_same_in_every_step(lr, total, number):
     assert train.rate(Plan(0, 1, total, lr, ""), number, decaying(0.1, "constant")) == lr
 
 
+@quick
+@given(first=st.integers(0, 90), ahead=st.integers(-90, 90), step=st.integers(0, 9))
+def test_a_silo_that_trains_less_often_has_the_rates_of_the_study_and_its_own_text(
+    first, ahead, step
+):
+    own, behind = decaying(0.1), Plan(first, 10, 100, 0.5, "", ahead)
+    assert train.rate(behind, first + step, own) == train.rate(
+        Plan(first + ahead, 10, 100, 0.5, ""), first + ahead + step, own
+    )
+
+
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "constant"])
 def test_a_study_of_one_step_has_a_rate(schedule):
     assert train.rate(Plan(0, 1, 1, 0.5, ""), 0, decaying(0.1, schedule)) == 0.5

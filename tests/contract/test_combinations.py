@@ -21,6 +21,8 @@ from strategies.adapter import add, flatten, initial, layout, part, pick, size, 
 from strategies.codecs.codec import Key, chain
 from strategies.combine import Cohort, Parts, refusals
 from strategies.ffa import ffa
+from strategies.outer.mean import mean
+from strategies.weights.uniform import uniform
 from strategies.weights.weight import Counts, total
 
 A, B = "q.lora_A.weight", "q.lora_B.weight"
@@ -109,6 +111,9 @@ def two_rounds(parts):
             came = travelled(parts, came, number, feedback)
         for silo, update in came.items():
             merged = merge.add(merged, parts, cohort.groups[silo], silo, weights[silo], update)
+        if parts.buffered:  # of a silo that is in this commit already, and late
+            groups, late = cohort.groups["s1"], weights["s1"] * 0.5
+            merged = merge.add(merged, parts, groups, "s1", late, updates(start, names, 9)["s1"])
         state, _ = merge.close(merged, parts, state)
         renewed = cohorts.renewed(state.adapter, parts.strategy, 1, number + 1)
         state = state._replace(adapter=renewed)
@@ -142,6 +147,12 @@ def test_every_refusal_of_the_full_product_has_a_code_a_reason_and_an_alternativ
         found = refusals(Parts(strategy, weights, outer, codec, guard), COHORT)
         seen.update(found)
         refused, works = refused + bool(found), works + (not found)
+    for strategy, weights, outer, guard, link in itertools.product(
+        STRATEGIES, WEIGHTS, OUTERS, GUARDS, CODECS
+    ):
+        parts = Parts(strategy, weights, outer, chain([link]), guard, buffered=True)
+        seen.update(refusals(parts, COHORT))
+    assert {"C30", "C31", "C34", "C35", "C48"} <= {refusal.code for refusal in seen}
     assert refused > 1000 and works > 1000
     for refusal in seen:
         assert re.fullmatch(r"C\d\d", refusal.code)
@@ -150,6 +161,18 @@ def test_every_refusal_of_the_full_product_has_a_code_a_reason_and_an_alternativ
 
 def test_what_is_not_refused_runs_for_two_rounds(strategy):
     walked(strategy())
+
+
+def test_what_is_not_refused_in_a_buffer_adds_late_updates_and_one_silo_twice(strategy):
+    turns, ran = itertools.cycle(itertools.product(WEIGHTS, CODECS)), 0
+    for outer, _ in itertools.product(OUTERS, WEIGHTS):
+        weights, link = next(turns)
+        parts = Parts(strategy(), weights, outer, chain([link]), buffered=True)
+        if not refusals(parts, COHORT):
+            runs(parts)
+            ran += 1
+    adds = not refusals(Parts(strategy(), uniform(), mean(), chain([]), buffered=True), COHORT)
+    assert bool(ran) == adds
 
 
 @pytest.mark.parametrize("init", ["orthonormal", "gradsketch"])

@@ -39,6 +39,14 @@ def test_what_was_laid_out_stays_one_round_longer_for_late_silos(tmp_path):
         assert lying(tmp_path) == set(made[-2:])
 
 
+def test_where_silos_may_be_late_by_more_rounds_it_stays_as_long(tmp_path):
+    freight, made = Freight(tmp_path, late=3), []
+    for number in range(7):
+        made.append(freight.lay_out(adapter(number)).sha256)
+        freight.settle()
+        assert lying(tmp_path) == set(made[-4:])
+
+
 def test_an_adapter_that_is_sent_again_stays(tmp_path):
     freight = Freight(tmp_path)
     for _ in range(4):

@@ -165,6 +165,19 @@ def test_a_week_of_rounds_over_slow_lines_has_its_calendar_in_it():
     assert found["silos"]["clinic-dsl-1"]["waits_s"] > 3600
 
 
+def test_a_study_in_which_nobody_waits_is_rehearsed_by_commits():
+    study = made(schedule="buffered(size=2, max_staleness=3)", rounds=12)
+    found = rehearsed(study, *THREE)
+    rows = found["rounds"]
+    assert [row["round"] for row in rows] == list(range(1, 13)) and found["stopped"] == ""
+    assert all(row["seconds"] < 110 for row in rows[:9])  # while slow trains for 960
+    late = [row["late"] for row in rows if row["late"]]
+    assert [list(names) for names in late] == [["slow"]] and 960 < late[0]["slow"] < 1000
+    assert found["silos"]["slow"]["late"] == 1 and found["silos"]["a"]["asked"] > 9
+    scaled = 'schedule = "buffered(size=2, max_staleness=3, scale_steps=True)"'
+    assert scaled in [said for said, _ in advice.alternatives(study, list(THREE), START)]
+
+
 def test_advice_is_what_a_rehearsal_of_it_bears_out():
     study = made(schedule="sync(quorum=0.6, deadline_s=300)")
     found = rehearsed(study, *THREE)

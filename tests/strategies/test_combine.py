@@ -34,6 +34,7 @@ from strategies.hetlora import hetlora
 from strategies.merge_reset import merge_reset
 from strategies.outer.adagrad import adagrad
 from strategies.outer.adam import adam
+from strategies.outer.delayed_nesterov import delayed_nesterov
 from strategies.outer.mean import mean
 from strategies.outer.momentum import momentum
 from strategies.outer.nesterov import nesterov
@@ -110,7 +111,24 @@ def codes(found):
     return [refusal.code for refusal in found]
 
 
+def buffered(*chosen, **others):
+    """Return parts of silos that do not wait for each other."""
+    return parts(*chosen, **others)._replace(buffered=True)
+
+
 BAD = {
+    "late updates of another turn": (buffered(rolora()), COHORT, "C30"),
+    "late updates of another basis": (buffered(merge_reset()), None, "C30"),
+    "late updates of another base": (buffered(flora()), COHORT, "C30"),
+    "late updates that are multiplied": (buffered(flexlora()), COHORT, "C34"),
+    "late updates that are padded": (buffered(hetlora()), None, "C34"),
+    "nobody waits for a second pass": (buffered(sketch()), COHORT, "C35"),
+    "late control variates": (buffered(scaffold())._replace(adaptive=False), None, "C32"),
+    "late changes of updates": (buffered(links=("ef21", "topk")), COHORT, "C66"),
+    "a median of late updates": (buffered(guard=median()), None, "C48"),
+    "a bound on late updates": (buffered(guard=norm_clip()), None, "C48"),
+    "late losses": (buffered(weights=qffl()), None, "C17"),
+    "delays without a buffer": (parts(outer=delayed_nesterov()), None, "C31"),
     "a gap to nothing": (parts(weights=loss_gap())._replace(alone=False), None, "C16"),
     "losses that come too late": (parts(weights=qffl())._replace(scored=False), None, "C17"),
     "narrow first": (parts(links=("int8", "topk")), COHORT, "C52"),

@@ -14,6 +14,7 @@ from strategies import accumulate
 from strategies.adapter import layout
 from strategies.outer.adagrad import adagrad
 from strategies.outer.adam import adam
+from strategies.outer.delayed_nesterov import delayed_nesterov
 from strategies.outer.mean import mean
 from strategies.outer.momentum import momentum
 from strategies.outer.nesterov import nesterov
@@ -130,11 +131,41 @@ def test_an_outer_optimizer_is_flowers_on_the_same_replies(ours, theirs):
             np.testing.assert_allclose(mine[name], flowers[name], rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.parametrize("every", [1, 2, 5])
+def test_delayed_nesterov_is_one_step_of_nesterov_over_so_many_commits(every):
+    """F18: whatever comes in a window, after it the adapter and its momentum are those of one step on its mean."""
+    slow, whole = delayed_nesterov(0.5, 0.8, every), nesterov(0.5, 0.8)
+    ours, theirs = tensors(0), tensors(0)
+    held, kept = slow.init(ours), whole.init(theirs)
+    for window in range(3):
+        came = [tensors(10 * window + k, 0.1) for k in range(1, every + 1)]
+        for delta in came:
+            ours, held = slow.step(ours, delta, held)
+        mean_of = {n: sum(delta[n] for delta in came) / every for n in NAMES}
+        theirs, kept = whole.step(theirs, mean_of, kept)
+        for name in NAMES:
+            np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-9)
+            np.testing.assert_allclose(
+                held[f"momentum/{name}"], kept[f"momentum/{name}"], rtol=1e-9
+            )
+
+
+def test_delayed_nesterov_moves_by_the_share_of_a_commit_before_momentum_does():
+    ours, delta = tensors(0), tensors(1)
+    slow = delayed_nesterov(0.5, 0.8, 4)
+    moved, held = slow.step(ours, delta, slow.init(ours))
+    for name in NAMES:
+        np.testing.assert_allclose(moved[name], ours[name] + 0.5 * delta[name] / 4)
+        assert not held[f"momentum/{name}"].any()
+
+
 @pytest.mark.parametrize(
     ("factory", "field", "value"),
     [
         (momentum, "momentum", 1.0),
         (nesterov, "momentum", -0.1),
+        (delayed_nesterov, "momentum", 1.0),
+        (delayed_nesterov, "every", 0),
         (adam, "beta1", 1.0),
         (adam, "beta2", 1.0),
         (adam, "tau", 0.0),
