@@ -18,7 +18,7 @@ from fl_server import journal
 from fl_server.cli import app as fl_server
 from fl_server.simulation import study as studies
 from fl_server.simulation.cli import app as fl_sim
-from fl_server.simulation.options import cores
+from fl_server.simulation.pool import cores
 
 SETTINGS = {
     "rounds": 1,
