@@ -25,6 +25,7 @@ KNOW_FLOWER = {
     "fl_server/simulation/actors.py",
     "fl_server/simulation/grid.py",
     "fl_server/simulation/lot.py",
+    "fl_server/simulation/visits.py",
 }
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 

@@ -12,28 +12,24 @@ import json
 import logging
 from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import cycle
-from pathlib import Path
 from queue import Empty, Queue
 from threading import Event, Thread
 from typing import Any, NamedTuple
 
-from flwr.app import ConfigRecord, Context, Message, RecordDict
-from flwr.clientapp import ClientApp
+from flwr.app import Context, Message
 from flwr.serverapp import Grid, ServerApp
 
 from fl_client.messages import TTL_S
 from fl_server.run import RoundFailed
-from fl_server.simulation import cluster, lot
+from fl_server.simulation import cluster, lot, visits
 from fl_server.simulation.cluster import Room
 from fl_server.simulation.lot import Asked, Replies
 from fl_server.simulation.pool import LOGGER
 
 EVERY_S = 0.05  # between two looks for replies
-KIND = "train.lot"
 ENDED = "a Ray actor ended over its work, perhaps for lack of memory ({}); continue with --resume"
-visits = ClientApp()
 
 
 class Sent(NamedTuple):
@@ -53,6 +49,7 @@ class Actors:
         self._lots: Queue[Sent | None] = Queue()
         self._sent: dict[str, Sent] = {}
         self._open = Event()
+        self._ended = False
         self._thread = Thread(target=self._run, daemon=True)
         self._thread.start()
         self._open.wait()  # from here on this process is one of Flower's run
@@ -61,7 +58,7 @@ class Actors:
         """Return the replies to come."""
         sent = Sent(asked, together, Future())
         self._lots.put(sent)
-        if not self._thread.is_alive():
+        if self._ended:
             self._give_up()
         return sent.replies
 
@@ -83,10 +80,11 @@ class Actors:
         resources = {"num_cpus": self._room.cpus, "num_gpus": self._room.gpus}
         config: Any = {"client_resources": resources}
         try:
-            run_simulation(door, visits, self._room.actors, backend_config=config)
+            run_simulation(door, visits.app, self._room.actors, backend_config=config)
         except Exception as error:
             logging.getLogger(f"{LOGGER}.simulation").error("Flower's runtime ended: %s", error)
         finally:
+            self._ended = True
             self._open.set()
             self._give_up()
 
@@ -102,7 +100,7 @@ class Actors:
             if sent is None:
                 return
             content = lot.packed(sent.asked, sent.together)
-            message = Message(content, dst_node_id=next(nodes), message_type=KIND, ttl=TTL_S)
+            message = Message(content, dst_node_id=next(nodes), message_type=visits.KIND, ttl=TTL_S)
             (key,) = grid.push_messages([message])
             self._sent[key] = sent
 
@@ -116,13 +114,13 @@ class Actors:
                 sent.replies.set_result(_replies(reply, sent.asked))
 
     def _give_up(self) -> None:
-        while not self._lots.empty():
-            left = self._lots.get()
-            if left is not None:
-                self._sent[str(id(left))] = left
-        while self._sent:
-            _, sent = self._sent.popitem()
-            sent.replies.set_exception(RoundFailed(ENDED.format("Flower's runtime ended")))
+        left: list[Sent | None] = [self._sent.popitem()[1] for _ in list(self._sent)]
+        with suppress(Empty):
+            while True:
+                left.append(self._lots.get_nowait())
+        for sent in left:
+            if sent is not None:
+                sent.replies.set_exception(RoundFailed(ENDED.format("Flower's runtime ended")))
 
 
 def _nodes(grid: Grid, count: int) -> list[int]:
@@ -149,43 +147,6 @@ def _replies(reply: Message, asked: list[Asked]) -> list[Message]:
         logging.getLogger(record.name).handle(record)
     parts = lot.parted(reply.content, len(asked))
     return [Message(part, reply_to=each) for part, (each, _) in zip(parts, asked, strict=True)]
-
-
-@visits.train("lot")
-def visit(message: Message, _: Context) -> Message:
-    """Answer for all silos of a lot, in an actor; or say why it cannot."""
-    lot.identify()
-    asked, together = lot.opened(message.content)
-    home = Path(str(asked[0][1].run_config["home"]))
-    if not (home / "provenance.json").exists():  # or what silos remember would lie on two machines
-        why = f"{home} is not on every machine of the cluster; choose an --out that is"
-        return Message(RecordDict({"lost": ConfigRecord({"why": why})}), reply_to=message)
-    with _listening() as said:
-        replies = lot.answer(asked, together)
-    content = lot.joined(reply.content for reply in replies)
-    content["said"] = ConfigRecord({"json": json.dumps(said)})
-    return Message(content, reply_to=message)
-
-
-@contextmanager
-def _listening() -> Iterator[list[dict[str, Any]]]:
-    """Give what the silos log meanwhile, each line as plain data."""
-    said: list[dict[str, Any]] = []
-
-    class Ear(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            event = {"event": record.event} if hasattr(record, "event") else {}
-            line = {"name": record.name, "levelno": record.levelno, "levelname": record.levelname}
-            said.append(line | {"msg": self.format(record)} | event)
-
-    logger, ear = logging.getLogger(LOGGER), Ear()
-    logger.setLevel(logging.DEBUG)
-    logger.propagate = False
-    logger.addHandler(ear)
-    try:
-        yield said
-    finally:
-        logger.removeHandler(ear)
 
 
 @contextmanager

@@ -30,6 +30,7 @@ def join(processes: int, threads: int) -> Room:
     heap.keep()
     cpus = max(1, threads)
     address = os.environ.get("RAY_ADDRESS", "")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # or Ray warns of it
     carried = {"PYTHONPATH": os.pathsep.join(sys.path), "GLIBC_TUNABLES": heap.TUNABLES}
     try:
         ray.init(
