@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -157,12 +158,11 @@ def recorded(folder: Path) -> Study:
 
 def quiet() -> None:
     """Keep libraries from drawing bars and writing notices over ours."""
-    from datasets.utils.logging import disable_progress_bar
     from transformers.utils import logging as transformers_logging
 
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    disable_progress_bar()
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # a second to import, often needless
     for name in ("httpx", "datasets", "flwr"):
         logging.getLogger(name).setLevel(logging.ERROR)
