@@ -49,6 +49,7 @@ def test_a_study_on_ray_has_the_bits_of_this_machine_and_an_actor_loads_its_base
     from fl_server.simulation import actors
 
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # or whoever else is busy comes first
     less = {"rounds": 1, "train__steps": 1, "simulation__languages": "ne", "simulation__silos": 4}
     here = run(small(tmp_path / "here", **less), None, 0)
     together = run(small(tmp_path / "together", **less), None, 2)
