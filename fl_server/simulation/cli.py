@@ -75,16 +75,11 @@ def run(
         else:
             given = study_of(study_file, set_, silos, rounds, data, languages, base, threads, dtype)
             study, folder = given, studies.folder_for(given, out)
+        going, count = resume is not None, processes_of(processes, study)
+        crews = crews_of(engine, study)
         with resumable(folder, console):
             report = studies.run(
-                study,
-                folder,
-                console,
-                resume is not None,
-                verbose,
-                processes=processes_of(processes, study),
-                cohort=cohort,
-                crews=crews_of(engine, study),
+                study, folder, console, going, verbose, processes=count, cohort=cohort, crews=crews
             )
         where = f"adapters: {folder}/adapter   report: {folder}/report.html"
         _show(report, screen.tables, where, console, as_json)

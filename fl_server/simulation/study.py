@@ -163,6 +163,8 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # a second to import, often needless
+    os.environ.setdefault(
+        "HF_DATASETS_DISABLE_PROGRESS_BARS", "1"
+    )  # a second to import, often needless
     for name in ("httpx", "datasets", "flwr"):
         logging.getLogger(name).setLevel(logging.ERROR)
