@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import sys
 from typing import NamedTuple
 
 from fl_client.config import ConfigError
 from fl_server.simulation import heap
 from fl_server.simulation.pool import cores
+
+KNOCK_S = 10.0
 
 
 class Room(NamedTuple):
@@ -33,6 +36,7 @@ def join(processes: int, threads: int) -> Room:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # or Ray warns of it
     carried = {"PYTHONPATH": os.pathsep.join(sys.path), "GLIBC_TUNABLES": heap.TUNABLES}
     try:
+        _knock(address)
         ray.init(
             address or "local",
             num_cpus=None if address else processes * cpus,
@@ -41,7 +45,7 @@ def join(processes: int, threads: int) -> Room:
             logging_level=logging.ERROR,
             runtime_env={"env_vars": carried},
         )
-    except ConnectionError:
+    except OSError:
         raise ConfigError(
             f"no Ray cluster answers at RAY_ADDRESS={address!r}; start one with `ray start --head`, "
             "or unset RAY_ADDRESS to use this machine alone"
@@ -55,6 +59,13 @@ def join(processes: int, threads: int) -> Room:
             f"no machine of the Ray cluster has the {cpus} CPUs that train.threads={threads} asks for"
         )
     return Room(sum(fits), cpus, gpus, max(cores(), sum(fits)) if address else cores())
+
+
+def _knock(address: str) -> None:
+    """Raise ``OSError`` where nobody listens: Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host, int(port)), KNOCK_S).close()
 
 
 def leave() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
 from pathlib import Path
@@ -154,3 +155,14 @@ def test_ray_that_is_not_installed_is_named_with_its_extra(monkeypatch):
         ConfigError, match=r"--engine ray needs Ray: pip install 'bhasha-fl\[ray\]'"
     ):
         cluster.join(2, 1)
+
+
+def test_a_cluster_that_is_not_there_is_said_to_be_that(monkeypatch):
+    with socket.socket() as held:  # bound and never listening
+        held.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{held.getsockname()[1]}"
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        with pytest.raises(
+            ConfigError, match=f"RAY_ADDRESS='{address}'; start one with `ray start"
+        ):
+            cluster.join(2, 1)
