@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 import sys
+from math import inf
 from typing import NamedTuple
 
 from fl_client.config import ConfigError
@@ -35,24 +36,18 @@ def join(processes: int, threads: int) -> Room:
     address = os.environ.get("RAY_ADDRESS", "")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # or Ray warns of it
     carried = {"PYTHONPATH": os.pathsep.join(sys.path), "GLIBC_TUNABLES": heap.TUNABLES}
-    try:
-        _knock(address)
-        ray.init(
-            address or "local",
-            num_cpus=None if address else processes * cpus,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            runtime_env={"env_vars": carried},
-        )
-    except OSError:
-        raise ConfigError(
-            f"no Ray cluster answers at RAY_ADDRESS={address!r}; start one with `ray start --head`, "
-            "or unset RAY_ADDRESS to use this machine alone"
-        ) from None
+    _knock(address)
+    ray.init(
+        address or "local",
+        num_cpus=None if address else processes * cpus,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        runtime_env={"env_vars": carried},
+    )
     held = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     gpus = int(any(node.get("GPU") for node in held))
-    fits = [int(min(n.get("CPU", 0) // cpus, n.get("GPU", 0) if gpus else n["CPU"])) for n in held]
+    fits = [int(min(n.get("CPU", 0) // cpus, n.get("GPU", 0) if gpus else inf)) for n in held]
     if not sum(fits):
         leave()
         raise ConfigError(
@@ -62,10 +57,17 @@ def join(processes: int, threads: int) -> Room:
 
 
 def _knock(address: str) -> None:
-    """Raise ``OSError`` where nobody listens: Ray itself would try for minutes."""
+    """Raise ``ConfigError`` where nobody listens: Ray itself would try for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
-    if host and port.isdecimal():
+    if not host or not port.isdecimal():
+        return
+    try:
         socket.create_connection((host, int(port)), KNOCK_S).close()
+    except OSError:
+        raise ConfigError(
+            f"no Ray cluster answers at RAY_ADDRESS={address!r}; start one with `ray start --head`, "
+            "or unset RAY_ADDRESS to use this machine alone"
+        ) from None
 
 
 def leave() -> None:
