@@ -68,9 +68,11 @@ class Actors:
         self._thread.join()
 
     def kill(self) -> None:
-        """End all actors at once; what they were doing is lost."""
+        """Ask for nothing more. Lots in work are finished for nothing: Flower lets nobody break them off.
+
+        The program ends after them. To leave Ray before would keep Flower's threads waiting for ever.
+        """
         self._lots.put(None)
-        cluster.leave()
 
     def _run(self) -> None:
         from flwr.simulation import run_simulation

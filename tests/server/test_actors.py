@@ -83,7 +83,6 @@ def crew(monkeypatch):
 
         lot.identify()
         monkeypatch.setattr(flwr.simulation, "run_simulation", runtime)
-        monkeypatch.setattr(cluster, "leave", lambda: None)
         made.append(actors.Actors(ROOM))
         return made[-1]
 
