@@ -136,8 +136,8 @@ def _nodes(grid: Grid, count: int) -> list[int]:
 def _lost(reply: Message) -> str:
     """Return why an actor could not work for its silos, empty where it did."""
     if reply.has_error():
-        reason = (reply.error.reason or "").splitlines()
-        return ENDED.format(next(filter(str.strip, reason), "Flower does not say why"))
+        reason = (reply.error.reason or "Flower does not say why").strip()
+        return ENDED.format(reason.splitlines()[-1])  # before it stands a trace
     lost = reply.content.config_records.get("lost")
     return str(lost["why"]) if lost else ""
 

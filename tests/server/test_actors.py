@@ -115,7 +115,7 @@ def test_an_actor_that_does_not_see_the_run_folder_works_for_nobody(crew, tmp_pa
 
 
 def test_an_actor_that_dies_ends_the_study_in_plain_words(crew, tmp_path):
-    died = crew(lambda m: Message(Error(0, "The actor died.\nframes\n"), reply_to=m))
+    died = crew(lambda m: Message(Error(0, "frames\nThe actor died.\n"), reply_to=m))
     with pytest.raises(RoundFailed, match=r"memory \(The actor died\.\); continue with --resume"):
         died.ask(asked(tmp_path), False).result(10)
 
