@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -16,6 +18,8 @@ from fl_client.merged import Slices
 from fl_client.parallel.fsdp import shard
 from strategies import adapter as algebra
 from strategies.adapter import Adapter
+
+LOG = logging.getLogger("bhasha_fl.silo")
 
 
 class Warm(NamedTuple):
@@ -76,6 +80,7 @@ def _sharded(options: Model, private_rank: int, scripts: str, seed: int, core: b
 def _make(
     options: Model, private_rank: int, scripts: str, seed: int, core: bool, sharded: bool
 ) -> Warm:
+    LOG.debug("process %d loads %s", os.getpid(), options.base)
     where = torch.device("cpu") if sharded else bases.device()
     base = bases.model(options.base, options.quantization, where)
     tokenizer = bases.tokenizer(options.base)

@@ -28,7 +28,7 @@ from fl_server import merge, replies, silos
 from fl_server.grid import Polled
 from fl_server.journal import State
 from fl_server.silos import Silo
-from fl_server.simulation.grid import identify
+from fl_server.simulation.lot import identify
 from strategies import adapter as algebra
 from strategies.adapter import Adapter, Layout
 from strategies.codecs.codec import chain

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from fl_client.config import Study
 from fl_server.simulation import study as studies
-from fl_server.simulation.pool import Pool
+from fl_server.simulation.pool import Crew
 
 Report = dict[str, Any]
 
@@ -32,12 +32,13 @@ def finished(
     console: Console,
     verbose: bool = False,
     alone_from: Path | None = None,
-    pool: Pool | None = None,
+    pool: Crew | None = None,
+    cohort: int = 0,
 ) -> Report:
     """Return a study's report, after running it, or the rest of it where it was cut short."""
     resume = (folder / "provenance.json").exists()
     return held(study, folder) or studies.run(
-        study, folder, console, resume, verbose, alone_from, pool=pool
+        study, folder, console, resume, verbose, alone_from, pool=pool, cohort=cohort
     )
 
 

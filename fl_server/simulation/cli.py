@@ -9,14 +9,14 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console, RenderableType
-from rich.table import Table
 
-from fl_client import spec
-from fl_server.simulation import bench, harness, rehearse, screen
+from fl_server.simulation import bench, harness, parts, rehearse, screen
 from fl_server.simulation.options import (
     Base,
     Cohort,
     Data,
+    Dtype,
+    Engine,
     Json,
     Languages,
     Out,
@@ -25,9 +25,11 @@ from fl_server.simulation.options import (
     Set,
     Silos,
     StudyFile,
+    Threads,
     Verbose,
-    cores,
+    crews_of,
     plain_errors,
+    processes_of,
     resumable,
     study_of,
 )
@@ -41,6 +43,7 @@ app = typer.Typer(
 app.add_typer(harness.app)
 app.add_typer(bench.app)
 app.add_typer(rehearse.app)
+app.add_typer(parts.app)
 
 
 @app.command()
@@ -54,8 +57,11 @@ def run(
     base: Base = None,
     out: Out = None,
     resume: Annotated[Path | None, typer.Option(help="Continue the run in this folder.")] = None,
+    engine: Engine = "local",
     processes: Processes = 0,
+    threads: Threads = None,
     cohort: Cohort = 0,
+    dtype: Dtype = None,
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
@@ -67,17 +73,13 @@ def run(
         if resume:
             study, folder = studies.recorded(resume), resume.absolute()
         else:
-            study = study_of(study_file, set_, silos, rounds, data, languages, base)
-            folder = studies.folder_for(study, out)
+            given = study_of(study_file, set_, silos, rounds, data, languages, base, threads, dtype)
+            study, folder = given, studies.folder_for(given, out)
+        going, count = resume is not None, processes_of(processes, study)
+        crews = crews_of(engine, study)
         with resumable(folder, console):
             report = studies.run(
-                study,
-                folder,
-                console,
-                resume is not None,
-                verbose,
-                processes=processes or cores(),
-                cohort=cohort,
+                study, folder, console, going, verbose, processes=count, cohort=cohort, crews=crews
             )
         where = f"adapters: {folder}/adapter   report: {folder}/report.html"
         _show(report, screen.tables, where, console, as_json)
@@ -97,6 +99,7 @@ def compare(
     base: Base = None,
     out: Out = None,
     processes: Processes = 0,
+    cohort: Cohort = 0,
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
@@ -109,9 +112,8 @@ def compare(
         study = study_of(study_file, set_, silos, rounds, data, languages, base)
         folder = studies.folder_for(study, out)
         with resumable(folder, console, "--out"):
-            made = comparing.compare(
-                study, strategies, folder, console, verbose, processes or cores()
-            )
+            workers = processes_of(processes, study)
+            made = comparing.compare(study, strategies, folder, console, verbose, workers, cohort)
         _show(made, screen.compared, f"report: {folder}/compare.html", console, as_json)
 
 
@@ -134,6 +136,7 @@ def sweep(
     base: Base = None,
     out: Out = None,
     processes: Processes = 0,
+    cohort: Cohort = 0,
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
@@ -147,7 +150,8 @@ def sweep(
         swept = sweeping.choices(study, strategies, rates, seeds, first)
         folder = studies.folder_for(study, out)
         with resumable(folder, console, "--out"):
-            made = sweeping.sweep(study, swept, folder, console, verbose, processes or cores())
+            workers = processes_of(processes, study)
+            made = sweeping.sweep(study, swept, folder, console, verbose, workers, cohort)
         _show(made, screen.swept, f"report: {folder}/sweep.html", console, as_json)
 
 
@@ -164,24 +168,3 @@ def _show(
         return
     console.print(tables(made))
     console.print(where, soft_wrap=True)
-
-
-@app.command("list")
-def list_(as_json: Json = False) -> None:
-    """List what a study can name: strategies, weights, outer optimizers, guards, codecs, schedules, tasks, ..."""
-    found = {
-        kind: {
-            name: (factory.__doc__ or "").splitlines()[0]
-            for name, factory in spec.factories(kind).items()
-        }
-        for kind in spec.FOLDERS
-    }
-    if as_json:
-        print(json.dumps(found))  # noqa: T201
-        return
-    table = Table("kind", "name", "what it does")
-    for kind, known in found.items():
-        for name, line in known.items():
-            table.add_row(kind, name, line)
-        table.add_section()
-    Console().print(table)

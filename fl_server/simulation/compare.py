@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,8 @@ from fl_client.memory import write_whole
 from fl_server import report
 from fl_server.simulation import baselines, cells
 from fl_server.simulation import study as studies
-from fl_server.simulation.pool import Pool, several
+from fl_server.simulation.cells import Report
+from fl_server.simulation.pool import several
 
 
 def compare(
@@ -23,6 +26,7 @@ def compare(
     console: Console,
     verbose: bool = False,
     processes: int = 1,
+    cohort: int = 0,
 ) -> dict[str, Any]:
     """Run each strategy and the pooled text in folders below ``folder``; write and return the comparison."""
     variants = {s: study.model_copy(update={"strategy": s}) for s in strategies}
@@ -31,12 +35,12 @@ def compare(
     for variant in [*variants.values(), *pooled.values()]:
         studies.prepare(variant)
     with several(min(processes, silos)) as pool:
-        runs = _federated(variants, folder, console, verbose, pool)
+        finish = partial(cells.finished, console=console, verbose=verbose, pool=pool, cohort=cohort)
+        runs = _federated(variants, folder, console, finish)
         central = []
         for lr, variant in pooled.items():
             console.print(f"[bold]centralised[/bold] at {lr:g}: all text in one place, all steps")
-            own = folder / f"centralised-{lr:g}"
-            central.append(cells.finished(variant, own, console, verbose, pool=pool))
+            central.append(finish(variant, folder / f"centralised-{lr:g}"))
     made = {
         "schema": 1,
         "study": study.model_dump(exclude={"home"}),
@@ -50,14 +54,14 @@ def compare(
 
 
 def _federated(
-    variants: dict[str, Study], folder: Path, console: Console, verbose: bool, pool: Pool | None
+    variants: dict[str, Study], folder: Path, console: Console, finish: Callable[..., Report]
 ) -> dict[str, Any]:
     runs: dict[str, Any] = {}
     before: Path | None = None
     for strategy, variant in variants.items():
         console.print(f"[bold]{strategy}[/bold]", highlight=False)
         own = folder / cells.name(strategy)
-        runs[strategy] = cells.finished(variant, own, console, verbose, before, pool)
+        runs[strategy] = finish(variant, own, alone_from=before)
         before = own
     return runs
 

@@ -12,21 +12,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from concurrent.futures import Future
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.run import Run
-from flwr.supercore.task_identity import TaskIdentity
 
 from fl_client import app as installed
 from fl_client.config import Scalar
-from fl_server.simulation.pool import Pool, several
-
-RUN_ID = 1
-Asked = tuple[Message, Context]
+from fl_server.simulation.lot import RUN_ID, Asked, Replies, answers, identify, seat
+from fl_server.simulation.pool import Crew, several
 
 
 class LocalGrid(Grid):
@@ -38,25 +34,16 @@ class LocalGrid(Grid):
         nodes: int,
         run_config: dict[str, Scalar],
         order: int | None = None,
-        pool: Pool | None = None,
+        pool: Crew | None = None,
         cohort: int = 0,
     ) -> None:
         identify()
         self._client = client
         self._pool = pool
         self._cohort = cohort
-        self._contexts = {
-            node: Context(
-                run_id=RUN_ID,
-                node_id=node,
-                node_config={"partition-id": node - 1, "num-partitions": nodes},
-                state=RecordDict(),
-                run_config=dict(run_config),
-            )
-            for node in range(1, nodes + 1)
-        }
+        self._contexts = {node: seat(node, nodes, run_config) for node in range(1, nodes + 1)}
         self._waiting: dict[str, list[Asked]] = {}
-        self._replies: dict[str, tuple[Future[Any], int]] = {}  # of a lot, and which of them
+        self._replies: dict[str, tuple[Replies, int]] = {}  # of a lot, and which of them
         self._pushed = 0
         self._shuffle = None if order is None else np.random.default_rng(order)
         self._turn: list[str] = []
@@ -97,7 +84,7 @@ class LocalGrid(Grid):
             asked = [(keyed[key], self._contexts[keyed[key].metadata.dst_node_id]) for key in lot]
             pool = self._pool
             together = self._cohort > 0 and _kind(asked[0][0]) in installed.TOGETHER
-            replies = pool.submit(answer, asked, together) if pool else Future[Any]()
+            replies: Replies = Future() if pool is None else pool.ask(asked, together)
             self._replies |= {key: (replies, at) for at, key in enumerate(lot)}
             self._waiting |= {} if pool else dict.fromkeys(lot, asked)
         self._turn += keyed
@@ -129,8 +116,7 @@ class LocalGrid(Grid):
 
     def _reply(self, key: str) -> Message:
         replies, at = self._replies.pop(key)
-        reply: Message = replies.result()[at]
-        return reply
+        return replies.result()[at]
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
@@ -157,27 +143,8 @@ def lots(keyed: dict[str, Message], cohort: int) -> list[list[str]]:
     return found + [[key] for key in order if _kind(keyed[key]) not in installed.TOGETHER]
 
 
-def answer(asked: list[Asked], together: bool) -> list[Message]:
-    """Return the replies of this installation's ClientApp, in a process of a pool."""
-    from fl_server.simulation.study import quiet
-
-    identify()
-    quiet()
-    return answers(installed.app, asked, together)
-
-
-def answers(client: ClientApp, asked: list[Asked], together: bool) -> list[Message]:
-    """Return the replies to a lot of messages, of silos that work together or of a client by itself."""
-    return installed.together(asked) if together else [client(*one) for one in asked]
-
-
 def _kind(message: Message) -> str:
     return message.metadata.message_type
-
-
-def identify() -> None:
-    """Tell Flower which run this process belongs to; without it no message can be made."""
-    TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = RUN_ID, 1, 1
 
 
 def run(
@@ -187,7 +154,7 @@ def run(
     run_config: dict[str, Scalar],
     order: int | None = None,
     processes: int = 1,
-    pool: Pool | None = None,
+    pool: Crew | None = None,
     cohort: int = 0,
 ) -> None:
     """Run a ServerApp against ``nodes`` ClientApps until it ends: in this process, in several, or in a pool's.

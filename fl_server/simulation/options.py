@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +16,7 @@ from rich.console import Console
 from fl_client.config import ConfigError, Study
 from fl_server import config
 from fl_server.run import RoundFailed
+from fl_server.simulation.pool import Crews, cores, several
 
 StudyFile = Annotated[
     Path | None, typer.Argument(help="A study file; without one, the built-in study.")
@@ -31,13 +33,26 @@ Base = Annotated[
 ]
 Out = Annotated[Path | None, typer.Option(help="Run folder; by default one under runs/.")]
 Processes = Annotated[
-    int, typer.Option(min=0, help="Processes that train silos side by side; 0 for one a core.")
+    int,
+    typer.Option(
+        min=0,
+        help="Processes that train silos side by side; 0 for one a core, or fewer of more threads.",
+    ),
 ]
 Cohort = Annotated[
     int,
     typer.Option(
         min=0, help="Silos that train at once in a process; 1 for one at a time, 0 to choose."
     ),
+]
+Threads = Annotated[
+    int | None, typer.Option(help="Threads of each process, train.threads; usually one.")
+]
+Dtype = Annotated[
+    str | None, typer.Option(help="Numbers to train with, train.dtype: float32 or bfloat16.")
+]
+Engine = Annotated[
+    str, typer.Option(help="Where silos work: local, or ray, on RAY_ADDRESS or on this machine.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the report as JSON on standard output.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show what hub and silos log.")]
@@ -51,6 +66,8 @@ def study_of(
     data: str | None,
     languages: str | None,
     base: str | None,
+    threads: int | None = None,
+    dtype: str | None = None,
 ) -> Study:
     """Return the study of a file, or the built-in one, with the changes that options ask for."""
     given = {
@@ -59,14 +76,27 @@ def study_of(
         "simulation.data": data if data in (None, "cldr") else os.path.abspath(data),  # noqa: PTH100
         "simulation.languages": languages,
         "model.base": base,
+        "train.threads": threads,
+        "train.dtype": dtype,
     }
     options = [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
     return config.read(path, [*(overrides or []), *options])
 
 
-def cores() -> int:
-    """Return the cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def processes_of(asked: int, study: Study) -> int:
+    """Return how many processes work for silos: as many as asked for, or what fills the cores with their threads."""
+    return asked or max(1, cores() // (study.train.threads or cores()))
+
+
+def crews_of(engine: str, study: Study) -> Crews:
+    """Return what makes the processes of an engine; raises ``ConfigError``."""
+    if engine == "local":
+        return several
+    if engine == "ray":
+        from fl_server.simulation import actors
+
+        return partial(actors.several, threads=study.train.threads)
+    raise ConfigError(f"--engine {engine!r} is not known; choose local or ray")
 
 
 @contextmanager

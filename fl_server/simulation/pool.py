@@ -15,13 +15,23 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from multiprocessing.connection import wait
-from typing import Any
+from typing import Any, Protocol
 
 from fl_server.simulation import heap
+from fl_server.simulation.lot import Asked, Replies, answer
 
 LOGGER = "bhasha_fl"
+
+
+class Crew(Protocol):
+    """Processes that work for silos, of this machine or of others; ``cores`` is by how many lots are cut."""
+
+    cores: int
+
+    def ask(self, asked: list[Asked], together: bool) -> Replies:
+        """Return the replies to come to a lot of messages."""
 
 
 class Pool:
@@ -29,6 +39,7 @@ class Pool:
 
     def __init__(self, processes: int) -> None:
         heap.keep()
+        self.cores = cores()  # not the processes: a seed means the same bits however many there are
         self._spawn = multiprocessing.get_context("spawn")  # a forked Torch may hang
         self._processes = processes
         self._lines: Any = self._spawn.Queue()
@@ -38,6 +49,10 @@ class Pool:
 
     def _begun(self) -> ProcessPoolExecutor:
         return ProcessPoolExecutor(self._processes, self._spawn, _start, (self._lines,))
+
+    def ask(self, asked: list[Asked], together: bool) -> Replies:
+        """Return the replies to come to a lot of messages."""
+        return self.submit(answer, asked, together)
 
     def submit(self, work: Callable[..., Any], *arguments: Any) -> Future[Any]:
         """Return the result to come; where processes died over earlier work, by new ones."""
@@ -77,6 +92,14 @@ def several(processes: int) -> Iterator[Pool | None]:
         raise
     if pool is not None:
         pool.close()
+
+
+Crews = Callable[[int], AbstractContextManager[Crew | None]]  # of so many processes
+
+
+def cores() -> int:
+    """Return the cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class _Relay(logging.Handler):

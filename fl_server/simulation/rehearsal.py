@@ -21,8 +21,7 @@ from fl_server import broadcast, config, record, rounds, silos
 from fl_server import run as runs
 from fl_server.run import RoundFailed, Run
 from fl_server.runner import ATTEMPTS
-from fl_server.simulation import grid as local
-from fl_server.simulation import standins
+from fl_server.simulation import lot, standins
 from fl_server.simulation.profiles import Place
 from fl_server.simulation.seats import Seat
 from fl_server.simulation.virtual import Errand, VirtualGrid
@@ -61,7 +60,7 @@ def rehearse(study: Study, seats: list[Seat], start: datetime) -> Table:
 
 def play(study: Study, seats: list[Seat], start: datetime, folder: Path) -> Played:
     """Run a study's rounds in virtual time, its record in ``folder``."""
-    local.identify()
+    lot.identify()
     cast = standins.cast(study, seats)
     _, schedule = config.build(study)
     places = {s.silo: Place(s.profile, f"{study.seed}:{s.silo}", start) for s in seats}

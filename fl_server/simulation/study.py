@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 import warnings
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,13 @@ from typing import Any
 from rich.console import Console
 
 from fl_client import spec
+from fl_client.app import app as client
 from fl_client.config import ConfigError, Study, flat
 from fl_server import config, journal, record
+from fl_server.app import app as server
 from fl_server.run import RoundFailed
 from fl_server.simulation import grid, heap, screen
-from fl_server.simulation.options import cores
-from fl_server.simulation.pool import Pool
+from fl_server.simulation.pool import Crew, Crews, cores, several
 from strategies import combine, scope
 
 FREE = 500_000_000  # bytes that a run may need on disk
@@ -67,37 +69,38 @@ def run(
     verbose: bool = False,
     alone_from: Path | None = None,
     processes: int = 1,
-    pool: Pool | None = None,
+    pool: Crew | None = None,
     cohort: int = 0,
+    crews: Crews = several,
 ) -> dict[str, Any]:
     """Run a study in ``folder`` to its end and return its report; raises ``ConfigError`` before anything is trained.
 
     At most ``cohort`` silos train at once: 1 is one at a time, 0 is as it began, or else as many as do well here.
-    What silos reached alone in the run folder ``alone_from`` is handed on; a silo uses it only if it fits.
+    What silos reached alone in the run folder ``alone_from`` is handed on; a silo uses it only if it fits. Who works
+    for the silos is the ``pool``, or one that ``crews`` makes of so many ``processes``.
     """
-    from fl_client.app import app as client
-    from fl_server.app import app as server
-
     heap.keep()
     silos = prepare(study)
     study = study.model_copy(update={"home": str(folder)})
-    together = at_once(study, folder, silos, cohort)
-    record.claim(folder, study, resume, together)
-    if alone_from:
-        hand_on(alone_from, folder)
+    with nullcontext(pool) if pool else crews(min(processes, silos)) as crew:
+        together = at_once(study, folder, silos, cohort, crew.cores if crew else cores())
+        record.claim(folder, study, resume, together)
+        if alone_from:
+            hand_on(alone_from, folder)
+        _spacious(folder)
+        done = max(journal.committed(folder / "journal"), default=0)
+        alone = trains_alone(study, folder)
+        with screen.watching(console, study, silos, done, verbose, alone), _whole(folder):
+            grid.run(server, client, silos, flat(study), pool=crew, cohort=together)
+    report: dict[str, Any] = json.loads((folder / "report.json").read_text("utf-8"))
+    return report
+
+
+def _spacious(folder: Path) -> None:
     if shutil.disk_usage(folder).free < FREE:
         raise ConfigError(
             f"the disk of {folder} has under {FREE // 10**6} MB free; choose another --out"
         )
-    done = max(journal.committed(folder / "journal"), default=0)
-    flags, workers = flat(study), min(processes, silos)
-    with (
-        screen.watching(console, study, silos, done, verbose, trains_alone(study, folder)),
-        _whole(folder),
-    ):
-        grid.run(server, client, silos, flags, None, workers, pool, together)
-    report: dict[str, Any] = json.loads((folder / "report.json").read_text("utf-8"))
-    return report
 
 
 @contextmanager
@@ -111,8 +114,11 @@ def _whole(folder: Path) -> Iterator[None]:
         ) from None
 
 
-def at_once(study: Study, folder: Path, silos: int, cohort: int) -> int:
-    """Return how many silos train at once, 0 for one at a time; what a run began with, it goes on with."""
+def at_once(study: Study, folder: Path, silos: int, cohort: int, share: int) -> int:
+    """Return how many silos train at once, 0 for one at a time; what a run began with, it goes on with.
+
+    Without either there is a cohort at least for each of the ``share`` cores.
+    """
     from torch import cuda
 
     from fl_client.cohort import size
@@ -121,7 +127,7 @@ def at_once(study: Study, folder: Path, silos: int, cohort: int) -> int:
         return cohort if cohort > 1 else 0
     begun = record.cohort(folder)
     free = int(cuda.mem_get_info()[0]) if cuda.is_available() else 0
-    return size.chosen(study, silos, cores(), free) if begun is None else begun
+    return size.chosen(study, silos, share, free) if begun is None else begun
 
 
 def hand_on(before: Path, folder: Path) -> None:
@@ -152,12 +158,12 @@ def recorded(folder: Path) -> Study:
 
 def quiet() -> None:
     """Keep libraries from drawing bars and writing notices over ours."""
-    from datasets.utils.logging import disable_progress_bar
     from transformers.utils import logging as transformers_logging
 
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    disable_progress_bar()
+    # A word to the library itself would import it, for a second and often in vain.
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     for name in ("httpx", "datasets", "flwr"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +25,7 @@ from fl_server.run import RoundFailed
 from fl_server.simulation import baselines, cells, sweep_page, tuning
 from fl_server.simulation import study as studies
 from fl_server.simulation.cells import Report
-from fl_server.simulation.pool import Pool, several
+from fl_server.simulation.pool import several
 
 SWEPT: dict[str, Any] = {
     "home": True,
@@ -122,6 +123,7 @@ def sweep(
     console: Console,
     verbose: bool = False,
     processes: int = 1,
+    cohort: int = 0,
 ) -> dict[str, Any]:
     """Run every cell that is not there yet; write ``sweep.json`` and ``sweep.html`` and return the former.
 
@@ -135,11 +137,12 @@ def sweep(
     for cell in {cell.method: cell for cell in todo}.values():
         studies.prepare(cell.study)
     with several(min(processes, silos)) as pool:
-        reports, failed = run(todo, folder / "cells", console, verbose, pool)
+        finish = partial(cells.finished, console=console, verbose=verbose, pool=pool, cohort=cohort)
+        reports, failed = run(todo, folder / "cells", console, finish)
         if swept.first:
             best = tuning.rates(_runs(todo, reports))
             others = planned(study, swept._replace(seeds=swept.seeds[1:]), silos, best)
-            more = run(others, folder / "cells", console, verbose, pool)
+            more = run(others, folder / "cells", console, finish)
             todo, reports, failed = todo + others, reports | more[0], failed | more[1]
     made = {
         "schema": 1,
@@ -159,7 +162,7 @@ def _runs(todo: list[Cell], reports: Mapping[str, Report]) -> list[tuning.Run]:
 
 
 def run(
-    todo: list[Cell], folder: Path, console: Console, verbose: bool, pool: Pool | None
+    todo: list[Cell], folder: Path, console: Console, finish: Callable[..., Report]
 ) -> tuple[dict[str, Report], dict[str, str]]:
     """Run the cells that are not in the folder yet; return the reports of all, and why others have none."""
     found = {c.name: report for c in todo if (report := cells.held(c.study, folder / c.name))}
@@ -177,9 +180,7 @@ def run(
         )
         before = folder / cell.before if cell.before else None
         try:
-            found[cell.name] = cells.finished(
-                cell.study, folder / cell.name, console, verbose, before, pool
-            )
+            found[cell.name] = finish(cell.study, folder / cell.name, alone_from=before)
         except RoundFailed as error:
             failed[cell.name] = str(error)
             console.print(

@@ -18,7 +18,7 @@ from fl_server import journal
 from fl_server.cli import app as fl_server
 from fl_server.simulation import study as studies
 from fl_server.simulation.cli import app as fl_sim
-from fl_server.simulation.options import cores
+from fl_server.simulation.pool import cores
 
 SETTINGS = {
     "rounds": 1,
@@ -61,6 +61,9 @@ BAD = {
     "a spec that is code": (["--set=strategy=__import__('os').system('true')"], ["is no call"]),
     "an unknown option of a strategy": (["--set=strategy=fedprox(nu=1)"], ["nu", "fedprox(mu"]),
     "rank 0": (["--set=model.rank=0"], ["model.rank=0"]),
+    "an engine that is none": (["--engine=spark"], ["--engine 'spark'", "local or ray"]),
+    "numbers that are none": (["--dtype=fp16"], ["train.dtype='fp16'", "'float32' or 'bfloat16'"]),
+    "threads below 0": (["--threads=-1"], ["train.threads=-1", "greater than or equal to 0"]),
     "a quorum over 1": (["--set=schedule=sync(quorum=2)"], ["quorum=2"]),
     "an unknown language": (["--languages=as,xx"], ["xx", "it has as, brx"]),
     "silos that do not divide": (["--silos=3"], ["silos=3", "as, ne"]),
@@ -166,19 +169,45 @@ def test_a_finished_run_can_be_resumed_and_says_the_same_as_json_and_nothing_els
         assert report[kept] == first[kept]
 
 
-@pytest.mark.parametrize(("given", "taken"), [([], cores()), (["--processes=3"], 3)])
-def test_a_run_takes_a_process_for_each_core_where_nobody_says_how_many(
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [
+        ([], (cores(), 1, "bfloat16", 0)),
+        (["--processes=3", "--cohort=2"], (3, 1, "bfloat16", 2)),
+        ([f"--threads={cores()}", "--dtype=float32"], (1, cores(), "float32", 0)),
+        ([f"--threads={2 * cores()}"], (1, 2 * cores(), "bfloat16", 0)),
+        (["--threads=0"], (1, 0, "bfloat16", 0)),  # which leaves the cores to Torch
+    ],
+)
+def test_a_run_fills_the_cores_with_processes_of_one_thread_where_nobody_says_otherwise(
     given, taken, tmp_path, monkeypatch
 ):
     asked = []
 
-    def run(*_, processes, **__):
-        asked.append(processes)
+    def run(study, *_, processes, cohort, **__):
+        asked.append((processes, study.train.threads, study.train.dtype, cohort))
         raise ConfigError("enough")
 
     monkeypatch.setattr(studies, "run", run)
     refused(call(fl_sim, "run", "--out", tmp_path / "run", *given), "enough")
     assert asked == [taken]
+
+
+@pytest.mark.parametrize("command", ["compare", "sweep"])
+def test_every_run_of_several_takes_the_cohort_that_was_asked_for(command, tmp_path, monkeypatch):
+    asked = []
+
+    def run(*_, cohort, **__):
+        asked.append(cohort)
+        raise ConfigError("enough")
+
+    monkeypatch.setattr(studies, "run", run)
+    given = ["--strategies=fedavg(lora='language')", "--cohort=3", *SMALL]
+    refused(
+        call(fl_sim, command, *given, "--set=alone.rates=0.003,0.01,0.03", "--out", tmp_path),
+        "enough",
+    )
+    assert asked == [3]
 
 
 def test_compare_sets_strategies_beside_alone_and_centralised(tmp_path):

@@ -245,7 +245,7 @@ def pretend(monkeypatch, broken=(), interrupted=""):
     """Let cells end at once, but for those that break off; return the names of those that were run."""
     ran: list[str] = []
 
-    def finished(study, folder: Path, *_):
+    def finished(study, folder: Path, *_, **__):
         if folder.name == interrupted:
             raise KeyboardInterrupt
         if folder.name in broken:
@@ -266,21 +266,21 @@ def test_a_sweep_that_was_cut_short_runs_only_the_cells_that_are_not_there(
 ):
     ran = pretend(monkeypatch, interrupted=todo[5].name)
     with pytest.raises(KeyboardInterrupt):
-        sweep.run(todo, tmp_path, quiet(), False, None)
+        sweep.run(todo, tmp_path, quiet(), cells.finished)
     assert ran == [cell.name for cell in todo[:5]]
     monkeypatch.undo()
     again = pretend(monkeypatch)
-    found, failed = sweep.run(todo, tmp_path, quiet(), False, None)
+    found, failed = sweep.run(todo, tmp_path, quiet(), cells.finished)
     assert again == [cell.name for cell in todo[5:]]
     assert (set(found), failed) == ({cell.name for cell in todo}, {})
     monkeypatch.undo()
     assert pretend(monkeypatch) == []
-    assert sweep.run(todo, tmp_path, quiet(), False, None) == (found, {})
+    assert sweep.run(todo, tmp_path, quiet(), cells.finished) == (found, {})
 
 
 def test_a_cell_that_breaks_off_is_told_and_the_others_are_run(todo, tmp_path, monkeypatch):
     pretend(monkeypatch, broken={todo[2].name})
-    found, failed = sweep.run(todo, tmp_path, quiet(), False, None)
+    found, failed = sweep.run(todo, tmp_path, quiet(), cells.finished)
     assert len(found) == len(todo) - 1
     assert failed == {todo[2].name: "round 1 has 0 of 4 updates [C00]"}
 
@@ -290,7 +290,7 @@ def test_the_terminal_says_which_cell_it_is_and_how_long_the_rest_takes(
 ):
     pretend(monkeypatch)
     console = Console(record=True, width=200, file=io.StringIO())
-    sweep.run(todo, tmp_path, console, False, None)
+    sweep.run(todo, tmp_path, console, cells.finished)
     said = console.export_text().splitlines()
     assert said[0] == "cell 1 of 18: fedavg() at 0.003, seed 7"
     assert all("left in all" in line for line in said[1:]) and len(said) == 18
