@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from itertools import cycle
 from queue import Empty, Queue
 from threading import Event, Thread
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from flwr.app import Context, Message
 from flwr.serverapp import Grid, ServerApp
@@ -28,6 +28,7 @@ from fl_server.simulation.cluster import Room
 from fl_server.simulation.lot import Asked, Replies
 from fl_server.simulation.pool import LOGGER
 
+T = TypeVar("T")
 EVERY_S = 0.05  # between two looks for replies
 ENDED = "a Ray actor ended over its work, perhaps for lack of memory ({}); continue with --resume"
 
@@ -61,6 +62,10 @@ class Actors:
         if self._ended:
             self._give_up()
         return sent.replies
+
+    def do(self, work: Callable[..., T], *arguments: Any) -> T:
+        """Return what a function makes of its arguments, here."""
+        return work(*arguments)
 
     def close(self) -> None:
         """Let the actors end by themselves; for when all work is done."""

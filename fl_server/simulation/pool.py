@@ -6,6 +6,7 @@ its parent, even where that is killed, so nothing trains on unseen.
 
 from __future__ import annotations
 
+import importlib
 import logging
 import logging.handlers
 import multiprocessing
@@ -15,14 +16,15 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from multiprocessing.connection import wait
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from fl_server.simulation import heap
 from fl_server.simulation.lot import Asked, Replies, answer
 
 LOGGER = "bhasha_fl"
+T = TypeVar("T")
 
 
 class Crew(Protocol):
@@ -32,6 +34,9 @@ class Crew(Protocol):
 
     def ask(self, asked: list[Asked], together: bool) -> Replies:
         """Return the replies to come to a lot of messages."""
+
+    def do(self, work: Callable[..., T], *arguments: Any) -> T:
+        """Return what a function makes of its arguments, where Torch is; raises what it raises."""
 
 
 class Pool:
@@ -46,6 +51,10 @@ class Pool:
         self._listener = logging.handlers.QueueListener(self._lines, _Relay())
         self._listener.start()
         self._executor = self._begun()
+        for _ in range(
+            processes
+        ):  # side by side from the start, not each when there is work for it
+            self._executor.submit(_warm)
 
     def _begun(self) -> ProcessPoolExecutor:
         return ProcessPoolExecutor(self._processes, self._spawn, _start, (self._lines,))
@@ -53,6 +62,11 @@ class Pool:
     def ask(self, asked: list[Asked], together: bool) -> Replies:
         """Return the replies to come to a lot of messages."""
         return self.submit(answer, asked, together)
+
+    def do(self, work: Callable[..., T], *arguments: Any) -> T:
+        """Return what a function makes of its arguments in one of the processes; raises what it raises."""
+        made: T = self.submit(work, *arguments).result()
+        return made
 
     def submit(self, work: Callable[..., Any], *arguments: Any) -> Future[Any]:
         """Return the result to come; where processes died over earlier work, by new ones."""
@@ -100,6 +114,12 @@ Crews = Callable[[int], AbstractContextManager[Crew | None]]  # of so many proce
 def cores() -> int:
     """Return the cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _warm() -> None:
+    """Import what work needs; where it is missing, whoever needs it says so."""
+    with suppress(ImportError):
+        importlib.import_module("fl_client.work")
 
 
 class _Relay(logging.Handler):

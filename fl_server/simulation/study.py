@@ -6,13 +6,14 @@ import json
 import logging
 import os
 import shutil
+import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, nullcontext
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
 
@@ -26,6 +27,7 @@ from fl_server.simulation import grid, heap, screen
 from fl_server.simulation.pool import Crew, Crews, cores, several
 from strategies import combine, scope
 
+T = TypeVar("T")
 FREE = 500_000_000  # bytes that a run may need on disk
 
 
@@ -80,20 +82,32 @@ def run(
     for the silos is the ``pool``, or one that ``crews`` makes of so many ``processes``.
     """
     heap.keep()
-    silos = prepare(study)
+    config.build(study)
     study = study.model_copy(update={"home": str(folder)})
-    with nullcontext(pool) if pool else crews(min(processes, silos)) as crew:
-        together = at_once(study, folder, silos, cohort, crew.cores if crew else cores())
+    with nullcontext(pool) if pool else crews(min(processes, _most(study))) as crew:
+        do = crew.do if crew else _do  # a parent of processes needs no Torch
+        silos = do(prepare, study)
+        share = crew.cores if crew else cores()
+        together = do(at_once, study, folder, silos, cohort, share)
         record.claim(folder, study, resume, together)
         if alone_from:
             hand_on(alone_from, folder)
         _spacious(folder)
         done = max(journal.committed(folder / "journal"), default=0)
-        alone = trains_alone(study, folder)
+        alone = do(trains_alone, study, folder)
         with screen.watching(console, study, silos, done, verbose, alone), _whole(folder):
             grid.run(server, client, silos, flat(study), pool=crew, cohort=together)
     report: dict[str, Any] = json.loads((folder / "report.json").read_text("utf-8"))
     return report
+
+
+def _most(study: Study) -> int:
+    """Return how many silos there are at most, as far as the study alone tells."""
+    return 1 if study.simulation.pooled else study.simulation.silos or sys.maxsize
+
+
+def _do(work: Callable[..., T], *arguments: Any) -> T:
+    return work(*arguments)
 
 
 def _spacious(folder: Path) -> None:
