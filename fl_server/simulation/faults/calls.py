@@ -6,10 +6,12 @@ import io
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from itertools import count
 from typing import Any, NamedTuple, Protocol
 
+from fl_client import parcels
 from fl_server.simulation.faults.disk import Disk, Stream
 
 
@@ -53,6 +55,7 @@ def interposed(disks: Sequence[Disk], clock: Clock) -> Iterator[None]:
             "replace": calls.replace, "rename": calls.replace, "unlink": calls.unlink,
             "remove": calls.unlink, "utime": calls.utime,
         },
+        parcels: {"ThreadPoolExecutor": Inline},
         time: {"time": clock.wall, "monotonic": clock.now, "sleep": clock.sleep},
     }  # fmt: skip
     before = [(module, name, getattr(module, name)) for module in led for name in led[module]]
@@ -64,6 +67,25 @@ def interposed(disks: Sequence[Disk], clock: Clock) -> Iterator[None]:
     finally:
         for module, name, call in before:
             setattr(module, name, call)
+
+
+class Inline:
+    """A pool without threads: what it is given is done at once."""
+
+    def __init__(self, threads: int) -> None:
+        pass
+
+    def __enter__(self) -> Inline:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        return None
+
+    def submit(self, work: Callable[..., Any], *given: Any) -> Future[Any]:
+        """Return what is done already."""
+        future = Future[Any]()
+        future.set_result(work(*given))
+        return future
 
 
 class Calls:

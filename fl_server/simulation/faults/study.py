@@ -15,7 +15,7 @@ from fl_server import config
 from fl_server.run import Run
 from fl_server.silos import Silo
 from strategies import adapter as algebra
-from strategies.adapter import Adapter
+from strategies.adapter import Adapter, Array
 from strategies.combine import Parts
 from strategies.weights.weight import Counts
 
@@ -82,4 +82,8 @@ def step(silo: str, number: int, at: int, before: Adapter) -> Adapter:
     """Return an adapter after one more step of a silo's training in a round."""
     seed = [zlib.crc32(silo.encode()), number, at]
     draw = np.random.default_rng(seed)
-    return {n: x + draw.normal(0, 0.1, x.shape).astype(np.float32) for n, x in before.items()}
+    return {n: before[n] + _drawn(draw, before[n].shape) for n in sorted(before)}
+
+
+def _drawn(draw: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    return draw.normal(0, 0.1, shape).astype(np.float32)
