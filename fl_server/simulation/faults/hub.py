@@ -28,6 +28,10 @@ class Over(Exception):
     """The run is over."""
 
 
+class Anew(Exception):
+    """The hub does not know the silo's node, so its SuperNode has to start anew."""
+
+
 class Kept(NamedTuple):
     """What the gateway holds in memory, as read from its disk."""
 
@@ -66,9 +70,11 @@ class Hub:
         self._kept = None
 
     def answer(self, silo: str, path: str, named: dict[str, Any], body: bytes) -> Any:
-        """Return the gateway's answer to a silo's call, None where there is none, ``Over`` as a value."""
+        """Return the gateway's answer to a silo's call, None where there is none, ``Over`` and ``Anew`` as values."""
         if self._kept is None:
             return None
+        if path != fleet.ACTIVATE and not seen.of(self._kept.seen, silo).node:
+            return Anew()
         try:
             return CALLS[path](self, self._kept, silo, named, body)
         except Over as over:

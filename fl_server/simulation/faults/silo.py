@@ -20,7 +20,7 @@ from fl_client.parcels import INBOX, OUTBOX, Parcel
 from fl_client.workers import Result
 from fl_server.simulation.faults import worker
 from fl_server.simulation.faults.disk import Disk, Killed
-from fl_server.simulation.faults.hub import Hub, Over
+from fl_server.simulation.faults.hub import Anew, Hub, Over
 from fl_server.simulation.faults.superlink import Work
 from fl_server.simulation.faults.network import Network
 from fl_server.simulation.faults.study import Shape
@@ -81,7 +81,7 @@ class Silo:
         except (Killed, StopIteration):
             self._died()
             return
-        except OSError:  # the disk is full: the program ends and is started again
+        except (Anew, OSError):  # or the disk is full: the program ends and is started again
             self._life, self._lives = None, self._lives + 1
             self._network.after(BACK_S, self.start)
             return
@@ -115,8 +115,8 @@ class Silo:
     def _lived(self) -> Life:
         yield from self._said(Call(fleet.ACTIVATE, {}))
         while True:
-            pulled: Work | None = yield Call(fleet.PULL_MESSAGES, {})
-            if not pulled:
+            pulled: Work | bool = yield from self._said(Call(fleet.PULL_MESSAGES, {}))
+            if isinstance(pulled, bool):
                 yield IDLE_S
                 continue
             try:
@@ -128,7 +128,7 @@ class Silo:
         """Ask until there is an answer, and return it; raises ``Over`` where the run is."""
         while True:
             answer = yield call
-            if isinstance(answer, Over):
+            if isinstance(answer, Over | Anew):
                 raise answer
             if answer is not None:
                 return answer
@@ -185,7 +185,8 @@ class Silo:
             if held == parcel.bytes:
                 return
             rest = trip.file.read_bytes()[held:]
-            if (yield Call(PATH, named | {"at": held}, rest)) == 0 and not upload.sound(trip):
+            taken = yield Call(PATH, named | {"at": held}, rest)
+            if taken == 0 and not upload.sound(trip):
                 return
 
     def _replied(self, pulled: Work, reply: Result) -> Life:
