@@ -14,7 +14,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
-REAL_OPEN, REAL_UNLINK = os.open, os.unlink
+REAL_UNLINK, REAL_UTIME = os.unlink, os.utime
 Names = list[tuple[str, int, int]]  # what a name stood for before and after, 0 for nothing
 
 
@@ -134,10 +134,12 @@ class Disk:
         file = self._draw.choice(full)
         content = bytearray(file.read_bytes())
         content[self._draw.randrange(len(content))] ^= 1 << self._draw.randrange(8)
-        handle = REAL_OPEN(file, os.O_WRONLY)
-        os.pwrite(handle, content, 0)
-        os.close(handle)
-        self._durable[_inode(str(file))] = bytes(content)
+        place, known = str(file), file.stat()
+        REAL_UNLINK(place)  # what a process has in memory of it stays as it is
+        with io.FileIO(place, "w") as stream:
+            stream.write(content)
+        REAL_UTIME(place, ns=(known.st_atime_ns, known.st_mtime_ns))
+        self._durable[_inode(place)] = bytes(content)
         self.fired.append("flip")
         return file
 

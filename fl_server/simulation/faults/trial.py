@@ -152,8 +152,9 @@ class World:
 
     def _settling(self, settle: Callable[[], None]) -> Callable[[], None]:
         def settled() -> None:
-            self._committed = max(journal.committed(self._run / "journal"))
-            self._hub.acknowledged.clear()
+            before, self._committed = self._committed, _newest(self._run)
+            if self._committed > before:  # what was acknowledged for it may go
+                self._hub.acknowledged.clear()
             settle()
 
         return settled
@@ -199,6 +200,10 @@ class World:
             self.network.now(),
             fired,
         )
+
+
+def _newest(run: Path) -> int:
+    return max(journal.committed(run / "journal"), default=-1)
 
 
 def _held(folder: Path, number: int) -> Adapter:
