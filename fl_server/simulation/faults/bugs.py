@@ -48,15 +48,6 @@ def _folder_not_synced(real: Any) -> Callable[..., Any]:
     return complete
 
 
-def _in_place(real: Any) -> Callable[..., Any]:
-    def write_whole(target: Path, content: bytes) -> None:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(content)
-        memory.sync(target)
-
-    return write_whole
-
-
 def _said_early(real: Any) -> Callable[..., Any]:
     def kept(file: Path, parcel: Parcel, sha256: str = "") -> int:
         part = memory.part(file)
@@ -177,7 +168,6 @@ def _nothing(real: Any) -> Callable[..., Any]:
 BUGS = {
     "a file is put in place without an fsync": Bug(memory, "complete", _named_only),
     "a folder is not synced after a rename": Bug(memory, "complete", _folder_not_synced),
-    "a step checkpoint is written in place": Bug(checkpoint, "write_whole", _in_place),
     "no step checkpoint is kept": Bug(checkpoint, "keep", _nothing),
     "any round goes on from a step checkpoint": Bug(checkpoint, "round_key", lambda _: lambda *given: "round"),
     "an update is acknowledged before it is durable, and unread": Bug(arrivals, "kept", _said_early),

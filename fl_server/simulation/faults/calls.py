@@ -103,7 +103,9 @@ class Calls:
         path = os.readlink(f"/proc/self/fd/{handle}")
         return self._disk(f"{path}{os.sep}"), path
 
-    def open(self, path: Any, mode: str = "r", buffering: int = -1, *others: Any, **more: Any) -> Any:
+    def open(
+        self, path: Any, mode: str = "r", buffering: int = -1, *others: Any, **more: Any
+    ) -> Any:
         disk = self._disk(path) if mode in WRITES else None
         if disk is None:
             return REAL.open(path, mode, buffering, *others, **more)

@@ -13,14 +13,17 @@ from collections.abc import Iterator
 
 from fl_server.simulation.faults import study as studies
 from fl_server.simulation.faults import worker
-from fl_server.simulation.faults.trial import HUB, Trial, ideal
+from fl_server.simulation.faults.outcome import HUB, Trial
+from fl_server.simulation.faults.trial import ideal
 from strategies import adapter as algebra
 
 
 def violations(trial: Trial) -> list[str]:
     """Return all that does not hold."""
     if trial.state is None:
-        return [f"C5 the study does not end; after {trial.seconds:.0f} s it is at round {_last(trial)}"]
+        return [
+            f"C5 the study does not end; after {trial.seconds:.0f} s it is at round {_last(trial)}"
+        ]
     checks = (_counted, _forward, _same, _once, _recorded, _happened)
     return [said for check in checks for said in check(trial)]
 

@@ -7,8 +7,9 @@ from random import Random
 from fl_server.simulation.faults import study as studies
 from fl_server.simulation.faults.disk import Blow
 from fl_server.simulation.faults.network import Weather
+from fl_server.simulation.faults.outcome import HUB, Faults, Trial
 from fl_server.simulation.faults.study import Shape
-from fl_server.simulation.faults.trial import HUB, Faults, Trial, ideal, play
+from fl_server.simulation.faults.trial import ideal, play
 
 KINDS = ("kill", "power", "full")
 DAY = 86400.0
@@ -39,8 +40,8 @@ def faults(draw: Random, shape: Shape) -> Faults:
     if draw.random() < 0.3:
         kind = draw.choice(KINDS[:2])
         kills[draw.uniform(1, lasts)] = (draw.choice((HUB, *shape.names)), kind)
-    if draw.random() < 0.2:
-        flips[draw.uniform(1, lasts)] = draw.choice((HUB, *shape.names))
+    if draw.random() < 0.3:
+        flips[draw.uniform(1, lasts)] = draw.choice((HUB, draw.choice(shape.names)))
     if draw.random() < 0.2:
         jumps[draw.uniform(1, lasts)] = draw.choice((-DAY, DAY))
     return Faults(blows, weather(draw, shape, lasts), jumps, kills, flips)

@@ -6,11 +6,9 @@ here, for what they stand in is sockets.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Generator
-from typing import Any, NamedTuple
+from typing import Any
 
 from fl_client import audit, fleet, memory, messages, parcels
 from fl_client.gateway import download, upload
@@ -20,22 +18,13 @@ from fl_client.parcels import INBOX, OUTBOX, Parcel
 from fl_client.workers import Result
 from fl_server.simulation.faults import worker
 from fl_server.simulation.faults.disk import Disk, Killed
-from fl_server.simulation.faults.hub import Anew, Hub, Over
-from fl_server.simulation.faults.superlink import Work
+from fl_server.simulation.faults.gateway import Anew, Call, Over
+from fl_server.simulation.faults.hub import Hub
 from fl_server.simulation.faults.network import Network
 from fl_server.simulation.faults.study import Shape
+from fl_server.simulation.faults.superlink import Work, announced
 
 STEP_S, IDLE_S, BACK_S = 5.0, 3.0, 20.0
-
-
-class Call(NamedTuple):
-    """What a silo asks its hub: the path, what it names, and the body."""
-
-    path: str
-    named: dict[str, Any]
-    body: bytes = b""
-
-
 Life = Generator[Call | float, Any, None]
 
 
@@ -104,7 +93,7 @@ class Silo:
         arrives = call._replace(body=call.body[: self._network.torn(len(call.body))])
         self._network.ask(
             self.name,
-            lambda: self._hub.answer(self.name, arrives.path, arrives.named, arrives.body),
+            lambda: self._hub.answer(self.name, arrives),
             lambda answer: self._go_on(life, answer),
         )
 
@@ -152,7 +141,9 @@ class Silo:
             part = memory.part(trip.file)
             held = part.stat().st_size if part.exists() else 0
             if held < parcel.bytes:
-                piece = yield from self._said(Call(CONTENT, {"run": run, "parcel": parcel, "at": held}))
+                piece = yield from self._said(
+                    Call(CONTENT, {"run": run, "parcel": parcel, "at": held})
+                )
                 if piece == b"":
                     return
                 with part.open("ab" if held else "wb", buffering=0) as stream:
@@ -160,7 +151,9 @@ class Silo:
             download.complete(part, trip)
         parcels.prune(trip.folder)
 
-    def _answered(self, pulled: Work, parcel: Parcel | None) -> Generator[Call | float, Any, Result]:
+    def _answered(
+        self, pulled: Work, parcel: Parcel | None
+    ) -> Generator[Call | float, Any, Result]:
         order, received = messages.read_order(pulled.message)
         try:
             if parcel:
@@ -191,20 +184,7 @@ class Silo:
 
     def _replied(self, pulled: Work, reply: Result) -> Life:
         """Announce a reply and bring its objects, as a SuperNode does."""
-        words = {"facts": reply.facts, "metrics": reply.metrics, "parcel": str(reply.parcel or "")}
-        content = json.dumps(words | {"answers": pulled.id}, sort_keys=True).encode()
-        name = hashlib.sha256(content).hexdigest()
-        said = {
-            "run_id": pulled.run,
-            "message_id": name,
-            "reply_to_message_id": pulled.id,
-            "group_id": pulled.message.metadata.group_id,
-        }
-        body = fleet.asking(
-            fleet.PUSH_MESSAGES,
-            messages_list=[{"metadata": said}],
-            message_object_trees=[{"object_id": name}],
-        )
+        name, content, body = announced(pulled, reply)
         while True:
             wanted, session = yield from self._said(Call(fleet.PUSH_MESSAGES, {}, body))
             if not wanted:

@@ -1,4 +1,4 @@
-"""The small studies that are tried: their silos, an adapter of a few numbers, and training that is drawn, not learned."""
+"""The small studies that are tried: silos, an adapter of a few numbers, and training that is drawn, not learned."""
 
 from __future__ import annotations
 
@@ -73,9 +73,7 @@ def run(shape: Shape) -> Run:
     base = Order(start_sha256=algebra.sha256(start))
     schedule = config.build(own)[1]
     nothing: Any = None
-    return Run(
-        nothing, own, parts(shape), schedule, nothing, cohort, {}, start, base, {}, {}
-    )
+    return Run(nothing, own, parts(shape), schedule, nothing, cohort, {}, start, base, {}, {})
 
 
 def step(silo: str, number: int, at: int, before: Adapter) -> Adapter:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import deque
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from fl_client import fleet, messages, parcels
+from fl_client.workers import Result
 
 Absent = frozenset[tuple[str, int]]  # silo and round: who is not asked
 
@@ -98,3 +100,21 @@ class Superlink:
         return fleet.answering(
             fleet.PULL_MESSAGES, messages_list=[{"metadata": metadata}], message_object_trees=[tree]
         )
+
+
+def announced(work: Work, reply: Result) -> tuple[str, bytes, bytes]:
+    """Return a reply as its one object, by its name, and the body that announces it."""
+    words = {"facts": reply.facts, "metrics": reply.metrics, "parcel": str(reply.parcel or "")}
+    content = json.dumps(words | {"answers": work.id}, sort_keys=True).encode()
+    name = hashlib.sha256(content).hexdigest()
+    said = {
+        "run_id": work.run,
+        "message_id": name,
+        "reply_to_message_id": work.id,
+        "group_id": work.message.metadata.group_id,
+    }
+    tree = {"object_id": name}
+    body = fleet.asking(
+        fleet.PUSH_MESSAGES, messages_list=[{"metadata": said}], message_object_trees=[tree]
+    )
+    return name, content, body

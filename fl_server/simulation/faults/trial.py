@@ -11,7 +11,6 @@ from functools import cache
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
 
 from fl_client import audit, memory
 from fl_client.config import ConfigError
@@ -23,49 +22,21 @@ from fl_server.run import RoundFailed
 from fl_server.simulation.faults import study as studies
 from fl_server.simulation.faults import worker
 from fl_server.simulation.faults.calls import interposed
-from fl_server.simulation.faults.disk import Blow, Disk, Killed
+from fl_server.simulation.faults.disk import Disk, Killed
 from fl_server.simulation.faults.hub import BACK_S, Hub
-from fl_server.simulation.faults.network import Network, Weather
+from fl_server.simulation.faults.network import Network
+from fl_server.simulation.faults.outcome import HUB, Faults, Trial
 from fl_server.simulation.faults.silo import Silo
 from fl_server.simulation.faults.study import Shape
 from fl_server.simulation.faults.superlink import Absent, Superlink
 from strategies.adapter import Adapter
 
 MEMORY = "/dev/shm"  # where real files cost little
-HUB = "hub"
 LONGEST_S, MOST = 8 * 3600.0, 60  # virtual seconds, and runs of the rounds, that a study may take
 AT_REST = {
     True: ("run/journal/*", "parcels/*", "spool/*/parcels/*"),
     False: ("outbox/*", "inbox/*", "studies/*/steps/*"),
 }
-
-
-class Faults(NamedTuple):
-    """What is to happen: by machine and operation what its disk does, how the lines are, and by time the rest."""
-
-    blows: dict[str, dict[int, Blow]] = {}
-    weather: Weather = Weather(0.0, 0.0, 0.0, {}, 0.0)
-    jumps: dict[float, float] = {}  # of the clock on the wall
-    kills: dict[float, tuple[str, str]] = {}  # of a machine, and how
-    flips: dict[float, str] = {}  # of a bit on a machine's disk, which is then started again
-
-
-class Trial(NamedTuple):
-    """What came of a trial."""
-
-    shape: Shape
-    faults: Faults
-    state: State | None  # after the last round, if it came to that
-    lines: list[record.Line]
-    back: list[str]  # where the journal held less than had been committed
-    gone: list[str]  # updates that silos were told were here, and were not
-    hub_disk: Disk
-    silos: dict[str, Silo]
-    remembered: dict[str, Adapter]
-    audited: dict[str, int]
-    operations: dict[str, int]
-    seconds: float
-    fired: Counter[str]
 
 
 @cache
@@ -87,9 +58,7 @@ def play(shape: Shape, faults: Faults, seed: int, absent: Absent = frozenset()) 
 class World:
     """All machines of a trial, and what was seen from outside of them."""
 
-    def __init__(
-        self, shape: Shape, faults: Faults, seed: int, absent: Absent, root: Path
-    ) -> None:
+    def __init__(self, shape: Shape, faults: Faults, seed: int, absent: Absent, root: Path) -> None:
         self._shape, self._faults = shape, faults
         draw = Random(seed)
         self.network = Network(draw, faults.weather, faults.jumps)
@@ -161,7 +130,6 @@ class World:
 
     def _died(self) -> None:
         disk = self.disks[HUB]
-        self._hub.kills.append(disk.dead)
         if disk.dead == "power":
             self._hub.down()
         disk.revive()

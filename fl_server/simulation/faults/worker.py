@@ -5,7 +5,7 @@ Its memory, its step checkpoints, what it sends and its outbox are written by th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -68,16 +68,13 @@ def answer(
         before = memory.agreed(home(folder), order.round, order.lost)
         work = Work(own, Site(silo), home(folder), before, order, received)
         start = studies.run(shape).start | received
-        now = start
-        for now, step in _trained(work, start):
-            if step is not None:
-                yield step
+        now = yield from _trained(work, start)
         result = outbox.keep(folder / OUTBOX, key, _ended(work, shape, start, now), lambda _: None)
     yield result
 
 
-def _trained(work: Work, start: Adapter) -> Iterator[tuple[Adapter, Step | None]]:
-    """Yield the adapter after each step, on from the last checkpoint."""
+def _trained(work: Work, start: Adapter) -> Generator[Step, None, Adapter]:
+    """Yield each step as it is done, on from the last checkpoint; return the adapter after the last."""
     name, number, base = work.site.name, work.order.round, algebra.sha256(start)
     key = checkpoint.round_key(work.study, number, work.received)
     keeper = checkpoint.keeper(work.home, "round", key, 1.0)
@@ -85,12 +82,12 @@ def _trained(work: Work, start: Adapter) -> Iterator[tuple[Adapter, Step | None]
         raise AssertionError("steps are kept every second")
     held = checkpoint.recall(keeper)
     losses, now = (held.losses, held.arrays) if held else ([], start)
-    yield now, None
     for at in range(len(losses) + 1, studies.STEPS + 1):
         now, losses = studies.step(name, number, at, now), [*losses, 1.0 / at]
-        yield now, Step(name, number, base, at)
+        yield Step(name, number, base, at)
         if at < studies.STEPS and at % INTERVAL == 0:
             checkpoint.keep(keeper, losses, now)
+    return now
 
 
 def _ended(work: Work, shape: studies.Shape, start: Adapter, now: Adapter) -> Result:
