@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from safetensors.numpy import save
+
 from fl_client import audit, checkpoint, memory, outbox
 from fl_client.parcels import Parcel
 from fl_server import journal, record, rounds, silos
-from fl_server.federation import Federation
 from fl_server.gateway import parcels as arrivals
-from fl_server.gateway import pulls
 
 
 class Bug(NamedTuple):
@@ -42,7 +43,7 @@ def _named_only(real: Any) -> Callable[..., Any]:
 def _folder_not_synced(real: Any) -> Callable[..., Any]:
     def complete(target: Path) -> None:
         with memory.part(target).open("rb") as stream:
-            memory.os.fsync(stream.fileno())
+            os.fsync(stream.fileno())
         memory.part(target).replace(target)
 
     return complete
@@ -68,15 +69,6 @@ def _old_goes_first(real: Any) -> Callable[..., Any]:
     return commit
 
 
-def _unverified(real: Any) -> Callable[..., Any]:
-    def recall(folder: Path, number: int | None = None) -> journal.State | None:
-        held = real(folder, number)
-        newest = max(journal.committed(folder), default=-1)
-        return held if held is None else held._replace(round=max(held.round, newest))
-
-    return recall
-
-
 def _a_round_behind(real: Any) -> Callable[..., Any]:
     def recall(folder: Path, number: int | None = None) -> journal.State | None:
         held = real(folder, number)
@@ -88,14 +80,6 @@ def _a_round_behind(real: Any) -> Callable[..., Any]:
 def _settled_first(real: Any) -> Callable[..., Any]:
     def commit(run: Any, state: Any, line: Any) -> None:
         run.grid.settle()
-        real(run, state, line)
-
-    return commit
-
-
-def _recorded_last(real: Any) -> Callable[..., Any]:
-    def commit(run: Any, state: Any, line: Any) -> None:
-        journal.commit(run.folder / "journal", state, {0})
         real(run, state, line)
 
     return commit
@@ -131,7 +115,7 @@ def _forgotten(real: Any) -> Callable[..., Any]:
 def _remembered_late(real: Any) -> Callable[..., Any]:
     def keep(home: Path, number: int, arrays: Any, *others: Any) -> None:
         memory.path(home, number).parent.mkdir(parents=True, exist_ok=True)
-        memory.path(home, number).write_bytes(memory.save(arrays))
+        memory.path(home, number).write_bytes(save(arrays))
 
     return keep
 
@@ -172,10 +156,8 @@ BUGS = {
     "any round goes on from a step checkpoint": Bug(checkpoint, "round_key", lambda _: lambda *given: "round"),
     "an update is acknowledged before it is durable, and unread": Bug(arrivals, "kept", _said_early),
     "the journal lets go of the last round before it has the next": Bug(journal, "commit", _old_goes_first),
-    "a damaged round of the journal counts as committed": Bug(journal, "recall", _unverified),
     "a study resumes a round behind": Bug(journal, "recall", _a_round_behind),
     "updates go before their round is committed": Bug(rounds, "_commit", _settled_first),
-    "a round is committed before it is recorded": Bug(rounds, "_commit", _recorded_last),
     "the record is not durable when its round is": Bug(record, "append", _not_durable),
     "what was recorded and not committed stays": Bug(record, "rewind", _nothing),
     "a reply counts twice after a silo started anew": Bug(silos, "_arrived", _twice),
@@ -186,6 +168,4 @@ BUGS = {
     "a round that is asked again begins with what it left": Bug(memory, "agreed", _own_trace),
     "an update that did not count leaves a residual": Bug(memory, "agreed", _lost_leaves_traces),
     "the record of what left a silo is not durable": Bug(audit, "append", _unrecorded),
-    "a message is handed out once": Bug(pulls, "current", _nothing),
-    "a silo that started anew is not asked again": Bug(Federation, "restarted", lambda _: lambda grid: set()),
 }  # fmt: skip

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from itertools import count
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from fl_client import parcels
@@ -48,7 +49,7 @@ WRITES = {"w": "w", "wb": "w", "a": "a", "ab": "a"}
 def interposed(disks: Sequence[Disk], clock: Clock) -> Iterator[None]:
     """Lead what writes below the disks' folders, and who asks for the time, to the simulation while this is open."""
     calls = Calls(disks)
-    led = {
+    led: dict[Any, dict[str, Any]] = {
         io: {"open": calls.open},
         os: {
             "open": calls.os_open, "write": calls.write, "fsync": calls.fsync, "fdatasync": calls.fsync,
@@ -76,10 +77,12 @@ class Inline:
         pass
 
     def __enter__(self) -> Inline:
+        """Return the pool."""
         return self
 
     def __exit__(self, *error: object) -> None:
-        return None
+        """Leave nothing behind."""
+        return
 
     def submit(self, work: Callable[..., Any], *given: Any) -> Future[Any]:
         """Return what is done already."""
@@ -100,12 +103,13 @@ class Calls:
         return next((disk for disk in self._disks if str(text).startswith(disk.root)), None)
 
     def _of(self, handle: int) -> tuple[Disk | None, str]:
-        path = os.readlink(f"/proc/self/fd/{handle}")
+        path = str(Path(f"/proc/self/fd/{handle}").readlink())
         return self._disk(f"{path}{os.sep}"), path
 
     def open(
         self, path: Any, mode: str = "r", buffering: int = -1, *others: Any, **more: Any
     ) -> Any:
+        """Open a file as ``io.open`` does."""
         disk = self._disk(path) if mode in WRITES else None
         if disk is None:
             return REAL.open(path, mode, buffering, *others, **more)
@@ -117,6 +121,7 @@ class Calls:
         return buffered if "b" in mode else io.TextIOWrapper(buffered, "utf-8")
 
     def os_open(self, path: Any, flags: int, *others: Any, **more: Any) -> int:
+        """Open a file as ``os.open`` does."""
         disk = self._disk(path) if flags & os.O_CREAT else None
         if disk is None:
             return REAL.os_open(path, flags, *others, **more)
@@ -128,12 +133,14 @@ class Calls:
         return handle
 
     def write(self, handle: int, content: bytes) -> int:
+        """Write to a file that ``os_open`` opened."""
         disk, _ = self._of(handle)
         if disk is not None:
             disk.operation(writes=True)
         return REAL.write(handle, content)
 
     def fsync(self, handle: int) -> None:
+        """Make a file, or the names in a folder, durable."""
         disk, path = self._of(handle)
         if disk is None:
             REAL.fsync(handle)
@@ -142,6 +149,7 @@ class Calls:
             disk.synced(path)
 
     def replace(self, source: Any, target: Any) -> None:
+        """Put a file in another's place."""
         if disk := self._disk(target):
             disk.operation()
             if os.path.lexists(source):
@@ -149,6 +157,7 @@ class Calls:
         REAL.replace(source, target)
 
     def unlink(self, path: Any, **more: Any) -> None:
+        """Take a file away."""
         disk = None if more else self._disk(path)
         if disk is not None and os.path.lexists(path):
             disk.operation()
@@ -156,6 +165,7 @@ class Calls:
         REAL.unlink(path, **more)
 
     def utime(self, path: Any, *_: Any, **__: Any) -> None:
+        """Make a file the newest."""
         self._touch(path)
 
     def _touch(self, path: Any) -> None:

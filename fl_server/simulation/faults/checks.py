@@ -1,10 +1,10 @@
 """What must hold after every trial, C1 to C7; each gives in words what does not.
 
-C1 an update that the hub acknowledged is there, and counts once. C2 committed rounds never go back. C3 the last adapter,
-and what silos remember, is that of the same study without faults in which the same updates count. C4 a step is done
-again only by a silo that was killed before its update was durable. C5 the study ends. C6 a silo's record holds every
-byte that left it. C7 what was to happen did. That no real process is silent for 120 s, and that bytes on a real wire are
-those of the record, is proved by the tests of whole federations.
+C1 an update that the hub acknowledged is there, and counts once. C2 committed rounds never go back. C3 the last
+adapter, and what silos remember, is that of the same study without faults in which the same updates count. C4 a step is
+done again only by a silo that was killed before its update was durable. C5 the study ends. C6 a silo's record holds
+every byte that left it. C7 what was to happen did. That no real process is silent for 120 s, and that bytes on a real
+wire are those of the record, is proved by the tests of whole federations.
 """
 
 from __future__ import annotations

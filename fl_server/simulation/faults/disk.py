@@ -23,7 +23,7 @@ class Killed(BaseException):
 
 
 class Blow(NamedTuple):
-    """What happens at one operation of a disk: its process is killed, the power goes, or the disk is full for a while."""
+    """What happens at one operation: its process is killed, the power goes, or the disk is full for a while."""
 
     kind: str
     lasts: int = 0
@@ -94,7 +94,7 @@ class Disk:
         self._changed(path, [(path, 0, _inode(path))])
 
     def _changed(self, path: str, names: Names) -> None:
-        self._changes.setdefault(os.path.dirname(path), []).append(names)
+        self._changes.setdefault(str(Path(path).parent), []).append(names)
 
     def _tear(self) -> None:
         now = {str(p): _inode(str(p)) for p in sorted(self.folder.rglob("*")) if p.is_file()}
@@ -170,7 +170,7 @@ class Stream(io.FileIO):
 
 def _inode(path: str) -> int:
     try:
-        return os.stat(path).st_ino
+        return Path(path).stat().st_ino
     except FileNotFoundError:
         return 0
 

@@ -41,7 +41,7 @@ class Call(NamedTuple):
 
 
 class Gateway:
-    """A gateway as long as its process lives. ``told`` are the updates that silos were told are here, ``gone`` says which were not."""
+    """A gateway while its process lives. ``told``: what silos were told is here; ``gone``: what of it was not."""
 
     def __init__(
         self, folder: Path, superlink: Superlink, told: set[tuple[str, Parcel]], gone: list[str]

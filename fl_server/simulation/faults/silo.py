@@ -6,6 +6,7 @@ here, for what they stand in is sockets.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Generator
 from typing import Any
@@ -13,7 +14,6 @@ from typing import Any
 from fl_client import audit, fleet, memory, messages, parcels
 from fl_client.gateway import download, upload
 from fl_client.gateway.trip import CONTENT, PATH, Trip
-from fl_client.messages import Fault
 from fl_client.parcels import INBOX, OUTBOX, Parcel
 from fl_client.workers import Result
 from fl_server.simulation.faults import worker
@@ -24,6 +24,7 @@ from fl_server.simulation.faults.network import Network
 from fl_server.simulation.faults.study import Shape
 from fl_server.simulation.faults.superlink import Work, announced
 
+LOG = logging.getLogger("bhasha_fl.silo")
 STEP_S, IDLE_S, BACK_S = 5.0, 3.0, 20.0
 Life = Generator[Call | float, Any, None]
 
@@ -163,9 +164,11 @@ class Silo:
                     return done
                 self.steps[done] += 1
                 yield STEP_S
-        except (Fault, ValueError):
-            pass
-        return Result({}, {}, {"fault": "malformed"})
+        except OSError:
+            raise
+        except Exception as error:  # its code is all that leaves
+            LOG.error("%s failed: %s", self.name, error)
+        return Result({}, {}, {"fault": "internal"})
 
     def _brought(self, run: int, parcel: Parcel) -> Life:
         """Bring an update, as ``upload.send`` does."""
