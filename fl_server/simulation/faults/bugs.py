@@ -133,10 +133,6 @@ def _own_trace(real: Any) -> Callable[..., Any]:
     return lambda home, before, lost: real(home, before + 1, lost)
 
 
-def _lost_leaves_traces(real: Any) -> Callable[..., Any]:
-    return lambda home, before, lost: real(home, before, 0)
-
-
 def _unrecorded(real: Any) -> Callable[..., Any]:
     def append(folder: Path, entry: Any) -> None:
         with (folder / audit.FILE).open("a") as stream:
@@ -166,6 +162,5 @@ BUGS = {
     "a silo's memory is not durable when its update is": Bug(memory, "keep", _remembered_late),
     "a silo remembers its last round alone": Bug(memory, "keep", _only_the_last),
     "a round that is asked again begins with what it left": Bug(memory, "agreed", _own_trace),
-    "an update that did not count leaves a residual": Bug(memory, "agreed", _lost_leaves_traces),
     "the record of what left a silo is not durable": Bug(audit, "append", _unrecorded),
 }  # fmt: skip
