@@ -107,12 +107,8 @@ def _posted(folder: Path, kind: Kind, job: Job, found: Result) -> Result:
     """Return a result whose arrays lie in the outbox, durable; the same training is then answered from there."""
     if not ranks.first() or not found.arrays:
         return found
-    place, say = folder / parcels.OUTBOX, partial(posted.say, folder)
-    if kind == "fit":
-        return outbox.keep(place, outbox.key(job), found, say)
-    parcel = parcels.keep(place, found.arrays, say)
-    parcels.prune(place)
-    return found._replace(arrays={}, parcel=parcel)
+    key = outbox.key(job) if kind == "fit" else ""
+    return outbox.keep(folder / parcels.OUTBOX, key, found, partial(posted.say, folder))
 
 
 def follow(folder: Path) -> NoReturn:

@@ -78,7 +78,8 @@ def _once(trial: Trial) -> Iterator[str]:
     for name, silo in trial.silos.items():
         again = sum(silo.steps.values()) - len(silo.steps)
         broken = len(silo.kills) + silo.disk.fired.count("full")
-        excused = worker.INTERVAL * broken + studies.STEPS * _flips(trial)
+        # A flipped bit may take a committed round back: that one is trained again, and the one in work.
+        excused = worker.INTERVAL * broken + 2 * studies.STEPS * _flips(trial)
         if again > excused:
             yield f"C4 {name} did {again} steps again, and was killed {broken} times"
 
