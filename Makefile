@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo setup check test test-all notebooks figures bench base all clean
+.PHONY: help demo setup check test test-all notebooks figures bench sweep base all clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -45,6 +45,9 @@ figures: .venv/.dev  ## print every measured figure, missed goals first
 
 bench: .venv/.dev  ## speed and memory beside peers that are really run; an hour and more on two cores
 	$(BIN)/fl-sim bench
+
+sweep: .venv/.dev  ## 100,000 studies through drawn faults, on all cores
+	$(BIN)/python -m benchmarks.faults --schedules 100000 --cores 0
 
 base: .venv/.dev  ## train builtin:tiny anew from a folder of text: make base DATA=folder
 	$(BIN)/python -m fl_client.bases.pretrain --data $(DATA) --out fl_client/bases/tiny

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
+from fl_client import memory
 from fl_client.config import ConfigError
 
 FILE = "audit.jsonl"
@@ -50,6 +51,9 @@ def append(folder: Path, entry: Entry) -> None:
             line = b"\n" + line
         if os.write(handle, line) != len(line):
             raise OSError("the record of what leaves could not be written whole")
+        os.fsync(handle)  # what left before a power cut is on record after it
+        if not size:
+            memory.sync(folder / FILE)
     finally:
         os.close(handle)
 

@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
-from fl_client import frames, parcels, posted, ranks, spec, verdict, workers
+from fl_client import frames, outbox, parcels, posted, ranks, spec, verdict, workers
 from fl_client.checkpoint import Left
 from fl_client.config import ConfigError
 from fl_client.messages import Fault
@@ -73,6 +73,10 @@ def serve(folder: Path) -> NoReturn:
                 except ValueError as error:
                     _answer(connection, frames.of_error(Fault("malformed", str(error))))
                     continue
+                held = _finished(folder, kind, job)
+                if held is not None:
+                    _answer(connection, frames.of_result(held))
+                    continue
                 if together(kind, job):
                     number += 1
                     ranks.spread(frames.of_job(kind, job))
@@ -90,13 +94,21 @@ def _received(folder: Path, job: Job) -> Job:
     return job._replace(received=parcels.read(folder / parcels.INBOX, job.parcel), parcel=None)
 
 
-def _posted(folder: Path, found: Result) -> Result:
-    """Return a result whose arrays lie in the outbox, durable."""
+def _finished(folder: Path, kind: Kind, job: Job) -> Result | None:
+    """Return what was answered to the same training before; its update goes on its way again."""
+    held = outbox.find(folder / parcels.OUTBOX, outbox.key(job)) if kind == "fit" else None
+    if held is not None and held.parcel is not None:
+        LOG.info("round %d was trained before and is sent again", job.order.round)
+        posted.say(folder, held.parcel)
+    return held
+
+
+def _posted(folder: Path, kind: Kind, job: Job, found: Result) -> Result:
+    """Return a result whose arrays lie in the outbox, durable; the same training is then answered from there."""
     if not ranks.first() or not found.arrays:
         return found
-    parcel = parcels.keep(folder / parcels.OUTBOX, found.arrays, partial(posted.say, folder))
-    parcels.prune(folder / parcels.OUTBOX)
-    return found._replace(arrays={}, parcel=parcel)
+    key = outbox.key(job) if kind == "fit" else ""
+    return outbox.keep(folder / parcels.OUTBOX, key, found, partial(posted.say, folder))
 
 
 def follow(folder: Path) -> NoReturn:
@@ -128,7 +140,7 @@ def _work(folder: Path, kind: Kind, job: Job, number: int) -> tuple[bytes, bool]
     job = job._replace(place=job.place._replace(silo=str(folder)))
     if kind in {"fit", "rail"}:
         _training.set()
-    end = verdict.attempt(lambda: _posted(folder, workers.here(kind, job)))
+    end = verdict.attempt(lambda: _posted(folder, kind, job, workers.here(kind, job)))
     if together(kind, job):
         return verdict.settle(number, end)
     return end.answer, end.state != verdict.BROKEN

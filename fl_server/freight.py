@@ -35,8 +35,13 @@ class Freight:
     def collect(self, silo: str, parcel: Parcel) -> Adapter:
         """Return the arrays of a parcel that a silo brought; raises ``ValueError``."""
         folder = spool.updates(self._spool, silo)
-        arrays = parcels.read(folder, parcel)
-        self._collected.add(parcels.path(folder, parcel))
+        file = parcels.path(folder, parcel)
+        try:
+            arrays = parcels.read(folder, parcel)
+        except ValueError:
+            file.unlink(missing_ok=True)  # else the silo would be told for ever that it is here
+            raise
+        self._collected.add(file)
         return arrays
 
     def settle(self) -> None:

@@ -1,21 +1,23 @@
 """What the hub has committed: after each round one file of arrays and one note, written whole or not at all.
 
-A round is committed when its note is there and the checksum in it fits the arrays. Resuming starts from the newest
-such round. The last two rounds and those that are the best of some silos are kept.
+A round is committed when its note is there, and is, byte for byte, the one that these arrays have. Resuming starts from
+the newest such round. The last two rounds and those that are the best of some silos are kept.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from safetensors.numpy import load, save
 
 from fl_client.memory import write_whole
 from strategies.adapter import Adapter, Array
 
+LOG = logging.getLogger("bhasha_fl.hub")
 KINDS = ("adapter", "outer", "strategy", "guard")
 
 
@@ -39,9 +41,7 @@ def commit(folder: Path, state: State, kept: set[int]) -> None:
     }
     content = save(arrays)
     write_whole(_arrays(folder, state.round), content)
-    note = {"round": state.round, "sha256": hashlib.sha256(content).hexdigest()}
-    note |= {"groups": sorted(state.adapter)}
-    write_whole(_note(folder, state.round), json.dumps(note).encode())
+    write_whole(_note(folder, state.round), _said(state.round, content, sorted(state.adapter)))
     for old in committed(folder):
         if old < state.round - 1 and old not in kept:
             _note(folder, old).unlink()
@@ -56,21 +56,35 @@ def committed(folder: Path) -> list[int]:
 def recall(folder: Path, number: int | None = None) -> State | None:
     """Return a committed round, the newest whole one by default, or None if there is none."""
     for candidate in reversed(committed(folder)) if number is None else [number]:
-        note = json.loads(_note(folder, candidate).read_text())
-        content = _arrays(folder, candidate).read_bytes()
-        if hashlib.sha256(content).hexdigest() == note["sha256"]:
-            return _state(note, load(content))
+        state = _read(folder, candidate)
+        if state is not None:
+            return state
+        LOG.error("what %s holds of round %d is damaged and left aside", folder, candidate)
     return None
 
 
-def _state(note: dict[str, Any], arrays: Adapter) -> State:
-    held: dict[str, dict[str, dict[str, Array]]] = {
-        kind: {group: {} for group in note["groups"]} for kind in KINDS
-    }
-    for key, array in arrays.items():
+def _read(folder: Path, number: int) -> State | None:
+    """Return a round where every byte of its two files is what was committed."""
+    try:
+        note, content = _note(folder, number).read_bytes(), _arrays(folder, number).read_bytes()
+    except FileNotFoundError:
+        return None
+    held: dict[str, dict[str, dict[str, Array]]] = {kind: {} for kind in KINDS}
+    if hashlib.sha256(content).hexdigest() not in note.decode(errors="replace"):
+        return None
+    for key, array in load(content).items():
         kind, group, name = key.split("|", 2)
-        held[kind][group][name] = array
-    return State(int(note["round"]), *(held[kind] for kind in KINDS))
+        held[kind].setdefault(group, {})[name] = array
+    groups = {group: dict[str, Array]() for group in sorted(held["adapter"])}
+    if note != _said(number, content, list(groups)):
+        return None
+    return State(number, *(groups | held[kind] for kind in KINDS))
+
+
+def _said(number: int, content: bytes, groups: list[str]) -> bytes:
+    """Return the note that commits these arrays."""
+    sha256 = hashlib.sha256(content).hexdigest()
+    return json.dumps({"round": number, "sha256": sha256, "groups": groups}).encode()
 
 
 def _arrays(folder: Path, number: int) -> Path:

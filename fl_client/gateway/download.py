@@ -38,7 +38,7 @@ async def _rest(line: Link, trip: Trip) -> int:
     part = memory.part(trip.file)
     held = part.stat().st_size if part.exists() else 0
     if held >= trip.parcel.bytes:  # it had all come when this gateway was killed
-        return await asyncio.to_thread(_complete, part, trip)
+        return await asyncio.to_thread(complete, part, trip)
     try:
         async with line.client.get(
             f"{line.url}{CONTENT}?{trip.query}",
@@ -54,7 +54,7 @@ async def _rest(line: Link, trip: Trip) -> int:
             await _write(back.content, part, "ab" if back.status == PARTLY else "wb", trip)
     except (aiohttp.ClientError, OSError) as error:
         LOG.info("the line broke under an adapter: %s", error or type(error).__name__)
-    return await asyncio.to_thread(_complete, part, trip)
+    return await asyncio.to_thread(complete, part, trip)
 
 
 async def _write(content: aiohttp.StreamReader, part: Path, mode: str, trip: Trip) -> None:
@@ -65,7 +65,8 @@ async def _write(content: aiohttp.StreamReader, part: Path, mode: str, trip: Tri
             await asyncio.to_thread(stream.write, piece)
 
 
-def _complete(part: Path, trip: Trip) -> int:
+def complete(part: Path, trip: Trip) -> int:
+    """Put a parcel whose last byte came in its place; return 200, or 503 where it is not all here, or not it."""
     if not part.exists() or part.stat().st_size < trip.parcel.bytes:
         return AWAY
     if parcels.whole(part, trip.parcel):

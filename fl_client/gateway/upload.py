@@ -44,12 +44,12 @@ async def send(line: Link, trip: Trip) -> None:
 
 
 async def _check(trip: Trip) -> None:
-    if not await asyncio.to_thread(_sound, trip):
+    if not await asyncio.to_thread(sound, trip):
         LOG.error("the update that a reply names is gone from %s", trip.folder)
         raise Refused(trip.run, "parcel_missing")
 
 
-def _sound(trip: Trip) -> bool:
+def sound(trip: Trip) -> bool:
     """Return whether what leaves is what its name says, and tensors: nothing else goes this way."""
     try:
         known = trip.seal is not None and trip.seal == posted.seal(trip.file)

@@ -52,18 +52,24 @@ def _asked(call: Call) -> Asked:
 async def held(gate: Gate, call: Call) -> Answer:
     """Answer how many bytes of an update are here; 503 while the last of them are looked at."""
     asked, file = await _update(gate, call)
-    if file.exists():
-        return _held(asked.parcel.bytes)
-    begun = memory.part(file)
-    size = begun.stat().st_size if begun.exists() else 0
-    if not size:  # one update after the other: of a silo's older ones the last may yet be collected
-        parcels.prune(file.parent, 1)
-    if size < asked.parcel.bytes:
+    size = standing(file, asked.parcel)
+    if size is not None:
         return _held(size)
     if file in gate.uploads:
         raise Refused(503)
     with _claimed(gate, file):  # it had all come when this gateway was killed
-        return _held(await asyncio.to_thread(_kept, file, asked.parcel))
+        return _held(await asyncio.to_thread(kept, file, asked.parcel))
+
+
+def standing(file: Path, parcel: Parcel) -> int | None:
+    """Return how many bytes of an update are here; None where all came and nobody has looked at them yet."""
+    if file.exists():
+        return parcel.bytes
+    part = memory.part(file)
+    size = part.stat().st_size if part.exists() else 0
+    if not size:  # one update after the other: of a silo's older ones the last may yet be collected
+        parcels.prune(file.parent, 1)
+    return size if size < parcel.bytes else None
 
 
 async def take(gate: Gate, call: Call) -> Answer:
@@ -81,9 +87,9 @@ async def take(gate: Gate, call: Call) -> Answer:
             if stream.tell() != asked.at:
                 raise Refused(409)
             with _claimed(gate, file) as mine:
-                digest = await asyncio.to_thread(_begun, memory.part(file), asked.at)
+                digest = await asyncio.to_thread(begun, memory.part(file), asked.at)
                 await _write(call, Sink(stream, digest, mine), asked, mine)
-                size = await asyncio.to_thread(_kept, file, asked.parcel, digest.hexdigest())
+                size = await asyncio.to_thread(kept, file, asked.parcel, digest.hexdigest())
     except OSError as error:
         LOG.error("%s: an update cannot be kept: %s", call.silo, error.strerror)
         raise Refused(507) from error
@@ -110,10 +116,10 @@ async def _update(gate: Gate, call: Call) -> tuple[Asked, Path]:
     return asked, parcels.path(spool.updates(gate.spool.folder, call.silo), asked.parcel)
 
 
-def _begun(begun: Path, size: int) -> Digest:
+def begun(part: Path, size: int) -> Digest:
     """Return the hash, as far as it goes, of what came before a cut."""
     digest, left = hashlib.sha256(), size
-    with begun.open("rb") as stream:
+    with part.open("rb") as stream:
         while left and (piece := stream.read(min(PIECE, left))):
             digest.update(piece)
             left -= len(piece)
@@ -134,18 +140,18 @@ async def _write(call: Call, sink: Sink, asked: Asked, mine: Callable[[], bool])
         await sink.end()
 
 
-def _kept(file: Path, parcel: Parcel, sha256: str = "") -> int:
+def kept(file: Path, parcel: Parcel, sha256: str = "") -> int:
     """Return how much of a parcel is here, durable once it is whole; 0 where it is not what it was called.
 
     Its hash may be known from while it came in.
     """
-    begun = memory.part(file)
-    size = begun.stat().st_size
+    part = memory.part(file)
+    size = part.stat().st_size
     if size < parcel.bytes:
         return size
-    right = sha256 == parcel.sha256 if sha256 else parcels.whole(begun, parcel)
+    right = sha256 == parcel.sha256 if sha256 else parcels.whole(part, parcel)
     if size > parcel.bytes or not right:
-        begun.unlink()
+        part.unlink()
         return 0
     memory.complete(file)
     return size

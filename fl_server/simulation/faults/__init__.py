@@ -1,0 +1,1 @@
+"""Deterministic fault simulation: the real rounds, journal, outbox and spool on machines that die, all by one seed."""

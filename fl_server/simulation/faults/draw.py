@@ -1,0 +1,57 @@
+"""What happens in a trial, drawn by its seed: a study, and the faults that it has to live through."""
+
+from __future__ import annotations
+
+from random import Random
+
+from fl_server.simulation.faults import study as studies
+from fl_server.simulation.faults.disk import Blow
+from fl_server.simulation.faults.network import Weather
+from fl_server.simulation.faults.outcome import HUB, Faults, Trial
+from fl_server.simulation.faults.study import Shape
+from fl_server.simulation.faults.trial import ideal, play
+
+KINDS = ("kill", "power", "full")
+DAY = 86400.0
+
+
+def tried(seed: int) -> Trial:
+    """Return what comes of the trial of this seed, which is the same whenever it is asked for."""
+    draw = Random(f"faults:{seed}")
+    shape = Shape(
+        silos=draw.choice((2, 2, 2, 3, 3, 4)),
+        rounds=draw.choice((2, 2, 2, 3, 3, 4)),
+        codec=draw.choice(studies.CODECS),
+        quorum=draw.choice((1.0, 1.0, 0.5)),
+    )
+    return play(shape, faults(draw, shape), seed)
+
+
+def faults(draw: Random, shape: Shape) -> Faults:
+    """Return the faults of a trial: one or two that end a machine, and mostly some weather."""
+    calm = ideal(shape)
+    blows: dict[str, dict[int, Blow]] = {}
+    for _ in range(draw.choice((1, 1, 2, 3))):
+        machine = draw.choice((HUB, *shape.names))
+        at = draw.randint(1, calm.operations[machine])
+        blows.setdefault(machine, {})[at] = Blow(draw.choice(KINDS), draw.randint(1, 5))
+    lasts = calm.seconds
+    kills, flips, jumps = {}, {}, {}
+    if draw.random() < 0.3:
+        kind = draw.choice(KINDS[:2])
+        kills[draw.uniform(1, lasts)] = (draw.choice((HUB, *shape.names)), kind)
+    if draw.random() < 0.3:
+        flips[draw.uniform(1, lasts)] = draw.choice((HUB, draw.choice(shape.names)))
+    if draw.random() < 0.2:
+        jumps[draw.uniform(1, lasts)] = draw.choice((-DAY, DAY))
+    return Faults(blows, weather(draw, shape, lasts), jumps, kills, flips)
+
+
+def weather(draw: Random, shape: Shape, lasts: float) -> Weather:
+    """Return how the lines are while a study lasts as long as it should; after that they are good."""
+    cuts = {}
+    if draw.random() < 0.3:
+        begin = draw.uniform(0, lasts)
+        cuts[draw.choice(shape.names)] = (begin, begin + draw.uniform(10, 600))
+    lost, twice = draw.choice((0.0, 0.02, 0.2)), draw.choice((0.0, 0.1))
+    return Weather(lost, twice, draw.choice((0.0, 20.0)), cuts, 2 * lasts)

@@ -1,0 +1,89 @@
+"""Studies through drawn faults: nothing acknowledged is lost or counted twice, and seeded bugs do not stay hidden."""
+
+from __future__ import annotations
+
+from collections import Counter
+from random import Random
+
+import pytest
+
+from fl_server.simulation import grid
+from fl_server.simulation.faults import checks, draw
+from fl_server.simulation.faults.bugs import BUGS, planted
+from fl_server.simulation.faults.calls import interposed
+from fl_server.simulation.faults.disk import Blow, Disk, Killed
+from fl_server.simulation.faults.network import Network
+from fl_server.simulation.faults.outcome import Faults
+
+pytestmark = pytest.mark.sim
+SAMPLE, BOUND = range(100), 60
+AGAIN = "python -m benchmarks.faults --schedules 1 --no-bugs --dry --seed"
+
+
+@pytest.fixture(autouse=True)
+def _identified():
+    grid.identify()
+
+
+def test_studies_live_through_drawn_faults_of_every_kind():
+    fired = Counter()
+    for seed in SAMPLE:
+        trial = draw.tried(seed)
+        assert not checks.violations(trial), f"{AGAIN} {seed}"
+        fired += trial.fired
+    kinds = {"kill", "power", "full", "flip", "lost", "twice", "late", "broken", "cut", "clock"}
+    assert kinds <= set(fired)
+
+
+def test_a_trial_is_the_same_whenever_it_is_played():
+    one, other = draw.tried(3), draw.tried(3)
+    assert (one.lines, one.operations, one.fired) == (other.lines, other.operations, other.fired)
+    assert one.seconds == other.seconds
+
+
+@pytest.mark.parametrize("name", BUGS)
+def test_a_seeded_bug_is_found(name):
+    for seed in range(BOUND):
+        with planted(BUGS[name]):
+            trial = draw.tried(seed)
+        if checks.violations(trial):
+            return
+    pytest.fail(f"no trial of {BOUND} shows that {name}")
+
+
+@pytest.fixture
+def disk(tmp_path):
+    made = Disk(tmp_path / "machine", Random(1), {})
+    network = Network(Random(1), Faults().weather, {})
+    with interposed([made], network):
+        yield made
+
+
+def test_what_was_not_synced_may_be_lost_and_what_was_is_kept(disk):
+    ends = set()
+    for number in range(40):
+        kept, lost = disk.folder / f"kept-{number}", disk.folder / f"lost-{number}"
+        with kept.open("wb") as stream:
+            stream.write(b"whole")
+            stream.flush()
+            disk.synced(str(kept))
+        disk.synced(str(disk.folder))
+        lost.write_bytes(b"whole")
+        with pytest.raises(Killed):
+            disk.die("power")
+        disk.revive()
+        assert kept.read_bytes() == b"whole"
+        ends.add(lost.read_bytes() if lost.exists() else None)
+    assert {None, b"", b"whole"} <= ends
+
+
+def test_a_kill_in_a_write_leaves_its_beginning_and_nothing_is_written_after_it(disk):
+    disk.blows[3] = Blow("kill")
+    (disk.folder / "before").write_bytes(b"there")
+    disk.blows = {disk.operations + 2: Blow("kill")}
+    with pytest.raises(Killed):
+        (disk.folder / "torn").write_bytes(b"12345678")
+    with pytest.raises(Killed):
+        (disk.folder / "later").write_bytes(b"no")
+    assert (disk.folder / "torn").read_bytes() == b"1234"
+    assert not (disk.folder / "later").exists()
