@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from safetensors.numpy import load, save
 from fl_client.memory import write_whole
 from strategies.adapter import Adapter, Array
 
+LOG = logging.getLogger("bhasha_fl.hub")
 KINDS = ("adapter", "outer", "strategy", "guard")
 
 
@@ -39,8 +41,8 @@ def commit(folder: Path, state: State, kept: set[int]) -> None:
     }
     content = save(arrays)
     write_whole(_arrays(folder, state.round), content)
-    note = {"round": state.round, "sha256": hashlib.sha256(content).hexdigest()}
-    note |= {"groups": sorted(state.adapter)}
+    note: dict[str, Any] = {"round": state.round, "groups": sorted(state.adapter)}
+    note |= {"sha256": _sha256(note, content)}
     write_whole(_note(folder, state.round), json.dumps(note).encode())
     for old in committed(folder):
         if old < state.round - 1 and old not in kept:
@@ -56,11 +58,21 @@ def committed(folder: Path) -> list[int]:
 def recall(folder: Path, number: int | None = None) -> State | None:
     """Return a committed round, the newest whole one by default, or None if there is none."""
     for candidate in reversed(committed(folder)) if number is None else [number]:
-        note = json.loads(_note(folder, candidate).read_text())
-        content = _arrays(folder, candidate).read_bytes()
-        if hashlib.sha256(content).hexdigest() == note["sha256"]:
+        try:
+            note = json.loads(_note(folder, candidate).read_bytes())
+            content = _arrays(folder, candidate).read_bytes()
+            whole = note.pop("sha256") == _sha256(note, content)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            whole = False
+        if whole:
             return _state(note, load(content))
+        LOG.error("round %d of %s is damaged and left aside", candidate, folder)
     return None
+
+
+def _sha256(note: dict[str, Any], content: bytes) -> str:
+    """Return the checksum of a round: of all that its note says, and of its arrays."""
+    return hashlib.sha256(json.dumps(note, sort_keys=True).encode() + content).hexdigest()
 
 
 def _state(note: dict[str, Any], arrays: Adapter) -> State:
