@@ -109,8 +109,7 @@ def outlook(study: Study, silos: list[Known], spool_bytes: int) -> Outlook:
     shape = shapes.read(study.model.base)
     scripts = scope.scripts(lang for silo in silos for lang in silo.languages)
     tensors = shapes.adapter(shape, study.model, study.model.base, scripts)
-    if parts.strategy.domain == "core":
-        tensors |= cores(tensors)
+    tensors |= cores(tensors) if parts.strategy.domain == "core" else {}
     cohort = combine.Cohort({silo.name: silo.main for silo in silos}, tuple(tensors))
     for refusal in combine.refusals(parts, cohort):
         raise ConfigError(str(refusal))
@@ -123,11 +122,7 @@ def outlook(study: Study, silos: list[Known], spool_bytes: int) -> Outlook:
             trip = lines.trip(study, parts.strategy, tensors, len(silos), silo.line)
         pace = forecast.pace(study, shape, silo.power, trip or trips[-1], len(silo.languages))
         need = footprint.need(shape, held, study, silo.room) if silo.room else None
-        row = (
-            Row(silo, need, pace, *lines.short(silo.line))
-            if trip is None
-            else Row(silo, need, pace)
-        )
+        row = Row(silo, need, pace, *(("", "") if trip else lines.short(silo.line)))
         late = pace is not None and schedule.closes(len(silos), 0, 1, pace.train_s + pace.line_s)
         row = row if row.problem else _judged(row, late, shape, held, study)
         rows.append(row if row.problem else _in_hours(row, trip or trips[-1], schedule, len(silos)))

@@ -60,9 +60,7 @@ class Codec(NamedTuple):
     decode: Callable[[Array, Wire, int, Key], Array]
     side: tuple[str, ...] = ()  # the names of its side arrays
     kept: Callable[[int], int] = every  # how many of so many values it hands on
-    chosen: Callable[[Wire, int, Key], Array] | None = (
-        None  # which, as rising indices; None for all
-    )
+    chosen: Callable[[Wire, int, Key], Array] | None = None  # as rising indices; None for all
     biased: bool = False  # leaves numbers out, so it runs under error feedback
     decay: float = 1.0  # how much of what was left out is still wanted a round later
     contracts: bool = True  # on average nearer to x than sending nothing, as error feedback needs
@@ -92,12 +90,8 @@ class Chain(NamedTuple):
     links: tuple[Codec, ...]
     sent: Callable[[Wire, int], tuple[Codec, ...]]  # the links with which a wire was made
     choosing: Callable[[Sequence[int | None]], Chain]  # the same with what each link is to send
-    feedback: (
-        bool  # some link is biased or tracks, so a silo remembers something from round to round
-    )
-    tracks: bool = (
-        False  # the memory is what the hub believes of the silo, and what is decoded is its change
-    )
+    feedback: bool  # some link is biased or tracks, so a silo remembers something
+    tracks: bool = False  # the memory is what the hub believes, and what is decoded its change
 
 
 def chain(links: Sequence[Codec], chosen: Sequence[int | None] = ()) -> Chain:
