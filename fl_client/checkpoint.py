@@ -14,10 +14,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
 
-from fl_client import ranks
+from fl_client import ranks, sealed
 from fl_client.config import Study, digest
 from fl_client.memory import write_whole
 from strategies import adapter as algebra
@@ -68,7 +66,7 @@ def keep(keeper: Keeper, losses: list[float], arrays: Adapter) -> None:
     held |= {f"carried/{n}": x for n, x in keeper.carried.items()}
     held["losses"] = np.array(losses, np.float64)
     held["note"] = np.frombuffer(note, np.uint8)
-    write_whole(keeper.path, save(held))
+    write_whole(keeper.path, sealed.seal(held))
 
 
 def recall(keeper: Keeper, whole: bool = True) -> Held | None:
@@ -81,11 +79,11 @@ def recall(keeper: Keeper, whole: bool = True) -> Held | None:
     if not content:
         return None
     try:
-        arrays = load(content)
+        arrays = sealed.open_(content)
         said = json.loads(arrays["note"].tobytes())
         losses = [float(loss) for loss in arrays["losses"]]
         key, note = str(said["key"]), dict(said["note"])
-    except (SafetensorError, KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError) as error:
         LOG.warning("%s cannot be read and is left aside: %s", keeper.path, error)
         return None
     if not (key == keeper.key if whole else key.startswith(keeper.key)):

@@ -135,6 +135,8 @@ def _beyond(of: Silo, say: Say) -> Iterator[Check]:
     rate = attempt(lambda: measured(of.folder))
     yield hub.uplink(rate, 0 if isinstance(sized, ConfigError) else algebra.size(sized.tensors))
     if not isinstance(rate, ConfigError):
+        if of.own.round_bytes or of.own.update_hours:
+            yield hub.budget(of.own, rate)
         _keep(of, rate)
 
 

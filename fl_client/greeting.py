@@ -35,8 +35,10 @@ def whole(folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises ``ConfigError``.
     """
-    wanted = silo.read(folder).processes
-    known = {
+    own = silo.read(folder)
+    wanted, line = own.processes, {"round_bytes": own.round_bytes, "update_hours": own.update_hours}
+    known: dict[str, Any] = {key: value for key, value in line.items() if value}
+    known |= {
         "languages": volume.recall(folder),
         "processes": 0 if wanted == "auto" else int(wanted),
     }

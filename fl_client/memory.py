@@ -7,15 +7,16 @@ training it twice gives the same bits.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import re
 from io import FileIO
 from pathlib import Path
 
-from safetensors.numpy import load_file, save
-
+from fl_client import sealed
 from strategies.adapter import Adapter
 
+LOG = logging.getLogger("bhasha_fl.silo")
 NAME = re.compile(r"round-(\d{5,})\.safetensors")
 
 
@@ -31,9 +32,26 @@ def rounds(home: Path) -> list[int]:
 
 
 def recall(home: Path, before: int) -> Adapter:
-    """Return the newest memory from before a round; empty if there is none."""
-    earlier = [number for number in rounds(home) if number < before]
-    return load_file(path(home, earlier[-1])) if earlier else {}
+    """Return the newest memory from before a round; empty if there is none.
+
+    Where that is damaged it is the one before, without what both sides know of updates: of that the hub is told.
+    """
+    damaged = False
+    for number in reversed([number for number in rounds(home) if number < before]):
+        found = _read(path(home, number))
+        if found is not None:
+            return {n: x for n, x in found.items() if not (damaged and _of_updates(n))}
+        damaged = True
+    return {}
+
+
+def _read(file: Path) -> Adapter | None:
+    """Return the arrays of a memory, None where it is damaged."""
+    try:
+        return sealed.open_(file.read_bytes())
+    except ValueError as error:
+        LOG.error("%s is damaged and left aside: %s", file, error)
+        return None
 
 
 def agreed(home: Path, before: int, lost: int) -> Adapter:
@@ -55,13 +73,13 @@ def _of_updates(name: str) -> bool:
 
 
 def held(home: Path, number: int) -> Adapter:
-    """Return the memory of one round; empty if it is not kept."""
-    return load_file(path(home, number)) if number in rounds(home) else {}
+    """Return the memory of one round; empty if it is not kept, or damaged."""
+    return (_read(path(home, number)) or {}) if number in rounds(home) else {}
 
 
 def keep(home: Path, number: int, arrays: Adapter, best: int, lost: int = 0) -> None:
     """Write the memory of a round durably; of earlier ones the last stays, the best, and the last that counted."""
-    write_whole(path(home, number), save(arrays))
+    write_whole(path(home, number), sealed.seal(arrays))
     earlier = [n for n in rounds(home) if n < number]
     counted = [n for n in earlier if n < lost]
     stays = {*earlier[-1:], *[n for n in earlier if n <= best][-1:], *counted[-1:]}

@@ -24,14 +24,14 @@ CODES = REFUSALS | {
     "text_missing": "the silo has no text for this task",
     "basis_differs": "the silo makes another seeded adapter than the study's",
     "pass_missing": "the silo no longer holds what it trained in this round, and cannot answer its second pass",
+    "over_budget": "the silo's line may carry less than the study's least update; try codec='topk(0.05, least=0.01)'",
     "not_finite": "training diverged: the update holds NaN or infinity",
-    "out_of_memory": "the silo ran out of memory; lower train.micro_batch or train.length, or set "
-    "train.checkpointing=true or model.quantization='nf4'",
+    "out_of_memory": "the silo ran out of memory; lower train.length, or set train.checkpointing=true",
     "malformed": "the message could not be read",
     "internal": "the silo failed; its own log says why",
 }
 BLOB = "safetensors"
-TTL_S = 30 * 86400.0  # then Flower forgets a message; its own 12 hours end a slow silo's work
+TTL_S = 30 * 86400.0  # Flower forgets a message then; its own 12 hours end a slow silo's work
 Content = RecordDict  # what a message holds
 
 

@@ -71,8 +71,8 @@ max_length = 32768
 kinds = ["query", "query.initial", "query.gradient", "train.alone", "train", "train.second", "evaluate"]
 # The numbers that may leave, by name; * stands for any text. Beside them only tensors and the facts below leave.
 metrics = [
-    "loss", "codec_reset", "valid", "lr", "step", "valid/*", "base/*", "alone/*", "together/*", "adapted/*",
-    "blend/*", "blend_share",
+    "loss", "codec_reset", "left_behind", "valid", "lr", "step", "valid/*", "base/*", "alone/*", "together/*",
+    "adapted/*", "blend/*", "blend_share",
     "efficiency/*", "tokens_s/*", "compute_s/*", "communication_s/*", "gpu_memory_bytes/*",
     "gpu_utilisation/*",
 ]

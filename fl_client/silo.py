@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field
 from fl_client import settings as files
 from fl_client.address import Public
 from fl_client.config import ConfigError, Section
+from fl_client.hours import Written
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 
@@ -80,9 +81,26 @@ class Settings(Section):
     gateway_port: int = Field(
         0, ge=0, le=65535, description="The gateway's port on loopback; 0 takes a free one."
     )
+    round_megabytes: float = Field(
+        0,
+        ge=0,
+        allow_inf_nan=False,
+        description="The most megabytes of an update, for each round; 0 sends what the study's codec"
+        " makes. Where the study leaves it to silos, as topk(0.05, least=0.01) does, less is sent.",
+    )
+    update_hours: Written = Field(
+        "",
+        description="The hours in which updates are sent, by this machine's clock, as 22:00-06:00;"
+        " empty for all. The few bytes that keep the silo in touch are sent at any time.",
+    )
     uplink_bytes_s: int = Field(
         0, ge=0, description="Bytes a second to the hub as `fl-client doctor` measured; 0: unknown."
     )
+
+    @property
+    def round_bytes(self) -> int:
+        """Return the most bytes of an update in a round, 0 for no limit."""
+        return int(1e6 * self.round_megabytes)
 
 
 class Folder(NamedTuple):

@@ -29,6 +29,7 @@ class Own(NamedTuple):
     home: Path
     study: Study
     checkpoint_s: float = 0.0  # between step checkpoints; a simulated silo keeps none
+    round_bytes: int = 0  # the most of an update; 0 for no limit
 
 
 def own(study: Study, place: Place) -> Own:
@@ -49,7 +50,7 @@ def own(study: Study, place: Place) -> Own:
     )
     rank = "" if here.model.rank == study.model.rank else f"-rank-{here.model.rank}"
     home = folder / "studies" / f"{study.name}-{digest(study)[:12]}{rank}"
-    return Own(site, home, here, settings.checkpoint_s)
+    return Own(site, home, here, settings.checkpoint_s, settings.round_bytes)
 
 
 def of_rank(study: Study, rank: int) -> Study:

@@ -68,7 +68,10 @@ def _packed(examples: tuple[Example, ...], base: str, end: int, length: int) -> 
 
 
 def begun(work: Work) -> Training:
-    """Return what a round trains on; raises ``Fault`` where the hub sent another adapter than this round needs."""
+    """Return what a round trains on.
+
+    Raises ``Fault`` where the hub sent another adapter than this round needs, or the line may not carry the update.
+    """
     made, strategy = basis.ready(work)
     start = basis.received(made, strategy, work, training=True)
     options, turn = work.study.train, work.order.turn
@@ -84,6 +87,7 @@ def begun(work: Work) -> Training:
     before = work.memory if options.keep_optimizer else {}
     held = optimizer.remembered(before, strategy.restarts)
     now = Training(work, made, strategy, start, blocks, plan, held, {})
+    update.foreseen(work, strategy, algebra.layout(now.sent))
     return now._replace(local=update.recalled(work, strategy, now.sent, train.rates(plan, options)))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,8 +12,10 @@ from fl_client import basis, memory, ranks, spec
 from fl_client.messages import Fault
 from fl_client.workers import Result
 from strategies import adapter as algebra
-from strategies.adapter import Adapter, Array
-from strategies.codecs.codec import Key
+from strategies import budget
+from strategies.adapter import Adapter, Array, Layout
+from strategies.budget import Fit
+from strategies.codecs.codec import Chain, Key
 from strategies.strategy import Memory, Passes, Strategy
 
 if TYPE_CHECKING:
@@ -50,8 +53,10 @@ def encoded(
         delta, held = _first(work, strategy.passes, start, delta)
         kept = kept | {f"pass/{n}": x for n, x in held.items()}
     vector = algebra.flatten(delta)
-    residual, told = _residual(work, spec.codec(work.study.codec).init(vector.size))
-    wire, residual = _wire(work, vector, residual)
+    before, told = _residual(work, spec.codec(work.study.codec).init(vector.size))
+    wire, residual = _wire(work, strategy, vector, before)
+    if work.round_bytes:
+        told |= _cost(work, vector, before, residual, wire)
     kept = kept | {f"local/{n}": x for n, x in local.items()} | {"residual": residual}
     if ranks.first():
         memory.keep(work.home, work.order.turn, kept, work.order.best, work.order.lost)
@@ -84,17 +89,50 @@ def second(work: Work) -> Result:
     if algebra.layout(work.received) != expected or not basis.sound(work.received):
         raise Fault("malformed", "the hub asks for another pass than this round has")
     vector = algebra.flatten(strategy.passes.second(held, work.received))
-    wire, _ = _wire(work, vector, np.zeros(0, np.float32))
+    wire, _ = _wire(work, strategy, vector, np.zeros(0, np.float32))
     return Result(wire, {}, {"silo": work.site.name, "round": work.order.turn})
 
 
-def _wire(work: Work, vector: Array, residual: Array) -> tuple[Adapter, Array]:
-    """Return a vector as the codec sends it and what it leaves out; raises ``Fault`` where it holds no numbers."""
-    key = Key(work.study.seed, work.order.turn, work.site.name)
+def foreseen(work: Work, strategy: Strategy, sent: Layout) -> None:
+    """Raise ``Fault`` where the line may not carry what comes of tensors of these shapes; nothing is trained yet."""
+    shapes = sent | {own: sent[name] for own, name in strategy.beside(sent).items()}
+    if strategy.passes:
+        shapes, _ = strategy.passes.layouts(shapes, work.order.sketch)
+    _fitted(work, strategy, algebra.size(shapes))
+
+
+def _fitted(work: Work, strategy: Strategy, size: int) -> Chain:
+    """Return the codec as it sends so many numbers within the silo's budget, of which two passes take half each."""
+    most = work.round_bytes // 2 if strategy.passes else work.round_bytes
     try:
-        return spec.codec(work.study.codec).encode(vector, residual, key)
+        return _fit(work.study.codec, size, most).chain
+    except ValueError as error:
+        raise Fault("over_budget", str(error)) from error
+
+
+@lru_cache(maxsize=4)
+def _fit(codec: str, size: int, most: int) -> Fit:
+    return budget.fit(spec.codec(codec), size, most)
+
+
+def _wire(work: Work, strategy: Strategy, vector: Array, residual: Array) -> tuple[Adapter, Array]:
+    """Return a vector as the codec sends it and what it leaves out; raises ``Fault`` where it holds no numbers."""
+    codec = _fitted(work, strategy, vector.size)
+    try:
+        return codec.encode(vector, residual, _key(work))
     except ValueError as error:
         raise Fault("not_finite", str(error)) from error
+
+
+def _key(work: Work) -> Key:
+    return Key(work.study.seed, work.order.turn, work.site.name)
+
+
+def _cost(work: Work, vector: Array, before: Array, after: Array, wire: Adapter) -> Told:
+    """Return which share of the norm of what was to be sent stayed behind."""
+    codec = spec.codec(work.study.codec)
+    sent = codec.decode(wire, vector.size, _key(work))
+    return {"left_behind": budget.behind(codec, vector, before, after, sent)}
 
 
 def _residual(work: Work, zero: Array) -> tuple[Array, Told]:

@@ -50,6 +50,7 @@ class Work(NamedTuple):
     received: Adapter
     checkpoint_s: float = 0.0
     rank: int = 0  # the study's LoRA rank, which may be above the silo's own
+    round_bytes: int = 0  # the most that the silo's line may carry of an update; 0 for no limit
 
 
 def opened(job: Job) -> Work:
@@ -73,6 +74,7 @@ def opened(job: Job) -> Work:
         job.received,
         own.checkpoint_s,
         job.study.model.rank,
+        own.round_bytes,
     )
 
 

@@ -7,7 +7,6 @@ Times are estimates from the arithmetic of a step, and from what each silo said 
 from __future__ import annotations
 
 import json
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -16,15 +15,14 @@ from safetensors.numpy import save
 from fl_client import spec
 from fl_client.config import Study
 from fl_client.shapes import Shape
+from fl_server.encoded import encoded
 from strategies import adapter as algebra
 from strategies import broadcast, product
 from strategies import survey as surveys
 from strategies.adapter import Layout
-from strategies.codecs.codec import Key
 from strategies.merged import A, B
 from strategies.strategy import Strategy
 
-ENCODED = 1 << 20  # numbers that are really encoded; beyond, a codec's bytes grow by the same slope
 FLOOR_S = 1.5  # a round of nothing, as measured on loopback
 GPU_SPEED = 4e13  # arithmetic a second that training reaches on a middling GPU; silos do not say which they have
 CPU_SPEED = 2e10  # the same of one core, as measured on small models
@@ -72,16 +70,21 @@ class Pace(NamedTuple):
         return FLOOR_S + self.train_s + self.score_s + self.line_s
 
 
-def trips(study: Study, strategy: Strategy, tensors: Layout, silos: int = 1) -> list[Trip]:
+def trips(
+    study: Study, strategy: Strategy, tensors: Layout, silos: int = 1, most: int = 0
+) -> list[Trip]:
     """Return what one silo of so many receives and sends in each round, as the report counts it.
 
-    Of a part that is merged into the base, and of what is sent in two passes, the most that it can come to.
+    Of a part that is merged into the base, and of what is sent in two passes, the most that it can come to. ``most`` is
+    what its line may carry of an update, 0 for no limit; raises ``ValueError`` where the least update is larger.
     """
-    each = legs(study, strategy, tensors, silos)
+    each = legs(study, strategy, tensors, silos, most)
     return [Trip(leg.start + leg.asked + leg.score, leg.up + leg.answer) for leg in each]
 
 
-def legs(study: Study, strategy: Strategy, tensors: Layout, silos: int = 1) -> list[Leg]:
+def legs(
+    study: Study, strategy: Strategy, tensors: Layout, silos: int = 1, most: int = 0
+) -> list[Leg]:
     """Return the same message by message."""
     shared = {n: s for n, s in tensors.items() if strategy.scope(n) != "silo"}
     shared |= {own: shared[name] for own, name in strategy.beside(shared).items()}
@@ -100,7 +103,7 @@ def legs(study: Study, strategy: Strategy, tensors: Layout, silos: int = 1) -> l
             own = {n: s for n, s in changed.items() if n in tensors}
             scored = sent_down(own | merged, study.broadcast)
         # What is trained next goes out at the start of the round, what came of it goes out to be scored.
-        found.append(Leg(before, *exchanged(study, strategy, sent, silos), scored))
+        found.append(Leg(before, *exchanged(study, strategy, sent, silos, most), scored))
     return found
 
 
@@ -113,14 +116,16 @@ def ahead(strategy: Strategy, tensors: Layout) -> Trip:
     return Trip(blob(found), blob(surveys.sketched(strategy.survey, shared)))
 
 
-def exchanged(study: Study, strategy: Strategy, sent: Layout, silos: int) -> tuple[int, int, int]:
+def exchanged(
+    study: Study, strategy: Strategy, sent: Layout, silos: int, most: int = 0
+) -> tuple[int, int, int]:
     """Return what a silo sends, is then asked, and answers, if all silos merge; the last two are 0 in one pass."""
     if strategy.passes is None:
-        return encoded(algebra.size(sent), study.codec), 0, 0
+        return encoded(algebra.size(sent), study.codec, most), 0, 0
     size = strategy.passes.size([study.model.rank] * silos)
     both = strategy.passes.layouts(sent, size)
     asked = {module + product.B: both[0][module + product.B] for module in product.modules(sent)}
-    up, answer = (encoded(algebra.size(own), study.codec) if own else 0 for own in both)
+    up, answer = (encoded(algebra.size(own), study.codec, most // 2) if own else 0 for own in both)
     return up, blob(asked) if asked else 0, answer
 
 
@@ -161,22 +166,6 @@ def blob(shapes: Layout) -> int:
         at = end
     written = len(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode())
     return 8 + -(-written // 8) * 8 + at
-
-
-@lru_cache(maxsize=64)
-def encoded(size: int, codec: str) -> int:
-    """Return the bytes of an update of so many numbers as this codec sends it."""
-    if size <= 2 * ENCODED:
-        return _really(size, codec)
-    first, second = _really(ENCODED, codec), _really(2 * ENCODED, codec)
-    return first + (size - ENCODED) * (second - first) // ENCODED
-
-
-def _really(size: int, codec: str) -> int:
-    chain = spec.codec(codec)
-    vector = np.random.default_rng(0).standard_normal(size).astype(np.float32)
-    wire, _ = chain.encode(vector, chain.init(size), Key(0, 1, ""))
-    return len(save(wire))
 
 
 def pace(study: Study, shape: Shape, power: Power, trip: Trip, languages: int) -> Pace | None:

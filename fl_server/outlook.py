@@ -10,14 +10,16 @@ from fl_client.checks.check import size, span
 from fl_client.config import ConfigError, Study
 from fl_client.footprint import Need, Room
 from fl_client.shapes import Shape
-from fl_server import config, forecast, queue, record, roster
+from fl_server import config, forecast, lines, queue, record, roster
 from fl_server import hub as hubs
 from fl_server.forecast import Pace, Power, Trip
 from fl_server.gateway import seen
+from fl_server.lines import Line
 from strategies import adapter as algebra
 from strategies import combine, scope
 from strategies.adapter import Layout
 from strategies.fedsb import cores
+from strategies.schedules.schedule import Schedule
 
 GPU_FREE = 0.95  # the part of a GPU that a program can have
 
@@ -31,6 +33,7 @@ class Known(NamedTuple):
     main: str
     room: Room | None
     power: Power
+    line: Line = Line()
 
 
 class Row(NamedTuple):
@@ -85,7 +88,7 @@ def _known(entry: roster.Entry, said: dict[str, Any], tokens_s: float) -> Known:
         room = Room(int(said.get("gpu_memory_bytes", 0) * GPU_FREE), processes or gpus, True)
     elif said.get("memory_bytes"):
         room = Room(int(said["memory_bytes"]), processes or 1, False)
-    return Known(entry.name, entry.state, languages, main, room, power)
+    return Known(entry.name, entry.state, languages, main, room, power, lines.said(said))
 
 
 def _measured(hub: Path, silo: str, base: str) -> float:
@@ -106,8 +109,7 @@ def outlook(study: Study, silos: list[Known], spool_bytes: int) -> Outlook:
     shape = shapes.read(study.model.base)
     scripts = scope.scripts(lang for silo in silos for lang in silo.languages)
     tensors = shapes.adapter(shape, study.model, study.model.base, scripts)
-    if parts.strategy.domain == "core":
-        tensors |= cores(tensors)
+    tensors |= cores(tensors) if parts.strategy.domain == "core" else {}
     cohort = combine.Cohort({silo.name: silo.main for silo in silos}, tuple(tensors))
     for refusal in combine.refusals(parts, cohort):
         raise ConfigError(str(refusal))
@@ -115,11 +117,15 @@ def outlook(study: Study, silos: list[Known], spool_bytes: int) -> Outlook:
     held = _with_private(tensors, parts.strategy.private_rank)
     rows = []
     for silo in silos:
-        pace = forecast.pace(study, shape, silo.power, trips[-1], len(silo.languages))
+        trip: Trip | None = trips[-1]
+        if silo.line.round_bytes:
+            trip = lines.trip(study, parts.strategy, tensors, len(silos), silo.line)
+        pace = forecast.pace(study, shape, silo.power, trip or trips[-1], len(silo.languages))
         need = footprint.need(shape, held, study, silo.room) if silo.room else None
-        row = Row(silo, need, pace)
+        row = Row(silo, need, pace, *(("", "") if trip else lines.short(silo.line)))
         late = pace is not None and schedule.closes(len(silos), 0, 1, pace.train_s + pace.line_s)
-        rows.append(_judged(row, late, shape, held, study))
+        row = row if row.problem else _judged(row, late, shape, held, study)
+        rows.append(row if row.problem else _in_hours(row, trip or trips[-1], schedule, len(silos)))
     ahead = forecast.ahead(parts.strategy, tensors)
     most = max(trip.up for trip in [ahead, *trips])
     if most > spool_bytes:
@@ -157,6 +163,15 @@ def _judged(row: Row, late: bool, shape: Shape, held: Layout, study: Study) -> R
             problem=problem, remedy="lower train.steps, or raise deadline_s in schedule"
         )
     return row
+
+
+def _in_hours(row: Row, trip: Trip, schedule: Schedule, silos: int) -> Row:
+    """Return the row with what is wrong where a silo's hours cannot meet the deadline."""
+    rate, pace = row.silo.power.uplink_bytes_s, row.pace
+    seconds = pace.train_s + pace.line_s if pace else 0.0
+    up_s = trip.up / rate if rate else 0.0
+    problem, remedy = lines.late(row.silo.line, schedule, silos, seconds, up_s)
+    return row._replace(problem=problem, remedy=remedy)
 
 
 def _with_private(tensors: Layout, private: int) -> Layout:

@@ -117,7 +117,8 @@ def _heard(
             LOG.warning("round %d: the reply of %s is not counted: %s", number, silo.name, error)
             notes[silo.name] = before | up | {"refused": str(error)}
             continue
-        notes[silo.name] = replies.note(silo, reply, number) | before | up
+        how = replies.note(silo, reply, number) | replies.chosen(codec, reply, expected)
+        notes[silo.name] = how | before | up
         yield silo.name, update
 
 

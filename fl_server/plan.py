@@ -86,6 +86,8 @@ def _row(row: Row, rounds: int) -> dict[str, Any]:
         "gpus": row.silo.power.gpus,
         "cpus": row.silo.power.cpus,
         "uplink_bytes_s": row.silo.power.uplink_bytes_s or None,
+        "round_bytes": row.silo.line.round_bytes or None,
+        "update_hours": row.silo.line.update_hours or None,
         "measured": bool(row.silo.power.tokens_s),
         "needs_bytes": row.need.total if row.need else None,
         "has_bytes": room.bytes if room else None,
@@ -138,6 +140,8 @@ def _cells(row: dict[str, Any]) -> list[str]:
     on = f"{row['gpus']} GPUs" if row["gpus"] else f"{row['cpus']} cores"
     memory = "" if unknown else f"{size(row['needs_bytes'])} of {size(row['has_bytes'])}"
     uplink = f"{size(row['uplink_bytes_s'])}/s" if row["uplink_bytes_s"] else ""
+    uplink += f" {size(row['round_bytes'])} a round" if row["round_bytes"] else ""
+    uplink += f" {row['update_hours']}" if row["update_hours"] else ""
     known = row["round_s"] is not None
     return [
         row["name"] + ("" if row["state"] == "approved" else f" ({row['state']})"),

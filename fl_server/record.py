@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import sys
+import zlib
 from collections import Counter
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -17,6 +18,9 @@ from fl_client.memory import write_whole
 from fl_server import config
 
 Line = dict[str, Any]
+FILE, COPY = "rounds.jsonl", "journal/rounds.jsonl"
+SEAL = b', "crc32": "%08x"}'  # how every line ends
+SEALED = len(SEAL % 0)
 
 
 def claim(folder: Path, study: Study, resume: bool, cohort: int = 0) -> None:
@@ -79,27 +83,47 @@ def _version(name: str) -> str:
 
 
 def lines(folder: Path) -> list[Line]:
-    """Return the lines of the rounds recorded so far; a last line that was cut short is left out."""
-    path = folder / "rounds.jsonl"
-    if not path.exists():
-        return []
-    whole = path.read_text().split("\n")[:-1]
-    return [json.loads(line) for line in whole]
+    """Return the lines of the rounds recorded so far; a last line that was cut short is left out.
+
+    One that is damaged is taken from the copy; raises ``ConfigError`` where it is damaged there too.
+    """
+    found = _sound(folder / FILE)
+    if None in found:
+        both = [line for line in (*_sound(folder / COPY), *found) if line is not None]
+        by_round = {line["round"]: line for line in both}
+        found = [by_round.get(number) for number in range(max(by_round, default=0) + 1)]
+    if None in found:
+        raise ConfigError(f"{folder / FILE} is damaged, and so is {COPY}; put back a copy")
+    return [line for line in found if line is not None]
 
 
 def append(folder: Path, line: Line) -> None:
     """Add the line of a round, durably."""
-    with (folder / "rounds.jsonl").open("a") as stream:
-        stream.write(json.dumps(line, sort_keys=True) + "\n")
-        stream.flush()
-        os.fsync(stream.fileno())
+    for name in (FILE, COPY):
+        (folder / name).parent.mkdir(exist_ok=True)
+        with (folder / name).open("ab") as stream:
+            stream.write(_written(line))
+            stream.flush()
+            os.fsync(stream.fileno())
 
 
 def rewind(folder: Path, number: int) -> None:
     """Drop the lines of rounds after ``number``: they were never committed."""
-    kept = [line for line in lines(folder) if line["round"] <= number]
-    text = "".join(json.dumps(line, sort_keys=True) + "\n" for line in kept)
-    write_whole(folder / "rounds.jsonl", text.encode())
+    kept = b"".join(_written(line) for line in lines(folder) if line["round"] <= number)
+    for name in (FILE, COPY):
+        write_whole(folder / name, kept)
+
+
+def _written(line: Line) -> bytes:
+    text = json.dumps(line, sort_keys=True).encode()
+    return text[:-1] + SEAL % zlib.crc32(text) + b"\n"
+
+
+def _sound(path: Path) -> list[Line | None]:
+    """Return the lines of a record, None for those whose checksum does not fit."""
+    whole = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    texts = [(line[:-SEALED] + b"}", line[-SEALED:]) for line in whole]
+    return [json.loads(t) if seal == SEAL % zlib.crc32(t) else None for t, seal in texts]
 
 
 def best(recorded: list[Line], silos: list[str]) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 from fl_client import export, messages, metrics
 from fl_client.memory import write_whole
-from fl_server import broadcast, journal, record, report, silos, summary
+from fl_server import broadcast, journal, lines, record, report, silos, summary
 from fl_server import cohort as cohorts
 from fl_server.run import RoundFailed, Run
 from strategies import adapter as algebra
@@ -85,6 +85,7 @@ def _report(run: Run, scored: dict[str, Table], released: dict[str, tuple[int, A
         "adapters": sorted(released),
         "bytes": {"down": _sum(recorded, "down"), "up": _sum(recorded, "up"), "dense_up": dense},
         "weights": record.weights(recorded),
+        "budgets": lines.cost(recorded),
         "effort": record.effort(recorded),
         "cohort": record.cohorts(recorded),
         "wall_s": round(sum(line["seconds"] for line in recorded), 1),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import Any
 
 from fl_client import messages, metrics
 from fl_client.messages import Reply
 from fl_server.silos import Silo
+from strategies import budget
 from strategies.accumulate import LIMIT, within
 from strategies.adapter import Adapter, Layout, size, unflatten
 from strategies.codecs.codec import Chain, Key
@@ -48,7 +50,17 @@ def note(silo: Silo, reply: Reply, number: int) -> dict[str, Any]:
     if "codec_reset" in reply.metrics:
         LOG.warning("round %d: the codec of %s began without a residual", number, silo.name)
         noted["codec_reset"] = True
-    return noted
+    behind = reply.metrics.get("left_behind", math.nan)
+    return noted | {"left_behind": behind} if behind >= 0 else noted
+
+
+def chosen(codec: Chain, reply: Reply, expected: Layout) -> dict[str, Any]:
+    """Return which share of the numbers a counted reply holds and in how many bits, where silos choose that."""
+    if not any(link.choices for link in codec.links):
+        return {}
+    count = size(expected)
+    density, bits = budget.shared(codec.sent(reply.arrays, count), count)
+    return {"density": density, "bits": bits}
 
 
 def unheard(asked: list[Silo], notes: dict[str, dict[str, Any]]) -> list[str]:

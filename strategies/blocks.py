@@ -39,6 +39,11 @@ def blocks(size: int) -> int:
     return -(-size // BLOCK)
 
 
+def scales(size: int) -> int:
+    """Return the bytes of the scales of so many numbers."""
+    return 4 * blocks(size)
+
+
 def pack(steps: Array, bits: int) -> Array:
     """Return whole steps as bytes, ``8 / bits`` in each, low bits first, the last byte filled with zero bits."""
     lanes = 8 // bits

@@ -3,7 +3,7 @@
 Where k of n are chosen at random a gap is geometric, for which Golomb's code is the shortest that has whole bits for
 each gap: within 1 % of the entropy up to a density of a half, 8.1 bits an index at 0.01. A gap g is told as g // m in
 unary and g % m in binary, cut short where m is no power of two; m follows from k and n, so it need not travel. However
-the indices lie, the code is never longer than k (floor(log2 m) + 2) + (n - k) // m bits.
+the indices lie, the code is never longer than ``longest`` says, a twentieth more than by lot.
 
 Golomb's order is changed so that no loop over the elements is needed: first the leading bits of all remainders, then
 the last bits of those that have one more, then all unary parts.
@@ -62,8 +62,11 @@ def longest(count: int, size: int) -> int:
     """Return the most bytes that the code of ``count`` indices below ``size`` takes."""
     if not count:
         return 0
-    divisor, bits, _ = _code(count, size)
-    return -(-(count * (bits + 2) + (size - count) // divisor) // 8)
+    divisor, bits, short = _code(count, size)
+    # The gaps share what is not chosen. A bit more costs ``short`` of it, once for each gap, or the whole divisor.
+    longer = min(count, (size - count) // short)
+    unary = count + (size - count - longer * short) // divisor
+    return -(-(count * bits + longer + unary) // 8)
 
 
 def _code(count: int, size: int) -> tuple[int, int, int]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from fl_client import hours
 from fl_client.checks.check import Check, failed, size, span
 from fl_client.config import ConfigError
+from fl_client.silo import Settings
 
 APART_S = 30.0
 SLOW = 4096.0  # bytes a second; the hub lets go of what comes with less than 1,024
@@ -40,6 +42,21 @@ def uplink(rate: float | ConfigError, numbers: int) -> Check:
     if rate < SLOW:
         return Check("uplink", False, found, "find a faster line: below 1 kB/s the hub lets go")
     return Check("uplink", True, found)
+
+
+def budget(own: Settings, rate: float) -> Check:
+    """Return what ``silo.toml`` lets the line carry, and whether one update fits into the hours of one day."""
+    shut, most = hours.parse(own.update_hours), own.round_bytes
+    found = (
+        f"at most {size(most)} of an update" if most else "updates as large as the study's codec"
+    )
+    if not shut.shut_s:
+        return Check("budget", True, f"{found}, at any hour")
+    held_up = span(shut.held_up_s(most / rate))
+    found += f", {own.update_hours}; a study whose deadline_s is under {held_up} may close before"
+    if most / rate > shut.open_s:
+        return Check("budget", False, found, "widen update_hours, or lower round_megabytes")
+    return Check("budget", True, found)
 
 
 def programs(pid: int, workers: bool) -> Check:

@@ -13,13 +13,11 @@ import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
-from fl_client import parcels as files
 from fl_client import posted
 from fl_client.fleet import Pulled
-from fl_client.gateway import parcels, runs
+from fl_client.gateway import parcels, runs, trip
 from fl_client.gateway.exchange import Way
 from fl_client.gateway.runs import Away, Refused
-from fl_client.gateway.trip import Trip
 from fl_client.parcels import Parcel
 from fl_client.posted import Seal
 
@@ -65,15 +63,13 @@ async def ahead(way: Way, parcel: Parcel, seal: Seal) -> None:
     if asked is None:
         return
     try:
-        signed = await runs.study(way.book, way.line, asked.run)
+        await runs.study(way.book, way.line, asked.run)
         if not _admitted(way, asked, parcel):
             return
     except (Refused, Away) as no:
         LOG.info("nothing is sent ahead: %s", no)
         return
-    folder = way.book.folder / files.OUTBOX
-    trip = Trip(asked.run, parcel, signed.study.name, asked.round, folder, seal)
-    parcels.begin(way.trips, way.line, trip)
+    parcels.begin(way.trips, way.line, trip.out(way.book, asked.run, parcel, asked.round, seal))
 
 
 def _admitted(way: Way, asked: Pulled, parcel: Parcel) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from fl_client import fleet
 from fl_client import parcels as files
-from fl_client.gateway import contents, link, parcels, runs
+from fl_client.gateway import contents, link, parcels, runs, trip
 from fl_client.gateway.egress import Meter
 from fl_client.gateway.link import Answer, Call, Link, Patience
 from fl_client.gateway.parcels import Trips
@@ -151,9 +151,8 @@ async def _push_object(way: Way, path: str, body: bytes) -> Answer:
     if parcel:
         if not way.meter.fits(piece.session, piece.run, parcel.sha256, parcel.bytes, most):
             raise Refused(piece.run, "egress_too_large")
-        folder = way.book.folder / files.OUTBOX
-        trip = Trip(piece.run, parcel, signed.study.name, round, folder)
-        await parcels.bring(way.trips, way.line, trip)
+        update = trip.out(way.book, piece.run, parcel, round)
+        await parcels.bring(way.trips, way.line, update)
     return await _send(way, path, body, signed.study.name, round)
 
 
@@ -178,8 +177,8 @@ async def _pull_object(way: Way, path: str, body: bytes) -> Answer:
     except ValueError:  # a hub that is still writing it, or that talks nonsense: Flower tells
         return found
     if parcel:
-        trip = Trip(run, parcel, study, "", way.book.folder / files.INBOX)
-        await parcels.fetch(way.trips, way.line, trip)
+        adapter = Trip(run, parcel, study, "", way.book.folder / files.INBOX)
+        await parcels.fetch(way.trips, way.line, adapter)
     return found
 
 

@@ -8,7 +8,9 @@ from typing import NamedTuple
 
 import aiohttp
 
-from fl_client import parcels
+from fl_client import hours, parcels
+from fl_client.gateway.runs import Book
+from fl_client.hours import Hours
 from fl_client.parcels import Parcel
 from fl_client.posted import Seal
 
@@ -34,6 +36,7 @@ class Trip(NamedTuple):
     round: str
     folder: Path
     seal: Seal | None = None
+    hours: Hours = Hours()  # in which it may be sent
 
     @property
     def query(self) -> str:
@@ -44,6 +47,12 @@ class Trip(NamedTuple):
     def file(self) -> Path:
         """Where it lies."""
         return parcels.path(self.folder, self.parcel)
+
+
+def out(book: Book, run: int, parcel: Parcel, round: str, seal: Seal | None = None) -> Trip:
+    """Return the trip of an update of the outbox, of a run whose study is known."""
+    study, folder = book.studies[run].study.name, book.folder / parcels.OUTBOX
+    return Trip(run, parcel, study, round, folder, seal, hours.parse(book.settings.update_hours))
 
 
 class Pauses:

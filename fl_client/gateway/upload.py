@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator
+from datetime import datetime
 from functools import partial
 from typing import BinaryIO
 
@@ -17,12 +18,20 @@ from fl_client.gateway import link
 from fl_client.gateway.link import AWAY, Call, Link, Patience
 from fl_client.gateway.runs import Refused
 from fl_client.gateway.trip import PATH, TIMEOUT, Over, Pauses, Trip
+from fl_client.hours import Hours
 
 LOG = logging.getLogger("bhasha_fl.gateway")
 SHORT = Patience(3.0, 4.0)
+LOOK_S = (
+    600.0  # between two times of asking whether an update that waits for its hours is still wanted
+)
 # Read at once, and encrypted at once: what the processor's cache holds is encrypted twice as fast.
 READ, PIECE = 4 << 20, 256 << 10
 TAKEN, OTHER = 200, 422  # the hub has all of it; what came is not what it was called
+
+
+class Shut(OSError):
+    """The hours in which updates are sent are over."""
 
 
 async def send(line: Link, trip: Trip) -> None:
@@ -33,6 +42,11 @@ async def send(line: Link, trip: Trip) -> None:
         held = await _held(line, trip)
         if held == trip.parcel.bytes:
             return
+        shut_s = trip.hours.wait_s(_now())
+        if shut_s:
+            LOG.info("an update of round %s waits %d min for its hours", trip.round, shut_s / 60)
+            await asyncio.sleep(min(shut_s, LOOK_S))
+            continue
         status = AWAY if held is None else await _rest(line, trip, held)
         if status == OTHER:  # a disk may have lost what was written to it
             trip = trip._replace(seal=None)
@@ -81,7 +95,7 @@ async def _rest(line: Link, trip: Trip, held: int) -> int:
             stream.seek(held)
             async with line.client.post(
                 f"{line.url}{PATH}?{trip.query}&at={held}",
-                data=_pieces(stream),
+                data=_pieces(stream, trip.hours),
                 headers={"content-length": str(left), "content-type": "application/octet-stream"},
                 allow_redirects=False,
                 timeout=TIMEOUT,
@@ -96,7 +110,13 @@ async def _rest(line: Link, trip: Trip, held: int) -> int:
         return AWAY
 
 
-async def _pieces(stream: BinaryIO) -> AsyncIterator[memoryview]:
+async def _pieces(stream: BinaryIO, hours: Hours) -> AsyncIterator[memoryview]:
     while content := memoryview(await asyncio.to_thread(stream.read, READ)):
         for at in range(0, len(content), PIECE):
+            if hours.wait_s(_now()):
+                raise Shut("its hours are over")
             yield content[at : at + PIECE]
+
+
+def _now() -> datetime:
+    return datetime.now()  # as people here read it

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 
 from fl_client.config import Section
+from fl_client.hours import Written
 from fl_client.kit import Language
 from fl_client.policy import REFUSALS
 from fl_server import roster
@@ -57,6 +58,8 @@ class Hello(Section):
     memory_bytes: Count = 0
     processes: Count = 0
     uplink_bytes_s: Number = 0
+    round_bytes: Count = 0
+    update_hours: Written = ""
 
 
 class Refusal(Section):

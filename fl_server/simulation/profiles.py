@@ -6,7 +6,6 @@ Some profiles are bundled (``profiles.toml``).
 from __future__ import annotations
 
 import heapq
-import re
 import tomllib
 from collections.abc import Iterator
 from datetime import datetime
@@ -15,26 +14,20 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import AfterValidator, Field, ValidationError
 
-from fl_client import settings
+from fl_client import hours, settings
 from fl_client.config import ConfigError, Section
+from fl_client.hours import Written
 from fl_server.forecast import Power
 from fl_server.simulation import clock
 from fl_server.simulation.clock import Span
 
 BUNDLED = Path(__file__).with_name("profiles.toml")
-WINDOW = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 
 def window(text: str) -> Span:
     """Return hours such as ``22:00-06:00`` as seconds of the day; the end may lie in the next one."""
-    found = WINDOW.fullmatch(text)
-    begin, end = (
-        (int(found[n]) * 3600.0 + int(found[n + 1]) * 60 for n in (1, 3)) if found else (0.0, 0.0)
-    )
-    if begin == end:
-        raise ConfigError(f"{text!r} are no hours; write them as 08:00-18:30, not all of a day")
-    return Span(begin, end if end > begin else end + clock.DAY)
+    return Span(*hours.parse(text))
 
 
 def weekdays(text: str) -> set[int]:
@@ -49,19 +42,15 @@ def weekdays(text: str) -> set[int]:
     return found
 
 
-def _hours(text: str) -> str:
-    if text:
-        window(text)
-    return text
-
-
 def _days(text: str) -> str:
     weekdays(text)
     return text
 
 
 def _windows(texts: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(map(_hours, texts))
+    for text in texts:
+        window(text)
+    return texts
 
 
 Number = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -94,7 +83,7 @@ class Profile(Section):
     )
     gpus: int = Field(0, ge=0)
     cpus: int = Field(1, ge=1)
-    hours: Annotated[str, AfterValidator(_hours)] = ""
+    hours: Written = ""
     days: Annotated[str, AfterValidator(_days)] = "mon-sun"
     power_cuts: Cuts = Cuts()
     line_cuts: Cuts = Cuts()
@@ -123,8 +112,7 @@ class Place(NamedTuple):
         if not seconds:
             return at
         own = self.profile
-        hours = window(own.hours) if own.hours else Span(0, clock.DAY)
-        shut = clock.closed(hours, weekdays(own.days), self.start, at)
+        shut = clock.closed(window(own.hours), weekdays(own.days), self.start, at)
         return clock.ends(at, seconds, shut, self._power(at), own.checkpoint_s)
 
     def _power(self, at: float) -> Iterator[Span]:

@@ -26,4 +26,4 @@ def bfloat16() -> Codec:
         words = check(values, np.uint16, size).astype(np.uint32)
         return (words << np.uint32(16)).view(np.float32)
 
-    return Codec(encode, decode, narrows=True)
+    return Codec(encode, decode, bits=16)

@@ -19,4 +19,4 @@ def float16() -> Codec:
     def decode(values: Array, side: Wire, size: int, key: Key) -> Array:
         return check(values, np.float16, size).astype(np.float32)
 
-    return Codec(encode, decode, narrows=True)
+    return Codec(encode, decode, bits=16)

@@ -26,4 +26,4 @@ def int4() -> Codec:
         packed = check(values, np.uint8, blocks.packed_size(size, BITS))
         return blocks.restored(blocks.unpack(packed, BITS, size), scale, LEVELS)
 
-    return Codec(encode, decode, side=("scale",), narrows=True)
+    return Codec(encode, decode, side=("scale",), bits=BITS, beside=blocks.scales)

@@ -33,4 +33,6 @@ def qsgd(bits: int = 8) -> Codec:
         return blocks.restored(blocks.unpack(packed, bits, size), scale, levels)
 
     # With one step each way the lots of a block may weigh more than the block itself.
-    return Codec(encode, decode, side=("scale",), contracts=bits > 2, narrows=True)
+    return Codec(
+        encode, decode, side=("scale",), contracts=bits > 2, bits=bits, beside=blocks.scales
+    )

@@ -3,6 +3,7 @@
 Ties go to the lowest index, so the same vector is always encoded to the same bytes. Indices travel as coded gaps, see
 ``strategies/gaps.py``; a link behind it narrows the values. ``decay`` below 1 forgets what was left out long ago, as
 SparseLoCo does (Sarfi et al. 2025, arXiv 2508.15706); we choose among all coordinates, not within chunks.
+Where ``least`` is given, a silo whose line is short sends a smaller share, and error feedback sends the rest later.
 """
 
 from __future__ import annotations
@@ -14,16 +15,33 @@ import numpy as np
 
 from strategies import gaps
 from strategies.adapter import Array
-from strategies.codecs.codec import Codec, Key, Wire, check
+from strategies.codecs.codec import Choices, Codec, Key, Wire, check
 
 SAMPLE, BLOCK = 1 << 15, 1 << 18
 
 
-def topk(density: float = 0.05, decay: float = 1.0) -> Codec:
-    """Send the share ``density`` of coordinates that are largest; a round later ``decay`` of the rest is added."""
-    kept = share(density)
+def topk(density: float = 0.05, decay: float = 1.0, least: float = 0.0) -> Codec:
+    """Send the share ``density`` of coordinates that are largest; a round later ``decay`` of the rest is added.
+
+    A silo with a short line may send a share as small as ``least``; at 0 all send ``density``.
+    """
     if not 0 < decay <= 1:
         raise ValueError(f"{decay=} must be above 0 and at most 1, what is kept of the residual")
+    if not 0 <= least <= density:
+        raise ValueError(f"{least=} must be from 0, for no choice, to {density=}")
+    made = _largest(share(density), decay)
+    if not least:
+        return made
+    fewest = share(least)
+    choices = Choices(
+        lambda size: range(fewest(size), made.kept(size) + 1),
+        lambda count: _largest(lambda size: count, decay),
+    )
+    return made._replace(choices=choices)
+
+
+def _largest(kept: Callable[[int], int], decay: float) -> Codec:
+    """Return the link that sends as many coordinates as ``kept`` says."""
 
     def encode(x: Array, key: Key) -> tuple[Array, Wire]:
         index = largest(x, kept(x.size), np.abs)
@@ -43,6 +61,7 @@ def topk(density: float = 0.05, decay: float = 1.0) -> Codec:
         decode,
         side=("gaps",),
         kept=kept,
+        beside=lambda size: gaps.longest(kept(size), size),
         chosen=chosen,
         biased=True,
         decay=decay,

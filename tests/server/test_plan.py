@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,18 @@ from typer.testing import CliRunner
 from fl_client import shapes, site, spec
 from fl_client.config import ConfigError, Study, from_flat
 from fl_client.footprint import Room
-from fl_server import authority, config, forecast, hub, outlook, plan, queue, record, roster
+from fl_server import (
+    authority,
+    config,
+    encoded,
+    forecast,
+    hub,
+    outlook,
+    plan,
+    queue,
+    record,
+    roster,
+)
 from fl_server.forecast import Power
 from fl_server.outlook import Known
 from strategies import adapter as algebra
@@ -105,9 +117,9 @@ def test_a_blob_of_tensors_is_counted_to_the_byte():
 
 @pytest.mark.parametrize("codec", ["bfloat16()", "int8()", "topk(0.03) | int8()", "randk(0.1)"])
 def test_a_large_update_is_foretold_from_smaller_ones(codec, monkeypatch):
-    whole = forecast._really(300_001, codec)
-    monkeypatch.setattr(forecast, "ENCODED", 1 << 16)
-    assert forecast.encoded.__wrapped__(300_001, codec) == pytest.approx(whole, rel=0.001)
+    whole = encoded._really(300_001, codec)
+    monkeypatch.setattr(encoded, "ENCODED", 1 << 16)
+    assert encoded._whole.__wrapped__(300_001, codec) == pytest.approx(whole, rel=0.001)
 
 
 def test_what_travels_once_is_the_first_adapter_and_the_released_one():
@@ -317,3 +329,39 @@ def test_people_read_the_same_numbers_and_what_they_rest_on(at, tmp_path):
     assert "clinic-ne has not said what it has" in ran.stdout
     assert "Memory is an estimate" in ran.stdout
     assert "4 cores" in ran.stdout
+
+
+FREE = "codec=topk(0.2, least=0.01) | int8(least=4)"
+
+
+def test_a_budget_makes_an_update_as_small_as_the_study_allows(at, tmp_path):
+    greeted(
+        at, "clinic-ne", cpus=4, memory_bytes=8000 * MB, uplink_bytes_s=1000, round_bytes=60_000
+    )
+    greeted(at, "clinic-as", cpus=4, memory_bytes=8000 * MB, uplink_bytes_s=1000)
+    code, said = planned(at, tmp_path, "--set", FREE, "--set", "schedule=sync(deadline_s=1e6)")
+    whole, limited = said["silos"]
+    assert (code, limited["problem"], limited["round_bytes"]) == (0, "", 60_000)
+    assert whole["line_s"] - limited["line_s"] > (said["bytes"]["round"]["up"] - 60_000) / 1000 - 1
+    code, said = planned(
+        at, tmp_path, "--set", "codec=int8()", "--set", "schedule=sync(deadline_s=1e6)"
+    )
+    assert code == 1 and "the least update of this study is larger" in said["silos"][1]["problem"]
+    assert "let silos send less" in said["silos"][1]["remedy"] and not said["silos"][0]["problem"]
+
+
+def test_hours_that_cannot_meet_the_deadline_are_named_with_the_deadline_that_can(at, tmp_path):
+    greeted(at, "clinic-as", cpus=4, memory_bytes=8000 * MB, update_hours="22:00-06:00")
+    code, said = planned(at, tmp_path)
+    assert code == 1 and "from 22:00 to 06:00 only" in said["silos"][0]["problem"]
+    (seconds,) = re.findall(r"set deadline_s=(\d+) or more", said["silos"][0]["remedy"])
+    assert 16 * 3600 < int(seconds) < 17 * 3600
+    code, _ = planned(at, tmp_path, "--set", f"schedule=sync(deadline_s={int(seconds) + 1})")
+    assert code == 0
+
+
+def test_what_fits_is_foretold_from_the_codec_alone():
+    codec, most = FREE.partition("=")[2], 50_000
+    whole, less = encoded.encoded(300_001, codec), encoded.encoded(300_001, codec, most)
+    assert 0.98 * most < less <= most < whole
+    assert encoded.encoded(300_001, codec, 10**9) == whole

@@ -59,7 +59,7 @@ def test_the_report_has_its_documented_keys(finished):
     study, report = finished
     assert {
         "schema", "study", "seed", "rounds_completed", "silos", "languages", "silo_scores", "summary", "curves",
-        "released_round", "adapters", "bytes", "weights", "cohort", "effort", "wall_s", "adapter_sha256",
+        "released_round", "adapters", "bytes", "weights", "cohort", "effort", "budgets", "wall_s", "adapter_sha256",
     } == set(report)  # fmt: skip
     assert report["rounds_completed"] == 3
     assert set(report["bytes"]) == {"down", "up", "dense_up"}

@@ -510,3 +510,22 @@ def test_an_interval_is_drawn_around_its_mean_and_a_very_wide_one_keeps_the_page
 def sweep_page_methods():
     made = swept()["methods"]
     return dict(zip(pages.labels(made), made.values(), strict=True))
+
+
+def test_the_page_says_what_a_short_line_carried_and_what_stayed_behind():
+    made = run(1)
+    assert "stayed behind" not in pages.html(made)
+    cost = {
+        "density": [0.02, 0.04],
+        "bits": [4, 8],
+        "up": [10, 900_000],
+        "left_behind": [0.25, 0.254],
+    }
+    made["budgets"] = {"l0-1": cost, "l0-2": {"up": [7, 7], "left_behind": [0.1, 0.1]}}
+    page = pages.html(made)
+    for shown in (
+        "at most 900.0 kB of an update: 2 to 4 % of its numbers, in 4 to 8 bits",
+        "25 % of the norm",
+    ):
+        assert shown in page
+    assert "at most 7 Bytes of an update. 10 % of the norm" in page

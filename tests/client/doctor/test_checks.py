@@ -112,3 +112,17 @@ def test_the_base_is_looked_at_without_torch_as_far_as_that_goes(monkeypatch):
     found = pinned.base(settings_of())
     assert not found.ok
     assert found.remedy == "pip install 'bhasha-fl[silo]'"
+
+
+@pytest.mark.parametrize(
+    ("changes", "ok", "words"),
+    [
+        ({"round_megabytes": 20}, True, "at most 20 MB of an update, at any hour"),
+        ({"update_hours": "22:00-06:00"}, True, "deadline_s is under 16 h may close before"),
+        ({"update_hours": "05:00-06:00", "round_megabytes": 20}, False, "at most 20 MB"),
+    ],
+)
+def test_the_doctor_says_what_the_line_may_carry_and_when(changes, ok, words):
+    found = hub.budget(settings_of(**changes), 4000)
+    assert (found.ok, bool(found.remedy)) == (ok, not ok)
+    assert words in found.found

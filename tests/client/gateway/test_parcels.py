@@ -6,6 +6,7 @@ import hashlib
 import json
 import socket
 import time
+from datetime import datetime
 from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
@@ -13,8 +14,9 @@ import pytest
 from aiohttp import web
 from flwr.app import ConfigRecord, MetricRecord, RecordDict
 
-from fl_client import audit, fleet, memory, parcels, posted
-from fl_client.gateway import trip
+from fl_client import audit, fleet, memory, parcels, posted, silo
+from fl_client.gateway import parcels as trips
+from fl_client.gateway import trip, upload
 from fl_client.parcels import Parcel
 
 RUN, NODE = 7, 1001
@@ -161,8 +163,6 @@ def test_an_update_that_the_hub_has_already_is_not_sent_again(desk, clinic, writ
 def test_the_supernode_asks_again_while_an_update_is_on_its_way(
     hub, desk, clinic, write, monkeypatch
 ):
-    from fl_client.gateway import parcels as trips
-
     monkeypatch.setattr(trips, "WAIT_S", 0.3)
     parcel, content = kept(clinic)
     desk.status = 503
@@ -174,6 +174,64 @@ def test_the_supernode_asks_again_while_an_update_is_on_its_way(
     while push(clinic, reply)["parcel"] != 200:
         assert time.monotonic() < until
     assert desk.held == content
+
+
+@pytest.fixture
+def wall(monkeypatch):
+    """Give the gateway a clock on the wall that a test sets, and little patience."""
+    at = {"time": datetime(2026, 11, 30, 12)}
+    monkeypatch.setattr(upload, "_now", lambda: at["time"])
+    monkeypatch.setattr(upload, "LOOK_S", 0.05)
+    monkeypatch.setattr(trips, "WAIT_S", 0.3)
+    monkeypatch.setattr(trip, "PAUSE_S", 0.05)
+    return at
+
+
+def at_night(clinic):
+    """Let updates leave at night only."""
+    clinic.stop()
+    own = silo.read(clinic.folder)
+    silo.write_settings(clinic.folder, own.model_copy(update={"update_hours": "22:00-06:00"}))
+    clinic.start()
+
+
+def test_an_update_waits_for_its_hours_and_other_messages_do_not(hub, desk, clinic, write, wall):
+    at_night(clinic)
+    parcel, content = kept(clinic)
+    reply = write(reply_naming(parcel))
+    statuses = push(clinic, reply)
+    assert statuses.pop("parcel") == 503 and set(statuses.values()) == {200}
+    assert {each[0] for each in desk.asked} == {"GET"} and desk.held == b""
+    wall["time"] = datetime(2026, 11, 30, 22)
+    until = time.monotonic() + 30
+    while push(clinic, reply)["parcel"] != 200:
+        assert time.monotonic() < until
+    assert desk.held == content
+
+
+def test_an_update_that_is_not_done_when_its_hours_end_goes_on_in_the_next(
+    hub, desk, clinic, write, wall, monkeypatch
+):
+    at_night(clinic)
+    parcel, content = kept(clinic)
+    wall["time"] = datetime(2026, 11, 30, 5, 59)
+    pieces = []
+
+    def over():
+        pieces.append(wall["time"])
+        return datetime(2026, 11, 30, 6) if len(pieces) > 4 else wall["time"]
+
+    monkeypatch.setattr(upload, "_now", over)
+    reply = write(reply_naming(parcel))
+    assert push(clinic, reply)["parcel"] == 503
+    assert 0 < len(desk.held) < len(content)
+    monkeypatch.setattr(upload, "_now", lambda: datetime(2026, 11, 30, 23))
+    until = time.monotonic() + 30
+    while push(clinic, reply)["parcel"] != 200:
+        assert time.monotonic() < until
+    assert desk.held == content
+    sent = [each for each in desk.asked if each[0] == "POST"]
+    assert [each[2]["at"] for each in sent][0] == "0" and int(sent[-1][2]["at"]) > 0
 
 
 @pytest.mark.parametrize("damage", ["gone", "other bytes", "no tensors"])
