@@ -26,7 +26,8 @@ CODES = REFUSALS | {
     "pass_missing": "the silo no longer holds what it trained in this round, and cannot answer its second pass",
     "over_budget": "the silo's line may carry less than the study's least update; try codec='topk(0.05, least=0.01)'",
     "not_finite": "training diverged: the update holds NaN or infinity",
-    "out_of_memory": "the silo ran out of memory; lower train.length, or set train.checkpointing=true",
+    "out_of_memory": "the silo ran out of memory; lower train.micro_batch or train.length, or set "
+    "train.checkpointing=true or model.quantization='nf4'",
     "malformed": "the message could not be read",
     "internal": "the silo failed; its own log says why",
 }
@@ -161,12 +162,9 @@ def answer(
     parcel: Parcel | None = None,
 ) -> Message:
     """Return a silo's reply; ``facts`` travel as JSON, arrays as a ``parcel`` where there is one."""
-    content = RecordDict(
-        {
-            "metrics": MetricRecord({name: float(value) for name, value in metrics.items()}),
-            "facts": ConfigRecord({"json": json.dumps(facts, sort_keys=True)}),
-        }
-    )
+    numbers = MetricRecord({name: float(value) for name, value in metrics.items()})
+    said = ConfigRecord({"json": json.dumps(facts, sort_keys=True)})
+    content = RecordDict({"metrics": numbers, "facts": said})
     if parcel:
         content["parcel"] = ConfigRecord({"parcel": str(parcel)})
     elif arrays is not None:
