@@ -29,6 +29,7 @@ class Place:
         self.folder, self.prefix = folder, prefix
         self.started: list[subprocess.Popen[bytes]] = []
         self.typed: list[str] = []
+        self.environment: dict[str, str] = {}  # of what is started, beside our own
 
     def type(self, command: str, code: int = 0) -> str:
         """Type a command to its end and return what it printed."""
@@ -59,7 +60,7 @@ class Place:
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
-                env=os.environ | {"PYTHONUNBUFFERED": "1"},
+                env=os.environ | {"PYTHONUNBUFFERED": "1"} | self.environment,
             )
         self.started.append(process)
         return process

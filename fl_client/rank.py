@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
-from fl_client import frames, parcels, posted, ranks, spec, verdict, workers
+from fl_client import frames, outbox, parcels, posted, ranks, spec, verdict, workers
 from fl_client.checkpoint import Left
 from fl_client.config import ConfigError
 from fl_client.messages import Fault
@@ -73,6 +73,9 @@ def serve(folder: Path) -> NoReturn:
                 except ValueError as error:
                     _answer(connection, frames.of_error(Fault("malformed", str(error))))
                     continue
+                if (held := _held(folder, kind, job)) is not None:
+                    _answer(connection, frames.of_result(held))
+                    continue
                 if together(kind, job):
                     number += 1
                     ranks.spread(frames.of_job(kind, job))
@@ -90,12 +93,23 @@ def _received(folder: Path, job: Job) -> Job:
     return job._replace(received=parcels.read(folder / parcels.INBOX, job.parcel), parcel=None)
 
 
-def _posted(folder: Path, found: Result) -> Result:
-    """Return a result whose arrays lie in the outbox, durable."""
+def _held(folder: Path, kind: Kind, job: Job) -> Result | None:
+    """Return the answer to a round that was trained before: a hub that was killed, or lost it, asks again."""
+    held = outbox.find(folder / parcels.OUTBOX, outbox.key(job)) if kind == "fit" else None
+    if held is not None:
+        LOG.info("round %d is answered from the outbox", job.order.round)
+    return held
+
+
+def _posted(folder: Path, kind: Kind, job: Job, found: Result) -> Result:
+    """Return a result whose arrays lie in the outbox, durable; that of a round is held there for who asks again."""
     if not ranks.first() or not found.arrays:
         return found
-    parcel = parcels.keep(folder / parcels.OUTBOX, found.arrays, partial(posted.say, folder))
-    parcels.prune(folder / parcels.OUTBOX)
+    place, ready = folder / parcels.OUTBOX, partial(posted.say, folder)
+    if kind == "fit":
+        return outbox.keep(place, outbox.key(job), found, ready)
+    parcel = parcels.keep(place, found.arrays, ready)
+    parcels.prune(place)
     return found._replace(arrays={}, parcel=parcel)
 
 
@@ -128,7 +142,7 @@ def _work(folder: Path, kind: Kind, job: Job, number: int) -> tuple[bytes, bool]
     job = job._replace(place=job.place._replace(silo=str(folder)))
     if kind in {"fit", "rail"}:
         _training.set()
-    end = verdict.attempt(lambda: _posted(folder, workers.here(kind, job)))
+    end = verdict.attempt(lambda: _posted(folder, kind, job, workers.here(kind, job)))
     if together(kind, job):
         return verdict.settle(number, end)
     return end.answer, end.state != verdict.BROKEN
