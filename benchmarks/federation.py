@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from fl_client import site
+from fl_client import ports, site
 from fl_client.config import Study
 from fl_server import config
 
@@ -176,9 +174,7 @@ class Federation:
 
 def free_address() -> str:
     """Return an address of loopback that nobody uses."""
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
+    return f"127.0.0.1:{ports.free()}"
 
 
 def edit(path: Path, **settings: str) -> None:

@@ -21,6 +21,10 @@ class Fault(NamedTuple):
     lost: bool = False
     skip: int = 0  # how often the point is passed before
 
+    def __str__(self) -> str:
+        """As the figures name it."""
+        return f"{self.point}, all of the {self.side}" if self.whole else self.point
+
 
 WITHIN_COMMIT = "fl_client.memory.complete before in fl_server.journal.commit"
 NEW_RUN = "fl_server.rounds.one before"  # ends a Flower run, so that another is started
@@ -89,6 +93,7 @@ SILO = {
         "fl_client.memory.keep after",
         "fl_client.parcels._write after",
         "fl_client.parcels.keep after",
+        "fl_client.outbox.keep after",
         "fl_client.rank._answer before",
     ),
     "ClientApp": (
@@ -116,11 +121,12 @@ AFTER = {
     "fl_server.runner.flwr after": NEW_RUN,
 }
 LOST = {
-    "fl_client.training.ended before",
     "fl_client.memory.keep before",
     "fl_client.memory.keep after",
-} | {"fl_client.parcels._write after"}
-SKIP = {"fl_client.train._step after": 10}
+    "fl_client.parcels._write after",
+    "fl_client.parcels.keep after",
+}
+SKIP = {"fl_client.train._step after": 4}
 
 
 def faults() -> Iterator[Fault]:
