@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks import kills
+from benchmarks import kills, toll
 from benchmarks.points import Fault
 
 pytestmark = pytest.mark.superlink
@@ -27,4 +27,4 @@ def test_a_hub_and_a_silo_killed_in_mid_round_end_where_one_machine_does_and_nob
     assert [kill.fault for kill in killed] == faults  # each of them fired
     assert report["rounds_completed"] == 8
     assert report["adapter_sha256"] == local["adapter_sha256"]
-    assert kills.retrained(real, killed) == 0
+    assert toll.retrained(real, killed) == 0
