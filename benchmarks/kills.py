@@ -129,7 +129,7 @@ def hit(made: Federation, name: str, fault: Fault) -> Kill:
         place.start("fl-server start" if name == "hub" else "fl-client start")
     made.until(lambda: newest(made) >= last + 2, f"what follows {fault}", WAIT_S)
     back_s = time.time() - note["at"]
-    return Kill(fault, name, last + 1, back_s, redone(made, place, note))
+    return Kill(fault, name, last + 1, back_s, redone(made, place, fault, note))
 
 
 def _put(token: Path, asked: dict[str, int]) -> None:

@@ -12,6 +12,7 @@ from benchmarks.federation import Federation, Place
 from benchmarks.figures import Figure, at_least, at_most, report
 from benchmarks.points import Fault
 
+STEP = "fl_client.train._step "
 TIME = "%Y-%m-%d %H:%M:%S,%f"
 TRAINED = re.compile(r"^\S+ \S+ INFO \S+ round (\d+): loss", re.MULTILINE)
 TAKEN_UP = re.compile(r"^(\S+ \S+) INFO training goes on after step (\d+) of", re.MULTILINE)
@@ -39,9 +40,9 @@ class Outcome(NamedTuple):
     retrained: int
 
 
-def redone(made: Federation, place: Place, note: dict[str, Any]) -> int | None:
+def redone(made: Federation, place: Place, fault: Fault, note: dict[str, Any]) -> int | None:
     """Return how many steps a silo that was killed in one trained again; None where it was not."""
-    if not note["given"] or place is made.hub:
+    if not fault.point.startswith(STEP):
         return None
     log = (place.folder / "silo" / "logs" / "workers.log").read_text()
     held = [
