@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from fl_client import site
+from fl_client import ports, site
 from fl_client.config import Study
 from fl_server import config
 
@@ -29,6 +27,7 @@ class Place:
         self.folder, self.prefix = folder, prefix
         self.started: list[subprocess.Popen[bytes]] = []
         self.typed: list[str] = []
+        self.environment: dict[str, str] = {}  # of what is started, beside our own
 
     def type(self, command: str, code: int = 0) -> str:
         """Type a command to its end and return what it printed."""
@@ -59,7 +58,7 @@ class Place:
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
-                env=os.environ | {"PYTHONUNBUFFERED": "1"},
+                env=os.environ | {"PYTHONUNBUFFERED": "1"} | self.environment,
             )
         self.started.append(process)
         return process
@@ -175,9 +174,7 @@ class Federation:
 
 def free_address() -> str:
     """Return an address of loopback that nobody uses."""
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
+    return f"127.0.0.1:{ports.free()}"
 
 
 def edit(path: Path, **settings: str) -> None:

@@ -78,6 +78,7 @@ async def open_(folder: Path, superlink: int) -> AsyncIterator[Gate]:
         (folder / name).mkdir(mode=0o700, exist_ok=True)
     held = await asyncio.to_thread(spool.load, folder / "spool", settings.spool_bytes)
     kept, known = pulls.load(folder / "spool"), seen.load(folder / "seen")
+    _ask_again(known, kept)
     way = relay.open_(folder / "keys", port)
     try:
         yield Gate(
@@ -85,3 +86,14 @@ async def open_(folder: Path, superlink: int) -> AsyncIterator[Gate]:
         )
     finally:
         await relay.close(way)
+
+
+def _ask_again(known: Seen, kept: Pulls) -> None:
+    """Count a silo as started anew where nothing is kept for it, so that the rounds ask it again.
+
+    The SuperLink gives a message out once, and the gateway before this one may have ended with it in its hands. A silo
+    that has it after all answers twice, a round that it has trained from its outbox.
+    """
+    for name, silo in known.silos.items():
+        if silo.node and pulls.current(kept, name) is None:
+            seen.note(known, name, activations=silo.activations + 1)

@@ -28,7 +28,7 @@ class Silo(NamedTuple):
     node: int = 0
     contact: float = 0.0
     left: bool = False  # it said goodbye, or has to start anew
-    activations: int = 0  # how often its SuperNode started
+    activations: int = 0  # starts of its SuperNode, or of a gateway that may have lost its message
     refused: dict[str, str] = {}
     hello: dict[str, Any] = {}
 

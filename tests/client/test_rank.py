@@ -132,6 +132,25 @@ def test_the_arrays_of_a_result_lie_in_the_outbox_and_none_travel_in_the_frame(s
     assert frames.call(path, "fit", job(seed=0)) == Result({}, {}, {})
 
 
+def test_a_round_that_is_asked_for_again_is_answered_from_the_outbox_and_not_trained_again(serving):
+    start, folder, _, done = serving
+    start(lambda asked: Result(ARRAYS, {"loss": float(asked.order.round)}, {"losses": [1.0, 0.5]}))
+    path, asked = frames.socket(folder), job()
+    first = frames.call(path, "fit", asked)
+    assert frames.call(path, "fit", asked) == first  # its hub was killed before it had the answer
+    assert len(done) == 1
+    parcels.path(folder / "outbox", first.parcel).write_bytes(b"what a bad disk left")
+    assert frames.call(path, "fit", asked) == first
+    assert len(done) == 2
+    for changes in ({"lost": 1}, {"after": 1}):
+        other = asked._replace(order=asked.order._replace(**changes))
+        assert frames.call(path, "fit", other).metrics == {"loss": other.order.round}
+    assert len(done) == 4
+    for _ in range(2):  # all else is done as often as it is asked for
+        frames.call(path, "second", asked)
+    assert len(done) == 6
+
+
 def test_the_gateway_hears_of_an_update_as_soon_as_it_is_durable(serving):
     start, folder, _, _ = serving
     start(lambda asked: Result(ARRAYS, {}, {}))

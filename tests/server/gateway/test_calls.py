@@ -111,6 +111,24 @@ def test_a_message_for_a_node_that_is_no_more_is_not_handed_out(house):
     assert found == new
 
 
+def test_a_silo_is_asked_again_whose_message_may_have_gone_with_the_gateway_before(house):
+    async def run():
+        async with house() as h:
+            one, two = h.silo("one"), h.silo("two")
+            for silo in (one, two):
+                h.superlink.ask(await silo.activate(), f"work of {silo.name}")
+            h.superlink.waiting[one.node].clear()  # given out, once
+            await two.call(fleet.PULL_MESSAGES)
+            before = local.status(h.gate)
+        async with house(h.superlink) as h:
+            return before, local.status(h.gate)
+
+    before, after = asyncio.run(run())
+    assert {name: row["activations"] for name, row in before.items()} == {"one": 1, "two": 1}
+    assert {name: row["activations"] for name, row in after.items()} == {"one": 2, "two": 1}
+    assert after["two"]["pending"] == 1
+
+
 @pytest.mark.parametrize(
     "path", sorted(set(fleet.PATHS) - {fleet.REGISTER, fleet.ACTIVATE}), ids=lambda p: p[10:]
 )
