@@ -16,7 +16,7 @@ import typer
 from rich.progress import track
 
 from benchmarks.figures import Figure, at_least, at_most, report, write
-from fl_server.simulation import grid
+from fl_server.simulation import lot
 from fl_server.simulation.faults import checks, draw
 from fl_server.simulation.faults.bugs import BUGS, planted
 
@@ -75,7 +75,7 @@ def played(seeds: range, cores: int) -> Lot:
 
 
 def _lot(seeds: range) -> Lot:
-    grid.identify()
+    lot.identify()
     began, broken, fired = time.process_time(), dict[int, list[str]](), Counter[str]()
     for seed in seeds:
         trial = draw.tried(seed)
@@ -88,7 +88,7 @@ def _lot(seeds: range) -> Lot:
 
 def seeded() -> Figure:
     """Return how many of the seeded bugs are found within ``BOUND`` trials each."""
-    grid.identify()
+    lot.identify()
     first = {name: caught(name) for name in BUGS}
     for name, seed in first.items():
         print(f"{name}: {'not found' if seed is None else f'found by seed {seed}'}")

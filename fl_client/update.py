@@ -106,6 +106,8 @@ def _fitted(work: Work, strategy: Strategy, size: int) -> Chain:
     most = work.round_bytes // 2 if strategy.passes else work.round_bytes
     try:
         return _fit(work.study.codec, size, most).chain
+    except spec.SpecError:
+        raise
     except ValueError as error:
         raise Fault("over_budget", str(error)) from error
 

@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from fl_server.simulation import grid
+from fl_server.simulation import lot
 from fl_server.simulation.faults import checks, draw
 from fl_server.simulation.faults.bugs import BUGS, planted
 from fl_server.simulation.faults.calls import interposed
@@ -22,7 +22,7 @@ AGAIN = "python -m benchmarks.faults --schedules 1 --no-bugs --dry --seed"
 
 @pytest.fixture(autouse=True)
 def _identified():
-    grid.identify()
+    lot.identify()
 
 
 def test_studies_live_through_drawn_faults_of_every_kind():

@@ -13,7 +13,7 @@ from safetensors.numpy import save
 
 from fl_client import audit, checkpoint, memory, outbox
 from fl_client.parcels import Parcel
-from fl_server import journal, record, rounds, silos
+from fl_server import commit, journal, record, silos
 from fl_server.gateway import parcels as arrivals
 
 
@@ -78,17 +78,18 @@ def _a_round_behind(real: Any) -> Callable[..., Any]:
 
 
 def _settled_first(real: Any) -> Callable[..., Any]:
-    def commit(run: Any, state: Any, line: Any) -> None:
+    def keep(run: Any, state: Any, line: Any) -> None:
         run.grid.settle()
         real(run, state, line)
 
-    return commit
+    return keep
 
 
 def _not_durable(real: Any) -> Callable[..., Any]:
     def append(folder: Path, line: Any) -> None:
-        with (folder / "rounds.jsonl").open("a") as stream:
-            stream.write(json.dumps(line, sort_keys=True) + "\n")
+        for name in (record.FILE, record.COPY):
+            with (folder / name).open("ab") as stream:
+                stream.write(record._written(line))
 
     return append
 
@@ -153,7 +154,7 @@ BUGS = {
     "an update is acknowledged before it is durable, and unread": Bug(arrivals, "kept", _said_early),
     "the journal lets go of the last round before it has the next": Bug(journal, "commit", _old_goes_first),
     "a study resumes a round behind": Bug(journal, "recall", _a_round_behind),
-    "updates go before their round is committed": Bug(rounds, "_commit", _settled_first),
+    "updates go before their round is committed": Bug(commit, "keep", _settled_first),
     "the record is not durable when its round is": Bug(record, "append", _not_durable),
     "what was recorded and not committed stays": Bug(record, "rewind", _nothing),
     "a reply counts twice after a silo started anew": Bug(silos, "_arrived", _twice),

@@ -157,7 +157,7 @@ class World:
             self._shape,
             self._faults,
             state,
-            record.lines(self._run),
+            _recorded(self._run),
             self._back,
             self._hub.gone,
             self.disks[HUB],
@@ -172,6 +172,14 @@ class World:
 
 def _newest(run: Path) -> int:
     return max(journal.committed(run / "journal"), default=-1)
+
+
+def _recorded(run: Path) -> list[record.Line]:
+    """Return the lines of the record; none where it is past mending, and so nothing is told of its rounds."""
+    try:
+        return record.lines(run)
+    except ConfigError:
+        return []
 
 
 def _held(folder: Path, number: int) -> Adapter:

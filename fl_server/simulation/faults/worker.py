@@ -41,6 +41,7 @@ class Work(NamedTuple):
     memory: Memory
     order: Order
     received: Adapter
+    round_bytes: int = 0
 
 
 class Step(NamedTuple):
