@@ -78,11 +78,14 @@ def held(home: Path, number: int) -> Adapter:
 
 
 def keep(home: Path, number: int, arrays: Adapter, best: int, lost: int = 0) -> None:
-    """Write the memory of a round durably; of earlier ones the last stays, the best, and the last that counted."""
+    """Write the memory of a round durably; of earlier ones the last two stay, the best, and the last that counted.
+
+    Two, because a hub whose newest round is damaged asks again for that one, when silos are at work on the next.
+    """
     write_whole(path(home, number), sealed.seal(arrays))
     earlier = [n for n in rounds(home) if n < number]
     counted = [n for n in earlier if n < lost]
-    stays = {*earlier[-1:], *[n for n in earlier if n <= best][-1:], *counted[-1:]}
+    stays = {*earlier[-2:], *[n for n in earlier if n <= best][-1:], *counted[-1:]}
     for old in set(earlier) - stays:
         path(home, old).unlink()
 
