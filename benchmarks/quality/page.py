@@ -13,6 +13,8 @@ with the same number of steps. Rates of methods are chosen on validation text wi
 `shared/data`, base `builtin:tiny`. Per cent; above 0 is better than alone; +- is the 95 % interval over seeds.
 `capacity` is against silos alone with as many parameters. `worst` compares the silos with most bits, `least` is the
 smallest gain of any silo. `worse` counts silos whose served adapter is worse on test text than alone (0.1 % or more).
+These tables are from before silos ended by training on at home (`alone.adapt`) and left alone only for a sure lead
+(`alone.errors`): `as served` and `worse` are those of the best on validation text among base, alone, together, blend.
 Written by the commands below each title; a cut-short one goes on where it stood.
 """
 COLUMNS = ("method", "rate", "mean", "worst", "least", "as served", "capacity", "worse", "MB up")
