@@ -20,7 +20,7 @@ import psutil
 import pytest
 from safetensors.numpy import load_file
 
-from fl_client import frames, group, parcels, silo, site
+from fl_client import frames, group, outbox, parcels, silo, site
 from fl_client.config import ConfigError, Study, flat, from_flat
 from fl_client.group import Shape
 from fl_client.messages import Fault, Order
@@ -245,6 +245,7 @@ def fit(job: Job, at_step=None, then=None):
     """Train the round from nothing; as soon as so many steps are in the checkpoint, do ``then``."""
     folder = Path(job.place.silo)
     shutil.rmtree(folder / "studies", ignore_errors=True)
+    (folder / parcels.OUTBOX / outbox.FILE).unlink(missing_ok=True)
     seen = []
 
     def watch():
