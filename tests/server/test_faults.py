@@ -16,7 +16,7 @@ from fl_server.simulation.faults.network import Network
 from fl_server.simulation.faults.outcome import Faults
 
 pytestmark = pytest.mark.sim
-SAMPLE, BOUND = range(100), 100
+SAMPLE, BOUND = range(60), 100
 AGAIN = "python -m benchmarks.faults --schedules 1 --no-bugs --dry --seed"
 
 
