@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from fl_client import chat, merged, model, spec
 from fl_client.messages import Fault
 from fl_client.model import Warm
+from fl_client.workers import Work
 from strategies import adapter as algebra
 from strategies import broadcast
 from strategies.adapter import Adapter, Layout
 from strategies.strategy import Strategy
-
-if TYPE_CHECKING:
-    from fl_client.work import Work
 
 
 def ready(work: Work) -> tuple[Warm, Strategy]:
@@ -38,13 +34,6 @@ def shared(made: Warm, strategy: Strategy, work: Work) -> Adapter:
     if work.order.start_sha256 != algebra.sha256(start):
         raise Fault("basis_differs")
     return start
-
-
-def load(made: Warm, strategy: Strategy, work: Work) -> Adapter:
-    """Write what the hub sent and what the silo keeps into the model; return that adapter. Raises as ``received``."""
-    adapter = received(made, strategy, work)
-    model.write(made, adapter)
-    return adapter
 
 
 def received(made: Warm, strategy: Strategy, work: Work, training: bool = False) -> Adapter:

@@ -6,15 +6,12 @@ At first it begins from the base; when it is asked for again with the last order
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from fl_client import alone, basis, checkpoint, evaluate, ranks, spec, training
 from fl_client.alone import Begins, Best, Kind
 from fl_client.messages import Fault
-from fl_client.workers import Result
-
-if TYPE_CHECKING:
-    from fl_client.work import Work
+from fl_client.workers import Result, Work
 
 LOG = logging.getLogger("bhasha_fl.silo")
 

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
 
 from fl_client import alone, basis, evaluate, export, ranks, score
 from fl_client.evaluate import Asked, Asking
 from fl_client.model import Warm
-from fl_client.workers import Result
+from fl_client.workers import Result, Work
 from strategies.adapter import Adapter
 from strategies.strategy import Strategy
-
-if TYPE_CHECKING:
-    from fl_client.work import Work
 
 
 def asking(work: Work, made: Warm, strategy: Strategy) -> Asking[Result]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,16 +19,13 @@ from fl_client import basis, merged, model, ranks, step
 from fl_client.config import Train
 from fl_client.messages import Fault
 from fl_client.model import Warm
-from fl_client.workers import Result
+from fl_client.workers import Result, Work
 from strategies import adapter as algebra
 from strategies import survey
 from strategies.adapter import Adapter, Layout
 from strategies.product import A, B
 from tasks import encode
 from tasks.encode import Blocks
-
-if TYPE_CHECKING:
-    from fl_client.work import Work
 
 
 def gradient(work: Work) -> Result:

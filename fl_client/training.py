@@ -13,7 +13,7 @@ from fl_client import bases, basis, model, optimizer, train, update
 from fl_client.hooks import Hooks
 from fl_client.messages import Fault
 from fl_client.model import Warm
-from fl_client.workers import Result
+from fl_client.workers import Result, Work
 from strategies import adapter as algebra
 from strategies.adapter import Adapter
 from strategies.strategy import Memory, Strategy
@@ -23,7 +23,6 @@ from tasks.task import Example
 
 if TYPE_CHECKING:
     from fl_client.checkpoint import Keeper
-    from fl_client.work import Work
 
 LOG = logging.getLogger("bhasha_fl.silo")
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from fl_client import basis, memory, ranks, spec
 from fl_client.messages import Fault
-from fl_client.workers import Result
+from fl_client.workers import Result, Work
 from strategies import adapter as algebra
 from strategies import budget
 from strategies.adapter import Adapter, Array, Layout
@@ -20,7 +20,6 @@ from strategies.strategy import Memory, Passes, Strategy
 
 if TYPE_CHECKING:
     from fl_client.model import Warm
-    from fl_client.work import Work
     from tasks.encode import Blocks
 
 LOG = logging.getLogger("bhasha_fl.silo")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
-from typing import NamedTuple
 
 import torch
 
@@ -27,30 +25,13 @@ from fl_client import rail as rails
 from fl_client.cohort import rail as cohort_rail
 from fl_client.cohort import rounds as cohort_rounds
 from fl_client.cohort import scores as cohort_scores
-from fl_client.config import ConfigError, Study
-from fl_client.messages import Fault, Order
-from fl_client.workers import Job, Kind, Result
+from fl_client.config import ConfigError
+from fl_client.messages import Fault
+from fl_client.workers import Job, Kind, Result, Work
 from strategies import adapter as algebra
 from strategies import widths
-from strategies.adapter import Adapter
-from strategies.strategy import Memory
-from tasks.task import Site
 
 LOG = logging.getLogger("bhasha_fl.silo")
-
-
-class Work(NamedTuple):
-    """A job at its silo: the study with the silo's own base, its text, its folder, its memory, what the hub asks."""
-
-    study: Study
-    site: Site
-    home: Path
-    memory: Memory
-    order: Order
-    received: Adapter
-    checkpoint_s: float = 0.0
-    rank: int = 0  # the study's LoRA rank, which may be above the silo's own
-    round_bytes: int = 0  # the most that the silo's line may carry of an update; 0 for no limit
 
 
 def opened(job: Job) -> Work:

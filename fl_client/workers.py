@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from fl_client.config import Study
@@ -10,6 +11,8 @@ from fl_client.messages import Fault, Order
 from fl_client.parcels import Parcel
 from fl_client.site import Place
 from strategies.adapter import Adapter
+from strategies.strategy import Memory
+from tasks.task import Site
 
 Kind = Literal["count", "initial", "gradient", "fit", "second", "rail", "score"]
 
@@ -22,6 +25,20 @@ class Job(NamedTuple):
     order: Order
     received: Adapter
     parcel: Parcel | None = None  # of a real silo's inbox: it holds what was received
+
+
+class Work(NamedTuple):
+    """A job at its silo: the study with the silo's own base, its text, its folder, its memory, what the hub asks."""
+
+    study: Study
+    site: Site
+    home: Path
+    memory: Memory
+    order: Order
+    received: Adapter
+    checkpoint_s: float = 0.0
+    rank: int = 0  # the study's LoRA rank, which may be above the silo's own
+    round_bytes: int = 0  # the most that the silo's line may carry of an update; 0 for no limit
 
 
 class Result(NamedTuple):

@@ -9,9 +9,11 @@ from typing import Any
 
 from fl_client import export, messages, metrics
 from fl_client.memory import write_whole
+from fl_client.messages import Content
 from fl_server import broadcast, journal, lines, record, report, silos, summary
 from fl_server import cohort as cohorts
 from fl_server.run import RoundFailed, Run
+from fl_server.silos import Silo
 from strategies import adapter as algebra
 from strategies.adapter import Adapter
 from strategies.scope import languages
@@ -25,10 +27,11 @@ CANDIDATES = ("base", "alone", "together", "adapted", "blend")  # what a silo ma
 
 def release(run: Run, state: journal.State) -> Table:
     """Score, write ``adapter/`` and the report; return the report."""
+    contents = broadcast.contents(run, state, final=True)
     if run.study.alone.enabled and run.study.alone.adapt and run.parts.strategy.domain != "core":
-        adapt(run, state)
+        adapt(run, contents)
     scored: dict[str, Table] = {}
-    for silo, reply in silos.ask(run.grid, "evaluate", broadcast.contents(run, state, final=True)):
+    for silo, reply in silos.ask(run.grid, "evaluate", contents):
         if reply.code:
             raise RoundFailed(f"{silo.name} could not be scored: {messages.CODES[reply.code]}")
         own = {what: metrics.by_language(reply.metrics, what) for what in CANDIDATES}
@@ -41,9 +44,8 @@ def release(run: Run, state: journal.State) -> Table:
     return made
 
 
-def adapt(run: Run, state: journal.State) -> None:
+def adapt(run: Run, contents: list[tuple[Silo, Content]]) -> None:
     """Have every silo train what is released on its own text; the result stays there."""
-    contents = broadcast.contents(run, state, final=True)
     for silo, reply in silos.ask(run.grid, "train.alone", contents):
         if reply.code:
             LOG.warning("%s did not adapt: %s", silo.name, messages.CODES[reply.code])

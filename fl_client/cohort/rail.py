@@ -18,13 +18,12 @@ from fl_client.cohort.train import Member, Trained
 from fl_client.evaluate import Asked
 from fl_client.model import Warm
 from fl_client.train import Plan
-from fl_client.workers import Result
+from fl_client.workers import Result, Work
 from strategies.adapter import Adapter
 from tasks.encode import Blocks
 
 if TYPE_CHECKING:
     from fl_client.config import Study
-    from fl_client.work import Work
 
 LOG = logging.getLogger("bhasha_fl.alone")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 from fl_client import gauge, training
 from fl_client.cohort import layers, train
@@ -13,10 +12,7 @@ from fl_client.cohort.together import LAYERS, ROOM, apart, by_likeness, tried
 from fl_client.cohort.train import Member, Trained
 from fl_client.messages import Fault
 from fl_client.training import Training
-from fl_client.workers import Result
-
-if TYPE_CHECKING:
-    from fl_client.work import Work
+from fl_client.workers import Result, Work
 
 LOG = logging.getLogger("bhasha_fl.silo")
 MERGED = "a part is merged into the base"

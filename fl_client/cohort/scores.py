@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,14 +19,11 @@ from fl_client.cohort.together import apart, by_likeness, tried
 from fl_client.cohort.tokens import Rows
 from fl_client.evaluate import Asked, Asking, Bits
 from fl_client.model import Warm
-from fl_client.workers import Result
+from fl_client.workers import Result, Work
 from strategies import adapter as algebra
 from strategies import widths
 from strategies.adapter import Adapter, part
 from tasks.encode import IGNORED
-
-if TYPE_CHECKING:
-    from fl_client.work import Work
 
 TOKENS = {"cpu": 1024, "cuda": 1 << 14}  # in one forward
 Forward = Callable[[Sequence[Adapter], Any, Any], Any]

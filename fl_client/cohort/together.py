@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from fl_client import gauge
 from fl_client.cohort import layers, loss, size, tokens
 from fl_client.messages import Fault
 from fl_client.model import Warm
-from fl_client.workers import Result
-
-if TYPE_CHECKING:
-    from fl_client.work import Work
+from fl_client.workers import Result, Work
 
 T = TypeVar("T")
 LAYERS = "the base has layers that are more than products"

@@ -12,36 +12,17 @@ from typing import NamedTuple
 import numpy as np
 
 from fl_client import checkpoint, memory, outbox, update
-from fl_client.config import Study
 from fl_client.messages import Order
 from fl_client.parcels import OUTBOX
 from fl_client.site import Place
-from fl_client.workers import Job, Result
+from fl_client.workers import Job, Result, Work
 from fl_server.simulation.faults import study as studies
 from strategies import adapter as algebra
 from strategies.adapter import Adapter
-from strategies.strategy import Memory
+from tasks.task import Site
 
 INTERVAL = 2  # steps from one checkpoint to the next
 COUNT = "private/rounds"  # what a silo keeps at home: how many rounds it has trained
-
-
-class Site(NamedTuple):
-    """A silo as its work sees it; there is no text."""
-
-    name: str
-
-
-class Work(NamedTuple):
-    """What ``update.encoded`` needs to know of a job at its silo."""
-
-    study: Study
-    site: Site
-    home: Path
-    memory: Memory
-    order: Order
-    received: Adapter
-    round_bytes: int = 0
 
 
 class Step(NamedTuple):
@@ -67,7 +48,7 @@ def answer(
     result = outbox.find(folder / OUTBOX, key)
     if result is None:
         before = memory.agreed(home(folder), order.round, order.lost)
-        work = Work(own, Site(silo), home(folder), before, order, received)
+        work = Work(own, Site(silo, (), (), ()), home(folder), before, order, received)
         start = studies.run(shape).start | received
         now = yield from _trained(work, start)
         result = outbox.keep(folder / OUTBOX, key, _ended(work, shape, start, now), lambda _: None)
@@ -94,9 +75,9 @@ def _trained(work: Work, start: Adapter) -> Generator[Step, None, Adapter]:
 def _ended(work: Work, shape: studies.Shape, start: Adapter, now: Adapter) -> Result:
     """Return what travels, as ``training.ended`` does; the silo's memory is durable then."""
     strategy = studies.parts(shape).strategy
-    local = update.recalled(work, strategy, start, 1.0)  # type: ignore[arg-type]
+    local = update.recalled(work, strategy, start, 1.0)
     before = work.memory.get(COUNT, np.zeros(1, np.float32))
     delta, kept = algebra.change(now, start), {COUNT: before + 1}
-    wire, told = update.encoded(work, strategy, start, delta, local, kept)  # type: ignore[arg-type]
+    wire, told = update.encoded(work, strategy, start, delta, local, kept)
     facts = {"silo": work.site.name, "round": work.order.round}
     return Result(wire, {"loss": 1.0} | told, facts)
