@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from math import fsum
 from typing import NamedTuple
 
 from fl_client.messages import Content, Reply, size
@@ -171,7 +172,21 @@ def _contents(run: Run, held: Held, asked: Mapping[str, Asked]) -> list[tuple[Si
 
 def _committed(run: Run, held: Held) -> Held:
     arrivals: Line = {"arrivals": held.arrivals}
-    return begun(run, commit.close(run, held.state, held.merged, held.notes, held.began, arrivals))
+    shares = _shares(run, held.arrivals)
+    args = run, held.state, held.merged, held.notes, held.began, arrivals
+    return begun(run, commit.close(*args, shares=shares))
+
+
+def _shares(run: Run, arrivals: Sequence[Arrival]) -> dict[str, float]:
+    """Return of each group how much of its silos' weight came, less for staleness; 1 at most."""
+    weights = weighing.weights(run.cohort.silos, run.parts.weights, [], {})
+    counted = [(one["silo"], one["weight"]) for one in arrivals if "weight" in one]
+    every, came = dict[str, list[float]](), dict[str, list[float]]()
+    for found, pairs in ((every, weights.items()), (came, counted)):
+        for name, weight in pairs:
+            for group in run.cohort.groups[name]:
+                found.setdefault(group, []).append(weight)
+    return {group: min(1.0, fsum(own) / fsum(every[group])) for group, own in came.items()}
 
 
 def _too_few(run: Run, held: Held, buffer: Buffer) -> str:

@@ -7,9 +7,11 @@ wait in a file.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
 
 from fl_server import controls, estimates
 from fl_server.journal import State
@@ -114,12 +116,15 @@ def absent(merge: Merge, groups: Iterable[str], weight: float) -> Merge:
     return merge._replace(controls=merge.controls | still, absent=merge.absent | away)
 
 
-def close(merge: Merge, parts: Parts, state: State) -> tuple[State, Said]:
+def close(
+    merge: Merge, parts: Parts, state: State, shares: Mapping[str, float] | None = None
+) -> tuple[State, Said]:
     """Return the next state, and what the guard said by silo.
 
-    Each group of which something is kept takes the outer optimizer's step.
+    Each group of which something is kept takes the outer optimizer's step, along its ``shares`` of the mean: 1 where
+    not given.
     """
-    merge = _folded(merge)
+    merge, shares = _folded(merge), shares or {}
     adapters, outers, memories = dict(state.adapter), dict(state.outer), dict(state.strategy)
     guards, said = dict(state.guard), Said()
     for group, adapter in state.adapter.items():
@@ -137,6 +142,8 @@ def close(merge: Merge, parts: Parts, state: State) -> tuple[State, Said]:
             share = present / (present + merge.absent[group])
             delta, believed = estimates.moved(delta, outers[group], share)
             outers[group] = outers[group] | believed
+        if shares.get(group, 1.0) < 1:
+            delta = {name: np.float32(shares[group]) * x for name, x in delta.items()}
         moved, outer = parts.outer.step(moving, delta, outers[group])
         adapters[group] = adapter | moved | controls.moved(adapter, merge.controls[group])
         memories[group] = parts.strategy.merge(adapters[group], memories[group])

@@ -1,8 +1,8 @@
 """Delayed Nesterov: the hub's momentum where updates come one by one (Liu et al. 2024, arXiv 2401.09135, algorithm 3).
 
 Momentum that moves at every update of an asynchronous study runs away: it was made for the mean over all silos. Here
-each commit moves the adapter by its share of a step; momentum changes, and moves it, after every ``every`` of them,
-by their mean. Over these it is one step of ``nesterov``.
+each commit moves the adapter at once, by its share of that mean (``schedules.buffered``, the paper's 1/N); momentum
+changes, and moves it, after every ``every`` of them, by their sum. Over these it is one step of ``nesterov``.
 
 Departs from the paper: a commit may be the mean of several updates, and c, how early momentum is spent, is 0.
 """
@@ -16,7 +16,7 @@ from strategies.outer.outer import Memory, Outer, fraction, positive, remember
 
 
 def delayed_nesterov(lr: float = 0.7, momentum: float = 0.9, every: int = 2) -> Outer:
-    """Move by the share of each commit at once, and along the momentum after every ``every`` commits."""
+    """Move by each commit at once, and along the momentum after every ``every`` commits."""
     positive(lr=lr)
     fraction(momentum=momentum)
     if every < 1:
@@ -26,9 +26,9 @@ def delayed_nesterov(lr: float = 0.7, momentum: float = 0.9, every: int = 2) -> 
         moved, kept = {}, {"count": memory["count"] + 1}
         due = int(kept["count"][0]) % every == 0
         for name, x in adapter.items():
-            own = delta[name] / every
-            velocity, waiting = memory[f"momentum/{name}"], memory[f"waiting/{name}"] + own
-            moved[name] = x + lr * own
+            velocity = memory[f"momentum/{name}"]
+            waiting = memory[f"waiting/{name}"] + delta[name]
+            moved[name] = x + lr * delta[name]
             if due:
                 velocity, waiting = momentum * velocity + waiting, np.zeros_like(waiting)
                 moved[name] += lr * momentum * velocity

@@ -4,9 +4,11 @@
 A silo is asked again, with the newest adapter, as soon as its update was taken. An update that was trained on the
 adapter of tau commits ago counts by its silo's weight times (1 + tau)^-1/2; beyond ``max_staleness`` it is refused.
 
-Departs from the paper: the sum is divided by the weights in it, not by how many updates there are, so that stale
-updates do not make the step shorter, and silos may weigh differently. With ``scale_steps`` a slow silo is asked fewer
-steps (DyLU, Liu et al. 2024, arXiv 2401.09135).
+Departs from the paper: silos may weigh differently, and a group of silos moves by the sum of weighted updates over the
+weight of all its silos, not over how many updates make a commit, and by their mean where more came than that. So two
+silos of a language that answer in turn go as far as together, where each would else take a whole step, and an update
+that is alone in its group and late does not count in full; no rate of the hub's has to be found for a size. With
+``scale_steps`` a slow silo is asked fewer steps (DyLU, Liu et al. 2024, arXiv 2401.09135).
 """
 
 from __future__ import annotations

@@ -183,20 +183,18 @@ def test_the_order_of_arrival_in_the_record_makes_the_same_bytes_again(
 
 
 def by_hand(start, sent, recorded, weights, longest):
-    """Return the adapter after the mean of each commit, in plain NumPy: one group, float64."""
+    """Return the adapter after the weighted sum of each commit over all weights, in plain NumPy: one group, float64."""
     theta = {n: x.astype(float) for n, x in start.items()}
     for line in recorded:
         counted = [one for one in line["arrivals"] if one["staleness"] <= longest]
-        shares = [weights[one["silo"]] * (1 + one["staleness"]) ** -0.5 for one in counted]
+        late = [weights[one["silo"]] * (1 + one["staleness"]) ** -0.5 for one in counted]
         for n in theta:
-            moved = [
-                a * sent[o["silo"], o["visit"]][n] for a, o in zip(shares, counted, strict=True)
-            ]
-            theta[n] += sum(moved) / sum(shares)
+            moved = [a * sent[o["silo"], o["visit"]][n] for a, o in zip(late, counted, strict=True)]
+            theta[n] += sum(moved) / max(sum(late), sum(weights.values()))
     return theta
 
 
-def test_commits_are_means_by_weight_and_staleness_and_what_is_too_stale_is_refused_and_told(
+def test_commits_are_shares_of_means_by_weight_and_staleness_and_what_is_too_stale_is_refused_and_told(
     here,
 ):
     study = made("buffered(size=2, max_staleness=2)", strategy=ALL, rounds=12)
@@ -232,14 +230,29 @@ def test_all_that_arrived_is_in_the_record_once_and_in_order(here):
     assert counted["a"] > counted["slow"] >= 1
 
 
-def test_a_silo_that_dies_at_its_work_changes_nothing(here):
+def test_a_silo_that_dies_at_its_work_changes_nothing_but_leaves_its_share_out(here):
     study = made("buffered(size=2, deadline_s=5000)", strategy=ALL, weights="uniform()")
-    three = {name: MIXED[name] for name in "abc"}
-    whole, _ = begun(study, three, here / "three")
-    dying, answers = begun(study, three | {"dead": 1e-3}, here / "four")
-    same(rounds.run(whole), rounds.run(dying))
+    silos = {name: MIXED[name] for name in "abc"} | {"dead": 1e-3}
+    dying, answers = begun(study, silos, here / "four")
+    state, recorded = rounds.run(dying), record.lines(here / "four")[1:]
+    wanted = by_hand(dying.start, answers.sent, recorded, dict.fromkeys(silos, 1.0), 8)
+    for name, x in state.adapter["everyone"].items():
+        np.testing.assert_allclose(x, wanted[name], rtol=1e-5, atol=1e-6)
     assert not any(silo == "dead" for silo, _ in answers.orders)
     assert all(one["silo"] != "dead" for one in arrivals(here / "four"))
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_commit_goes_as_much_of_the_mean_as_its_silos_weigh_in_their_group(size, here):
+    study = made(f"buffered(size={size})", strategy=ALL, rounds=1, weights="uniform()")
+    run, answers = begun(study, {"a": 1000, "b": 900}, here / "run")
+    end = rounds.run(run).adapter["everyone"]
+    [line] = record.lines(run.folder)[1:]
+    came = [answers.sent[one["silo"], 1] for one in line["arrivals"]]
+    assert len(came) == size
+    for name, x in run.start.items():
+        moved = size / 2 * np.mean([update[name] for update in came], axis=0)
+        np.testing.assert_allclose(end[name], x + moved, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("after", [1, 3])

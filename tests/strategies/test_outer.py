@@ -133,7 +133,7 @@ def test_an_outer_optimizer_is_flowers_on_the_same_replies(ours, theirs):
 
 @pytest.mark.parametrize("every", [1, 2, 5])
 def test_delayed_nesterov_is_one_step_of_nesterov_over_so_many_commits(every):
-    """F18: whatever comes in a window, after it the adapter and its momentum are those of one step on its mean."""
+    """F18: whatever comes in a window, after it the adapter and its momentum are those of one step on its sum."""
     slow, whole = delayed_nesterov(0.5, 0.8, every), nesterov(0.5, 0.8)
     ours, theirs = tensors(0), tensors(0)
     held, kept = slow.init(ours), whole.init(theirs)
@@ -141,8 +141,8 @@ def test_delayed_nesterov_is_one_step_of_nesterov_over_so_many_commits(every):
         came = [tensors(10 * window + k, 0.1) for k in range(1, every + 1)]
         for delta in came:
             ours, held = slow.step(ours, delta, held)
-        mean_of = {n: sum(delta[n] for delta in came) / every for n in NAMES}
-        theirs, kept = whole.step(theirs, mean_of, kept)
+        sum_of = {n: sum(delta[n] for delta in came) for n in NAMES}
+        theirs, kept = whole.step(theirs, sum_of, kept)
         for name in NAMES:
             np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-9)
             np.testing.assert_allclose(
@@ -150,12 +150,12 @@ def test_delayed_nesterov_is_one_step_of_nesterov_over_so_many_commits(every):
             )
 
 
-def test_delayed_nesterov_moves_by_the_share_of_a_commit_before_momentum_does():
+def test_delayed_nesterov_moves_by_a_commit_before_momentum_does():
     ours, delta = tensors(0), tensors(1)
     slow = delayed_nesterov(0.5, 0.8, 4)
     moved, held = slow.step(ours, delta, slow.init(ours))
     for name in NAMES:
-        np.testing.assert_allclose(moved[name], ours[name] + 0.5 * delta[name] / 4)
+        np.testing.assert_allclose(moved[name], ours[name] + 0.5 * delta[name])
         assert not held[f"momentum/{name}"].any()
 
 
