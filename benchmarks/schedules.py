@@ -4,8 +4,7 @@ Silos train for real, on ``builtin:tiny``; when they answer is virtual: a round 
 slow one ten, and lines take none. The buffered study counts twice as many updates, which it has in a quarter of the
 time. What commits reached is scored beside the run, on all silos' validation text, and takes no time either.
 
-Silos merge within their language, as they do by default. Merged among everyone, commits of four silos pull an adapter
-of four languages to and fro: in a trial it was behind after as many updates as had made the other one good.
+Silos merge within their language, as they do by default.
 
     python -m benchmarks.schedules
 """
