@@ -98,8 +98,11 @@ def compare(
     languages: Languages = None,
     base: Base = None,
     out: Out = None,
+    engine: Engine = "local",
     processes: Processes = 0,
+    threads: Threads = None,
     cohort: Cohort = 0,
+    dtype: Dtype = None,
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
@@ -109,11 +112,11 @@ def compare(
 
     console = Console(stderr=as_json)
     with plain_errors(console):
-        study = study_of(study_file, set_, silos, rounds, data, languages, base)
-        folder = studies.folder_for(study, out)
+        study = study_of(study_file, set_, silos, rounds, data, languages, base, threads, dtype)
+        folder, crews = studies.folder_for(study, out), crews_of(engine, study)
         with resumable(folder, console, "--out"):
-            workers = processes_of(processes, study)
-            made = comparing.compare(study, strategies, folder, console, verbose, workers, cohort)
+            how = verbose, processes_of(processes, study), cohort, crews
+            made = comparing.compare(study, strategies, folder, console, *how)
         _show(made, screen.compared, f"report: {folder}/compare.html", console, as_json)
 
 
@@ -135,8 +138,11 @@ def sweep(
     languages: Languages = None,
     base: Base = None,
     out: Out = None,
+    engine: Engine = "local",
     processes: Processes = 0,
+    threads: Threads = None,
     cohort: Cohort = 0,
+    dtype: Dtype = None,
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
@@ -146,12 +152,12 @@ def sweep(
 
     console = Console(stderr=as_json)
     with plain_errors(console):
-        study = study_of(study_file, set_, silos, rounds, data, languages, base)
+        study = study_of(study_file, set_, silos, rounds, data, languages, base, threads, dtype)
         swept = sweeping.choices(study, strategies, rates, seeds, first)
-        folder = studies.folder_for(study, out)
+        folder, crews = studies.folder_for(study, out), crews_of(engine, study)
         with resumable(folder, console, "--out"):
-            workers = processes_of(processes, study)
-            made = sweeping.sweep(study, swept, folder, console, verbose, workers, cohort)
+            how = verbose, processes_of(processes, study), cohort, crews
+            made = sweeping.sweep(study, swept, folder, console, *how)
         _show(made, screen.swept, f"report: {folder}/sweep.html", console, as_json)
 
 

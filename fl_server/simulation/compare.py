@@ -16,7 +16,7 @@ from fl_server import report
 from fl_server.simulation import baselines, cells
 from fl_server.simulation import study as studies
 from fl_server.simulation.cells import Report
-from fl_server.simulation.pool import several
+from fl_server.simulation.pool import Crews, several
 
 
 def compare(
@@ -27,6 +27,7 @@ def compare(
     verbose: bool = False,
     processes: int = 1,
     cohort: int = 0,
+    crews: Crews = several,
 ) -> dict[str, Any]:
     """Run each strategy and the pooled text in folders below ``folder``; write and return the comparison."""
     variants = {s: study.model_copy(update={"strategy": s}) for s in strategies}
@@ -34,7 +35,7 @@ def compare(
     pooled = baselines.centralised(study, silos)
     for variant in [*variants.values(), *pooled.values()]:
         studies.prepare(variant)
-    with several(min(processes, silos)) as pool:
+    with crews(min(processes, silos)) as pool:
         finish = partial(cells.finished, console=console, verbose=verbose, pool=pool, cohort=cohort)
         runs = _federated(variants, folder, console, finish)
         central = []

@@ -25,7 +25,7 @@ from fl_server.run import RoundFailed
 from fl_server.simulation import baselines, cells, sweep_page, tuning
 from fl_server.simulation import study as studies
 from fl_server.simulation.cells import Report
-from fl_server.simulation.pool import several
+from fl_server.simulation.pool import Crews, several
 
 SWEPT: dict[str, Any] = {
     "home": True,
@@ -124,6 +124,7 @@ def sweep(
     verbose: bool = False,
     processes: int = 1,
     cohort: int = 0,
+    crews: Crews = several,
 ) -> dict[str, Any]:
     """Run every cell that is not there yet; write ``sweep.json`` and ``sweep.html`` and return the former.
 
@@ -136,7 +137,7 @@ def sweep(
     todo = planned(study, begun, silos)
     for cell in {cell.method: cell for cell in todo}.values():
         studies.prepare(cell.study)
-    with several(min(processes, silos)) as pool:
+    with crews(min(processes, silos)) as pool:
         finish = partial(cells.finished, console=console, verbose=verbose, pool=pool, cohort=cohort)
         reports, failed = run(todo, folder / "cells", console, finish)
         if swept.first:

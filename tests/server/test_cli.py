@@ -93,6 +93,14 @@ def test_bad_input_is_one_plain_sentence_before_anything_is_trained(case, tmp_pa
     assert not list(tmp_path.rglob("rounds.jsonl"))
 
 
+@pytest.mark.parametrize("command", ["compare", "sweep"])
+@pytest.mark.parametrize("case", ["an engine that is none", "numbers that are none"])
+def test_comparisons_refuse_what_a_run_refuses(command, case, tmp_path):
+    arguments, words = BAD[case]
+    given = ("--strategies=fedavg()", *SMALL, "--out", tmp_path / "run", *arguments)
+    refused(call(fl_sim, command, *given), *words)
+
+
 @pytest.mark.parametrize(
     ("missing", "word"),
     [
