@@ -153,8 +153,8 @@ def sweep(
     console = Console(stderr=as_json)
     with plain_errors(console):
         study = study_of(study_file, set_, silos, rounds, data, languages, base, threads, dtype)
-        swept = sweeping.choices(study, strategies, rates, seeds, first)
         folder, crews = studies.folder_for(study, out), crews_of(engine, study)
+        swept = sweeping.choices(study, strategies, rates, seeds, first)
         with resumable(folder, console, "--out"):
             how = verbose, processes_of(processes, study), cohort, crews
             made = sweeping.sweep(study, swept, folder, console, *how)
