@@ -29,6 +29,7 @@ CODES = REFUSALS | {
     "out_of_memory": "the silo ran out of memory; lower train.micro_batch or train.length, or set "
     "train.checkpointing=true or model.quantization='nf4'",
     "malformed": "the message could not be read",
+    "lost": "what it was asked was lost on its way or in the silo time and again; the silo's logs say why",
     "internal": "the silo failed; its own log says why",
 }
 BLOB = "safetensors"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -18,6 +19,9 @@ LOG = logging.getLogger("bhasha_fl.hub")
 WAIT_S = 2.0  # the longest wait for news before deadlines are looked at again
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 CARD_S = 600.0
+# Flower's errors 3 to 5 and 8: it has a message, a reply or the node no more, or the silo's process died at its work.
+LOST = frozenset({3, 4, 5, 8})
+TRIES = 3  # times a silo is asked again where that was lost, before it counts as failed
 
 
 class Silo(NamedTuple):
@@ -114,12 +118,18 @@ def _exchange(
     waiting = _push(grid, kind, contents)
     began, answered = grid.now(), 0
     anew: set[int] = set()
+    tries: Counter[int] = Counter()
     while not closes(len(contents), answered, len(waiting), grid.now() - began):
-        before = answered
+        before, gone = answered, dict[int, Content]()
         for node, reply in _arrived(grid, waiting):
+            if reply.code == "lost" and tries[node] < TRIES:
+                LOG.info("what node %d was asked is lost, and asked again", node)
+                tries[node] += 1
+                gone[node] = contents[node]
+                continue
             answered += 1
             yield node, reply
-        more = again()
+        more = again() | gone
         if more:
             contents, waiting = contents | more, waiting | _push(grid, kind, more)
         elif answered == before:
@@ -156,6 +166,8 @@ def _arrived(grid: Grid, waiting: dict[str, int]) -> Iterator[tuple[int, Reply]]
 
 def _taken(message: Any) -> Reply:
     """Return a reply and empty its message: Flower's records are circles, which hold their arrays for long."""
+    if message.has_error() and message.error.code in LOST:
+        return Reply({}, {}, {}, "lost", 0)
     reply = messages.read_reply(message)
     for record in message.content.array_records.values() if message.has_content() else ():
         record.clear()

@@ -10,6 +10,7 @@ from itertools import count
 
 import numpy as np
 import pytest
+from flwr.app import Error, Message
 from flwr.supercore.task_identity import TaskIdentity
 
 from fl_client import messages, parcels
@@ -104,6 +105,9 @@ class Flower:
     def pull_messages(self, keys):
         self.pulled += keys
         return [self.replies.pop(key) for key in keys if key in self.replies]
+
+    def fail(self, key, code):
+        self.replies[key] = Message(Error(code, "why"), reply_to=dict(self.pushed)[key])
 
     def reply(self, key, loss=0.0):
         message = dict(self.pushed)[key]
@@ -333,6 +337,45 @@ def test_a_silo_that_started_anew_before_it_was_asked_is_asked_once(way, gateway
     assert len(flower.pushed) == 4
     gateway.here("ne-1", starts=2)
     assert way.restarted() == {1002}
+
+
+# Messages that are lost.
+
+
+def fails(flower, gateway, code, times):
+    """Let a silo fail with an error of Flower's the first so many times that it is asked."""
+
+    def failing(key, message):
+        if len(flower.pushed) <= times:
+            flower.fail(key, code)
+        else:
+            flower.reply(key)
+        gateway.delivered(key)
+
+    flower.on_push = failing
+
+
+@pytest.mark.parametrize("code", sorted(silos.LOST))
+def test_a_silo_whose_process_died_at_its_work_or_whose_message_is_lost_is_asked_again(
+    code, way, gateway, flower
+):
+    fails(flower, gateway, code, times=silos.TRIES)
+    assert asked(way, ["as-1"]) == [("as-1", 0.0)]
+    first, *again = [message for _, message in flower.pushed]
+    assert len(again) == silos.TRIES
+    assert all(message.content == first.content for message in again)
+
+
+def test_a_silo_whose_process_dies_whenever_it_is_asked_fails_in_the_end(way, gateway, flower):
+    fails(flower, gateway, code=8, times=99)
+    assert asked(way, ["as-1"]) == [("as-1", "lost")]
+    assert len(flower.pushed) == 1 + silos.TRIES
+
+
+def test_a_silo_whose_app_raised_is_not_asked_again(way, gateway, flower):
+    fails(flower, gateway, code=2, times=99)
+    assert asked(way, ["as-1"]) == [("as-1", "internal")]
+    assert len(flower.pushed) == 1
 
 
 # Refusals.

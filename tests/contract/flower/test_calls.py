@@ -25,8 +25,10 @@ from flwr.supercore.retry import make_simple_http_retry_invoker
 from flwr.supercore.run import RunNotRunningException
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode.fleet_http_client import FleetHttpClient
+from flwr.supernode.nodestate import in_memory_nodestate as nodestate
 
 from fl_client import fleet, ports, processes
+from fl_server import silos
 from fl_server.gateway import relay
 from fl_server.hub import Hub
 
@@ -119,6 +121,13 @@ def test_the_times_that_the_gateways_build_on():
     assert constant.HEARTBEAT_CALL_TIMEOUT == 5
     assert constant.HEARTBEAT_MIN_INTERVAL <= relay.INTERVAL_S <= constant.HEARTBEAT_MAX_INTERVAL
     assert constant.HEARTBEAT_PATIENCE == 2
+
+
+def test_the_errors_after_which_a_silo_is_asked_again_are_those_by_which_a_message_is_lost():
+    named = vars(constant.ErrorCode).items()
+    gone = {v for k, v in named if k.endswith(("UNAVAILABLE", "APP_CRASHED"))}
+    assert gone == silos.LOST
+    assert "ClientApp" in nodestate.CLIENT_APP_CRASHED_ERROR.reason
 
 
 def test_the_largest_object_of_a_message_fits_a_body():
