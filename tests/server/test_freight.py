@@ -22,7 +22,7 @@ def test_silos_that_are_sent_the_same_adapter_share_a_parcel(tmp_path):
     freight = Freight(tmp_path)
     first, again = freight.lay_out(adapter(1)), freight.lay_out(adapter(1))
     assert first == again
-    assert lying(tmp_path) == {first.sha256}
+    assert lying(tmp_path) == {first.parcel.sha256}
 
 
 def test_where_there_are_no_arrays_nothing_is_laid_out(tmp_path):
@@ -34,7 +34,7 @@ def test_what_was_laid_out_stays_one_round_longer_for_late_silos(tmp_path):
     freight = Freight(tmp_path)
     made = []
     for number in range(4):
-        made.append(freight.lay_out(adapter(number)).sha256)
+        made.append(freight.lay_out(adapter(number)).parcel.sha256)
         freight.settle()
         assert lying(tmp_path) == set(made[-2:])
 
@@ -42,7 +42,7 @@ def test_what_was_laid_out_stays_one_round_longer_for_late_silos(tmp_path):
 def test_where_silos_may_be_late_by_more_rounds_it_stays_as_long(tmp_path):
     freight, made = Freight(tmp_path, late=3), []
     for number in range(7):
-        made.append(freight.lay_out(adapter(number)).sha256)
+        made.append(freight.lay_out(adapter(number)).parcel.sha256)
         freight.settle()
         assert lying(tmp_path) == set(made[-4:])
 
@@ -50,15 +50,15 @@ def test_where_silos_may_be_late_by_more_rounds_it_stays_as_long(tmp_path):
 def test_an_adapter_that_is_sent_again_stays(tmp_path):
     freight = Freight(tmp_path)
     for _ in range(4):
-        parcel = freight.lay_out(adapter(1))
+        parcel = freight.lay_out(adapter(1)).parcel
         freight.settle()
     assert lying(tmp_path) == {parcel.sha256}
 
 
 def test_what_a_killed_hub_left_goes_with_the_next_committed_round(tmp_path):
-    left = Freight(tmp_path).lay_out(adapter(7))
+    left = Freight(tmp_path).lay_out(adapter(7)).parcel
     freight = Freight(tmp_path)
-    now = freight.lay_out(adapter(8))
+    now = freight.lay_out(adapter(8)).parcel
     assert lying(tmp_path) == {left.sha256, now.sha256}
     freight.settle()
     assert lying(tmp_path) == {now.sha256}
