@@ -145,10 +145,7 @@ def rebuild(folder: Path, parcel: Parcel, delta: Delta) -> None:
     Raises ``ValueError`` where they make no such parcel, ``OSError`` where one is not there.
     """
     with _mapped(folder, delta.start) as old, _mapped(folder, delta.parcel) as changes:
-        found = parcels.put(folder, applied(old, changes))
-    if found != parcel:
-        parcels.path(folder, found).unlink()
-        raise ValueError("the delta leads to another parcel")
+        parcels.put(folder, applied(old, changes), wanted=parcel)
 
 
 def _mapped(folder: Path, parcel: Parcel) -> mmap.mmap:

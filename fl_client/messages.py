@@ -104,7 +104,7 @@ def order(asked: Order, arrays: Adapter | None = None, offer: Offer | None = Non
 def packed(arrays: Adapter | None = None, offer: Offer | None = None) -> Content:
     """Return what an order holds beside itself: arrays, or the offer of the parcel that holds them."""
     if offer:
-        return RecordDict({"parcel": ConfigRecord(offer.said())})
+        return RecordDict({"parcel": ConfigRecord({**offer.said()})})
     return RecordDict({"adapter": pack(arrays)}) if arrays else RecordDict()
 
 

@@ -94,16 +94,20 @@ def put(
     folder: Path,
     pieces: Iterable[bytes | memoryview],
     ready: Callable[[Parcel], None] | None = None,
+    wanted: Parcel | None = None,
 ) -> Parcel:
     """Write bytes as a parcel, durable when this returns; one that is there already only becomes the newest.
 
     ``ready`` is called as soon as the parcel can be read, while the disk still writes. A power cut in between may leave
-    a file under the name that is not whole, which every reader notices by the hash.
+    a file under the name that is not whole, which every reader notices by the hash. Raises ``ValueError``, and writes
+    nothing, where another parcel is ``wanted``.
     """
     folder.mkdir(parents=True, exist_ok=True)
     begun = memory.part(folder / f"{uuid4().hex}.safetensors")
     try:
         parcel = _write(begun, pieces)
+        if wanted not in (None, parcel):
+            raise ValueError(f"these bytes are not the parcel {wanted}")
         target = path(folder, parcel)
         there = whole(target, parcel)
         if there:

@@ -121,8 +121,8 @@ def test_a_delta_that_ends_elsewhere_than_its_start_is_refused(damage):
 
 
 def test_a_bomb_is_refused_before_it_goes_off(monkeypatch):
-    """What inflates to 256 MB makes no more than a piece, and of its input only the beginning is read."""
-    bomb, inflated = zlib.compress(bytes(256 << 20)), []
+    """What inflates to 32 MB makes no more than a piece, and of its input only the beginning is read."""
+    bomb, inflated = zlib.compress(bytes(32 << 20)), []
     more = deltas._Inflated._more
     monkeypatch.setattr(
         deltas._Inflated, "_more", lambda self, most: inflated.append(most) or more(self, most)
@@ -195,7 +195,7 @@ def test_a_start_or_delta_that_is_not_what_was_named_leaves_no_parcel(tmp_path, 
         content = bytearray(file.read_bytes())
         content[len(content) // 2] ^= 1
         file.write_bytes(content)
-    with pytest.raises(ValueError, match="delta"):
+    with pytest.raises(ValueError, match="not the parcel|damaged|ends early"):
         deltas.rebuild(tmp_path, parcel, delta)
     assert {file.stem for file in tmp_path.iterdir()} == {start.sha256, delta.parcel.sha256}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fl_client import parcels
+from fl_client import deltas, parcels
 from fl_client.parcels import Parcel
 from fl_server.freight import Freight
 
@@ -79,3 +79,69 @@ def test_an_update_is_collected_from_its_silo_alone_and_goes_once_its_round_is_c
 def test_an_update_that_is_damaged_is_refused(tmp_path):
     with pytest.raises(ValueError, match="is not there"):
         Freight(tmp_path).collect("clinic", Parcel("0" * 64, 5))
+
+
+def large(number: int):
+    """Return an adapter whose hundredth numbers are of its round."""
+    whole = np.random.default_rng(1).normal(0, 0.02, 40_000).astype(np.float32)
+    whole[::100] = number
+    return {"x": whole}
+
+
+def test_the_next_adapter_of_a_kind_of_silo_has_a_delta_from_the_one_before(tmp_path):
+    freight = Freight(tmp_path)
+    first, other = freight.lay_out(large(1), "as"), freight.lay_out(large(2), "ne")
+    again, second = freight.lay_out(large(1), "as"), freight.lay_out(large(3), "as")
+    assert first == again and first.delta is None and other.delta is None
+    assert second.delta.start == first.parcel
+    assert second.delta.parcel.bytes < second.parcel.bytes / 40
+    assert lying(tmp_path) == {
+        each.sha256 for each in (first.parcel, other.parcel, second.parcel, second.delta.parcel)
+    }
+    (tmp_path / "silo").mkdir()
+    for one in (first.parcel, second.delta.parcel):
+        parcels.path(tmp_path / "silo", one).write_bytes(
+            parcels.path(tmp_path / "parcels", one).read_bytes()
+        )
+    deltas.rebuild(tmp_path / "silo", second.parcel, second.delta)
+    np.testing.assert_array_equal(
+        parcels.read(tmp_path / "silo", second.parcel)["x"], large(3)["x"]
+    )
+
+
+def test_what_silos_of_no_kind_are_sent_and_what_is_of_another_length_has_no_delta(tmp_path):
+    freight = Freight(tmp_path)
+    longer = {"x": np.append(large(3)["x"], np.float32(3))}
+    made = [freight.lay_out(each) for each in (large(1), large(2))]
+    made += [freight.lay_out(each, "as") for each in (large(1), longer)]
+    assert [each.delta for each in made] == [None] * 4
+
+
+def test_a_delta_stays_as_long_as_its_adapter_and_is_offered_again_with_it(tmp_path):
+    freight = Freight(tmp_path)
+    start = freight.lay_out(large(1), "as").parcel
+    scored = freight.lay_out(large(2), "as")
+    freight.settle()
+    trained = freight.lay_out(large(2), "as")
+    assert trained == scored and trained.delta is not None
+    freight.settle()
+    assert start.sha256 in lying(tmp_path)
+    freight.settle()
+    assert lying(tmp_path) == {scored.parcel.sha256, scored.delta.parcel.sha256}
+    freight.settle()
+    assert lying(tmp_path) == set()
+
+
+@pytest.mark.parametrize("ended", ["settled", "killed", "lost"])
+def test_a_hub_that_no_longer_has_the_adapter_before_offers_the_whole_one(tmp_path, ended):
+    freight = Freight(tmp_path)
+    before = freight.lay_out(large(1), "as").parcel
+    if ended == "settled":
+        for _ in range(3):
+            freight.settle()
+    if ended == "killed":
+        freight = Freight(tmp_path)
+    if ended == "lost":
+        parcels.path(tmp_path / "parcels", before).unlink()
+    assert freight.lay_out(large(2), "as").delta is None
+    assert freight.lay_out(large(3), "as").delta is not None
