@@ -43,23 +43,28 @@ async def receive(line: Link, trip: Trip, delta: Delta | None = None) -> None:
 async def _by_delta(line: Link, trip: Trip, delta: Delta) -> None:
     """Make a parcel of the inbox from another one there, if that can be done; raises ``Over``."""
     short, pauses = trip._replace(parcel=delta.parcel), Pauses()
-    if not await asyncio.to_thread(_shorter, trip, delta):
+    if not await asyncio.to_thread(shorter, trip, delta):
         return
     while (status := await _rest(line, short)) == AWAY:
         await pauses.pause()
     if status == OVER:
         raise Over
+    await asyncio.to_thread(rebuild, trip, delta)
+
+
+def rebuild(trip: Trip, delta: Delta) -> None:
+    """Make a parcel of the inbox of a delta that came, if it is of use; either way the delta is let go."""
     try:
-        if status == WHOLE:
-            await asyncio.to_thread(deltas.rebuild, trip.folder, trip.parcel, delta)
-            memory.part(trip.file).unlink(missing_ok=True)
+        deltas.rebuild(trip.folder, trip.parcel, delta)
+        memory.part(trip.file).unlink(missing_ok=True)
     except (OSError, ValueError) as error:
         LOG.warning("an adapter is fetched whole, as its delta is of no use: %s", error)
-    for file in (short.file, memory.part(short.file)):
+    came = parcels.path(trip.folder, delta.parcel)
+    for file in (came, memory.part(came)):
         file.unlink(missing_ok=True)
 
 
-def _shorter(trip: Trip, delta: Delta) -> bool:
+def shorter(trip: Trip, delta: Delta) -> bool:
     """Return whether a delta spares the line something: it starts from what is here, and the parcel is not."""
     part = memory.part(trip.file)
     missing = trip.parcel.bytes - (part.stat().st_size if part.exists() else 0)
