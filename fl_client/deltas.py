@@ -23,14 +23,11 @@ from fl_client import parcels
 from fl_client.parcels import Delta, Parcel
 from strategies.adapter import Array
 
-LOG = logging.getLogger("bhasha_fl.deltas")
+LOG = logging.getLogger("bhasha_fl.hub")
 PIECE = 1 << 20
 LEAST = 64 << 10  # bytes of a parcel below which a delta is not worth its words
 PAYS = 0.75  # of the parcel: a longer delta is not worth making it, keeping it, and falling back from it
-PROBES, PROBE = (
-    16,
-    256 << 10,
-)  # pieces of a parcel that tell whether its delta would pay, and their bytes
+PROBES, PROBE = 16, 256 << 10  # pieces that tell whether a delta would pay, and the bytes of each
 WORD = 4
 FED = 64 << 10
 Held = bytes | mmap.mmap

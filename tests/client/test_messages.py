@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from fl_client import messages
+from fl_client import messages, parcels
 from fl_client.messages import CODES, Fault, Order, Reply
-from fl_client.parcels import Offer, Parcel
+from fl_client.parcels import Delta, Offer, Parcel
 
 pytestmark = pytest.mark.usefixtures("identity")
 quick = settings(deadline=None, derandomize=True, max_examples=80, database=None)
@@ -327,6 +327,22 @@ def test_arrays_that_travel_as_a_parcel_are_named_and_counted(identity):
     assert messages.size(content) == 123
     reply = messages.read_reply(messages.answer(message, {}, {"round": 3}, {}, parcel))
     assert reply == Reply({}, {}, {"round": 3}, "", 123, parcel)
+
+
+def test_a_delta_is_offered_beside_the_parcel_that_is_named_and_counted(identity):
+    parcel, short, start = (
+        Parcel(digit * 64, size) for digit, size in (("1", 123), ("2", 4), ("3", 123))
+    )
+    content = messages.order(Order(), None, Offer(parcel, Delta(short, start)))
+    said = asked(content).content
+    assert parcels.offered(dict(said.config_records["parcel"])) == Offer(
+        parcel, Delta(short, start)
+    )
+    assert (messages.parcel_of(said), messages.size(said)) == (parcel, 123)
+    said.config_records["parcel"]["more"] = str(parcel)
+    with pytest.raises(Fault) as caught:
+        messages.parcel_of(said)
+    assert caught.value.code == "malformed"
 
 
 def test_a_name_that_is_no_parcel_is_malformed(identity):

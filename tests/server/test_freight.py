@@ -7,7 +7,11 @@ import pytest
 
 from fl_client import deltas, parcels
 from fl_client.parcels import Parcel
+from fl_server import broadcast
+from fl_server import run as runs
 from fl_server.freight import Freight
+from fl_server.simulation.faults import study as studies
+from fl_server.simulation.faults.study import Shape
 
 
 def adapter(number: float):
@@ -145,3 +149,21 @@ def test_a_hub_that_no_longer_has_the_adapter_before_offers_the_whole_one(tmp_pa
         parcels.path(tmp_path / "parcels", before).unlink()
     assert freight.lay_out(large(2), "as").delta is None
     assert freight.lay_out(large(3), "as").delta is not None
+
+
+def test_a_studys_silos_are_offered_what_changed_since_the_round_before(tmp_path, monkeypatch):
+    monkeypatch.setattr(deltas, "LEAST", 0)
+    monkeypatch.setattr(deltas, "PAYS", 9)  # these adapters are of a few numbers
+    grid, folder = Freight(tmp_path / "hub"), tmp_path / "run"
+    run = studies.run(Shape(2, 3, "bfloat16()", 1.0))._replace(grid=grid, folder=folder)
+    state, offers = runs.first(run), []
+    for number in (1, 2):
+        moved = {g: {n: x + number for n, x in a.items()} for g, a in state.adapter.items()}
+        state = state._replace(round=number, adapter=moved)
+        for _ in range(2):  # to be scored, and to train
+            asked = broadcast.contents(run, state, training=True)
+            found = {parcels.offered(dict(c.config_records["parcel"])) for _, c in asked}
+            assert len(asked) == 2 and len(found) == 1
+            offers += found
+    assert offers[0] == offers[1] and offers[2] == offers[3]
+    assert offers[0].delta is None and offers[2].delta.start == offers[0].parcel
