@@ -116,8 +116,8 @@ def between(folder: Path, start: Parcel, parcel: Parcel) -> Delta | None:
             if not pays(old, new):
                 return None
             delta = parcels.put(folder, made(old, new))
-    except OSError as error:  # it is lost, or the disk is full: the parcel travels whole
-        LOG.info("no delta leads to the parcel %s: %s", parcel.sha256, error.strerror)
+    except (OSError, ValueError) as error:  # it is lost or cut, or the disk is full
+        LOG.warning("the parcel %s has no delta and travels whole: %s", parcel.sha256, error)
         return None
     if delta.bytes > PAYS * parcel.bytes:
         parcels.path(folder, delta).unlink()

@@ -148,7 +148,7 @@ def test_a_parcel_is_made_from_the_one_before_it_and_what_changed(tmp_path):
     assert parcels.path(silo, parcel).read_bytes() == parcels.path(hub, parcel).read_bytes()
 
 
-@pytest.mark.parametrize("change", ["everything", "length", "little", "lost"])
+@pytest.mark.parametrize("change", ["everything", "length", "little", "lost", "cut", "empty"])
 def test_where_a_delta_would_not_pay_there_is_none(tmp_path, change):
     old, new = OLD, moved(0.01)
     if change == "everything":
@@ -160,6 +160,8 @@ def test_where_a_delta_would_not_pay_there_is_none(tmp_path, change):
     start, parcel = files(tmp_path, old, new)
     if change == "lost":
         parcels.path(tmp_path, start).unlink()
+    if change in ("cut", "empty"):
+        parcels.path(tmp_path, start).write_bytes(b"x" if change == "cut" else b"")
     there = set(tmp_path.iterdir())
     assert deltas.between(tmp_path, start, parcel) is None
     assert set(tmp_path.iterdir()) == there
