@@ -138,7 +138,7 @@ def virtual(study: Study, names: list[str]) -> VirtualGrid:
     place = checked("own", LINE)
     places = {name: Place(place, name, datetime(2026, 11, 30)) for name in names}
     grid = VirtualGrid(places, bill, answers(study, names))
-    grid.lay_out = lambda arrays: None  # type: ignore[method-assign]  # arrays travel in messages
+    grid.lay_out = lambda *_: None  # type: ignore[method-assign]  # arrays travel in messages
     return grid
 
 

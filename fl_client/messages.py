@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from fl_client import parcels, tensors
-from fl_client.parcels import Parcel
+from fl_client.parcels import Offer, Parcel
 from fl_client.policy import REFUSALS
 from strategies.adapter import Adapter
 
@@ -97,15 +97,15 @@ def unpack(record: ArrayRecord, read: Callable[[bytes], Adapter] = load) -> tupl
         raise Fault("malformed", type(error).__name__) from error
 
 
-def order(asked: Order, arrays: Adapter | None = None, parcel: Parcel | None = None) -> Content:
-    """Return the content of a message to a silo; where there is a ``parcel``, it holds the arrays."""
-    return addressed(asked, packed(arrays, parcel))
+def order(asked: Order, arrays: Adapter | None = None, offer: Offer | None = None) -> Content:
+    """Return the content of a message to a silo; where there is an ``offer``, its parcel holds the arrays."""
+    return addressed(asked, packed(arrays, offer))
 
 
-def packed(arrays: Adapter | None = None, parcel: Parcel | None = None) -> Content:
-    """Return what an order holds beside itself: arrays, or the parcel that holds them."""
-    if parcel:
-        return RecordDict({"parcel": ConfigRecord({"parcel": str(parcel)})})
+def packed(arrays: Adapter | None = None, offer: Offer | None = None) -> Content:
+    """Return what an order holds beside itself: arrays, or the offer of the parcel that holds them."""
+    if offer:
+        return RecordDict({"parcel": ConfigRecord({**offer.said()})})
     return RecordDict({"adapter": pack(arrays)}) if arrays else RecordDict()
 
 
@@ -134,10 +134,11 @@ def size(content: Content) -> int:
 
 def parcel_of(content: Content) -> Parcel | None:
     """Return the parcel that a message names; raises ``Fault`` where the name cannot be read."""
-    try:
-        return parcels.parse(str(content.config_records["parcel"]["parcel"]))
-    except KeyError:
+    said = content.config_records.get("parcel")
+    if said is None:
         return None
+    try:
+        return parcels.offered({key: str(text) for key, text in said.items()}).parcel
     except ValueError as error:
         raise Fault("malformed", str(error)) from error
 

@@ -13,7 +13,7 @@ import mmap
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -41,6 +41,37 @@ class Parcel(NamedTuple):
         return f"{self.sha256}:{self.bytes}"
 
 
+class Delta(NamedTuple):
+    """A parcel that says what changed since the one it starts from: see ``deltas``."""
+
+    parcel: Parcel
+    start: Parcel
+
+
+class Offer(NamedTuple):
+    """A parcel that a silo may fetch, and where there is one the delta that makes it from what the silo may hold."""
+
+    parcel: Parcel
+    delta: Delta | None = None
+
+    def said(self) -> dict[str, str]:
+        """Return it as ``offered`` reads it."""
+        whole = {"parcel": str(self.parcel)}
+        if self.delta is None:
+            return whole
+        return whole | {"delta": str(self.delta.parcel), "start": str(self.delta.start)}
+
+
+def offered(said: Mapping[str, str]) -> Offer:
+    """Return the offer that a message makes; raises ``ValueError`` on anything else."""
+    named = {key: parse(text) for key, text in said.items()}
+    if named.keys() == {"parcel"}:
+        return Offer(named["parcel"])
+    if named.keys() != {"parcel", "delta", "start"}:
+        raise ValueError("this offers no parcel")
+    return Offer(named["parcel"], Delta(named["delta"], named["start"]))
+
+
 def parse(text: str) -> Parcel:
     """Return the parcel that a text names; raises ``ValueError``."""
     found = NAME.fullmatch(text)
@@ -55,15 +86,28 @@ def path(folder: Path, parcel: Parcel) -> Path:
 
 
 def keep(folder: Path, arrays: Adapter, ready: Callable[[Parcel], None] | None = None) -> Parcel:
-    """Write arrays as a parcel, durable when this returns; one that is there already only becomes the newest.
+    """Write arrays as a parcel, durable when this returns; see ``put``."""
+    return put(folder, tensors.pieces(arrays), ready)
+
+
+def put(
+    folder: Path,
+    pieces: Iterable[bytes | memoryview],
+    ready: Callable[[Parcel], None] | None = None,
+    wanted: Parcel | None = None,
+) -> Parcel:
+    """Write bytes as a parcel, durable when this returns; one that is there already only becomes the newest.
 
     ``ready`` is called as soon as the parcel can be read, while the disk still writes. A power cut in between may leave
-    a file under the name that is not whole, which every reader notices by the hash.
+    a file under the name that is not whole, which every reader notices by the hash. Raises ``ValueError``, and writes
+    nothing, where another parcel is ``wanted``.
     """
     folder.mkdir(parents=True, exist_ok=True)
     begun = memory.part(folder / f"{uuid4().hex}.safetensors")
     try:
-        parcel = _write(begun, arrays)
+        parcel = _write(begun, pieces)
+        if wanted not in (None, parcel):
+            raise ValueError(f"these bytes are not the parcel {wanted}")
         target = path(folder, parcel)
         there = whole(target, parcel)
         if there:
@@ -79,11 +123,11 @@ def keep(folder: Path, arrays: Adapter, ready: Callable[[Parcel], None] | None =
     return parcel
 
 
-def _write(file: Path, arrays: Adapter) -> Parcel:
-    """Write a file of arrays, and hash each piece while it is written."""
+def _write(file: Path, pieces: Iterable[bytes | memoryview]) -> Parcel:
+    """Write a file piece by piece, and hash each piece while it is written."""
     digest, size = hashlib.sha256(), 0
     with file.open("wb", buffering=0) as stream, ThreadPoolExecutor(1) as aside:
-        for piece in tensors.pieces(arrays):
+        for piece in pieces:
             hashed = aside.submit(digest.update, piece)
             memory.write(stream, piece)
             hashed.result()

@@ -69,8 +69,8 @@ def _addressed(
 ) -> list[tuple[Silo, Content]]:
     merged = groups(run.parts.strategy, released)
     travel = alike(run, present, lambda s: _travels(run, merged, order, s, training))
-    parcels = alike(run, present, lambda s: run.grid.lay_out(travel[s.name]))
-    packed = alike(run, present, lambda s: messages.packed(travel[s.name], parcels[s.name]))
+    offers = alike(run, present, lambda s: run.grid.lay_out(travel[s.name], _kind(run, s)))
+    packed = alike(run, present, lambda s: messages.packed(travel[s.name], offers[s.name]))
     starts = alike(run, present, lambda s: _start_sha256(run, s))
     orders = {
         name: order._replace(start_sha256=start, **own[name])  # type: ignore[arg-type]
@@ -84,11 +84,15 @@ def alike(run: Run, silos: Iterable[Silo], make: Callable[[Silo], T]) -> dict[st
     made: dict[Kind, T] = {}
     found = {}
     for silo in silos:
-        kind = run.ranks.get(silo.name), tuple(run.cohort.groups[silo.name])
+        kind = _kind(run, silo)
         if kind not in made:
             made[kind] = make(silo)
         found[silo.name] = made[kind]
     return found
+
+
+def _kind(run: Run, silo: Silo) -> Kind:
+    return run.ranks.get(silo.name), tuple(run.cohort.groups[silo.name])
 
 
 def _start_sha256(run: Run, silo: Silo) -> str:

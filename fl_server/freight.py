@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Hashable
 from pathlib import Path
 
-from fl_client import parcels
-from fl_client.parcels import Parcel
+from fl_client import deltas, parcels
+from fl_client.parcels import Offer, Parcel
 from fl_server.gateway import spool
 from strategies.adapter import Adapter
 
@@ -19,18 +20,32 @@ class Freight:
     def __init__(self, hub: Path, late: int = 1) -> None:
         self._adapters, self._spool = hub / LAID_OUT, hub / "spool"
         self._laid: deque[set[Path]] = deque([set()], late + 1)  # by round, the newest last
+        self._newest: dict[tuple[Hashable, int], Offer] = {}  # by kind of silo and length
         self._collected: set[Path] = set()
 
-    def lay_out(self, arrays: Adapter) -> Parcel | None:
+    def lay_out(self, arrays: Adapter, kind: Hashable = None) -> Offer | None:
         """Return the parcel of arrays, once it is on disk; None where there are none.
 
-        Silos that are sent the same adapter, and one that is sent it again to evaluate, share a parcel.
+        Silos that are sent the same adapter, and one that is sent it again to evaluate, share a parcel. Where silos of
+        this ``kind`` were sent another of its length before, a delta leads from that to it if that pays.
         """
         if not arrays:
             return None
         parcel = parcels.keep(self._adapters, arrays)
-        self._laid[-1].add(parcels.path(self._adapters, parcel))
-        return parcel
+        offer = self._offer(parcel, kind)
+        laid = [parcel] if offer.delta is None else [parcel, offer.delta.parcel]
+        self._laid[-1].update(parcels.path(self._adapters, one) for one in laid)
+        return offer
+
+    def _offer(self, parcel: Parcel, kind: Hashable) -> Offer:
+        if kind is None:
+            return Offer(parcel)
+        before = self._newest.get((kind, parcel.bytes))
+        if before is not None and before.parcel == parcel:
+            return before
+        delta = deltas.between(self._adapters, before.parcel, parcel) if before else None
+        found = self._newest[kind, parcel.bytes] = Offer(parcel, delta)
+        return found
 
     def collect(self, silo: str, parcel: Parcel) -> Adapter:
         """Return the arrays of a parcel that a silo brought; raises ``ValueError``."""
@@ -50,5 +65,10 @@ class Freight:
         old = [file for file in self._adapters.glob("*.safetensors*") if file not in kept]
         for file in [*self._collected, *old]:
             file.unlink(missing_ok=True)
+        self._newest = {
+            key: offer
+            for key, offer in self._newest.items()
+            if parcels.path(self._adapters, offer.parcel) in kept
+        }
         self._laid.append(set())
         self._collected = set()

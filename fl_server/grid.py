@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from typing import Any, Protocol
 
-from fl_client.parcels import Parcel
+from fl_client.parcels import Offer, Parcel
 from strategies.adapter import Adapter
 
 
@@ -37,8 +37,11 @@ class Grid(Protocol):
     def restarted(self) -> set[int]:
         """Return the nodes that started anew since they were last asked."""
 
-    def lay_out(self, arrays: Adapter) -> Parcel | None:
-        """Return the parcel as which arrays travel to silos; None where they travel in the message, or are none."""
+    def lay_out(self, arrays: Adapter, kind: Hashable = None) -> Offer | None:
+        """Return the parcel as which arrays travel to silos; None where they travel in the message, or are none.
+
+        Silos of one ``kind`` are sent one adapter after the other; None is for what follows on nothing.
+        """
 
     def collect(self, node: int, parcel: Parcel) -> Adapter:
         """Return the arrays of a parcel that a silo brought; raises ``ValueError``."""
@@ -73,7 +76,7 @@ class Polled:
         """Return nothing: silos are who they say they are."""
         return {}
 
-    def lay_out(self, arrays: Adapter) -> Parcel | None:
+    def lay_out(self, arrays: Adapter, kind: Hashable = None) -> Offer | None:
         """Return nothing: arrays travel in the message."""
         return None
 

@@ -82,10 +82,10 @@ def _answers(
     """Ask for the second pass and return the answers that count by silo; why others do not is noted."""
     present = [silo for silo in run.cohort.silos if silo.name in asked]
     known = broadcast.alike(run, present, lambda s: passes.second(starts[s.name], asked[s.name]))
-    parcels = broadcast.alike(run, present, lambda s: run.grid.lay_out(asked[s.name]))
+    offers = broadcast.alike(run, present, lambda s: run.grid.lay_out(asked[s.name]))
     order, contents = run.base._replace(after=state.round), []
     for silo in present:
-        content = messages.order(order, asked[silo.name], parcels[silo.name])
+        content = messages.order(order, asked[silo.name], offers[silo.name])
         contents.append((silo, content))
         down = notes[silo.name].get("down", 0) + messages.size(content)
         notes[silo.name]["down"] = down

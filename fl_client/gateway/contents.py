@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from fl_client import parcels, policy
 from fl_client.messages import CODES
-from fl_client.parcels import Parcel
+from fl_client.parcels import Offer
 from fl_client.policy import Egress
 
 HEAD, LONGEST = 1 << 20, 40  # a head names children at 65 bytes each, after the name of the kind
@@ -46,8 +46,11 @@ def fits(content: bytes, egress: Egress) -> bool:
         raise ValueError(f"no {kind}") from error
 
 
-def parcel(content: bytes) -> Parcel | None:
-    """Return the parcel that an object names, None where it names none; raises ``ValueError`` on what is no object."""
+def offer(content: bytes) -> Offer | None:
+    """Return the parcel that an object names, with its delta if it has one; None where it names none.
+
+    Raises ``ValueError`` on what is no object, or names what is no parcel.
+    """
     kind, at = _split(content)
     if kind != "ConfigRecord":
         return None
@@ -57,7 +60,7 @@ def parcel(content: bytes) -> Parcel | None:
         }
     except (DecodeError, RecursionError) as error:
         raise ValueError(f"no {kind}") from error
-    return parcels.parse(items["parcel"]) if set(items) == {"parcel"} else None
+    return parcels.offered(items) if "parcel" in items else None
 
 
 def _facts_fit(body: bytes, egress: Egress) -> bool:

@@ -1,4 +1,8 @@
-"""An adapter's way from the hub: what is in the inbox stays, and the rest is asked for."""
+"""An adapter's way from the hub: what is in the inbox stays, and the rest is asked for.
+
+Where the hub offers what changed since a parcel that is still in the inbox, that is all that travels; whatever is wrong
+with it, the parcel is fetched whole.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +13,21 @@ from pathlib import Path
 
 import aiohttp
 
-from fl_client import audit, memory, parcels
+from fl_client import audit, deltas, memory, parcels
 from fl_client.gateway.link import AWAY, Link
 from fl_client.gateway.trip import CONTENT, TIMEOUT, Over, Pauses, Trip
+from fl_client.parcels import Delta
 
 LOG = logging.getLogger("bhasha_fl.gateway")
-WHOLE, PARTLY, OVER, GONE = 200, 206, 403, 404
+WHOLE, PARTLY, OVER, GONE, WRONG = 200, 206, 403, 404, 422
 
 
-async def receive(line: Link, trip: Trip) -> None:
+async def receive(line: Link, trip: Trip, delta: Delta | None = None) -> None:
     """Return once a parcel is whole in the inbox, or the hub has it no more; raises ``Over``."""
     pauses = Pauses()
     trip.folder.mkdir(mode=0o700, exist_ok=True)
+    if delta is not None:
+        await _by_delta(line, trip, delta)
     while not await asyncio.to_thread(parcels.whole, trip.file, trip.parcel):
         status = await _rest(line, trip)
         if status == GONE:  # its round is over; whoever works on the message will find nothing
@@ -33,8 +40,47 @@ async def receive(line: Link, trip: Trip) -> None:
     parcels.prune(trip.folder)
 
 
+async def _by_delta(line: Link, trip: Trip, delta: Delta) -> None:
+    """Make a parcel of the inbox from another one there, if that can be done; raises ``Over``."""
+    short, pauses = trip._replace(parcel=delta.parcel), Pauses()
+    if not await asyncio.to_thread(shorter, trip, delta):
+        return
+    while (status := await _rest(line, short)) == AWAY:
+        await pauses.pause()
+    if status == OVER:
+        raise Over
+    await asyncio.to_thread(rebuild, trip, delta)
+
+
+def rebuild(trip: Trip, delta: Delta) -> None:
+    """Make a parcel of the inbox of a delta that came, if it is of use; either way the delta is let go."""
+    try:
+        deltas.rebuild(trip.folder, trip.parcel, delta)
+        memory.part(trip.file).unlink(missing_ok=True)
+    except (OSError, ValueError) as error:
+        LOG.warning("an adapter is fetched whole, as its delta is of no use: %s", error)
+    came = parcels.path(trip.folder, delta.parcel)
+    for file in (came, memory.part(came)):
+        file.unlink(missing_ok=True)
+
+
+def shorter(trip: Trip, delta: Delta) -> bool:
+    """Return whether a delta spares the line something: it starts from what is here, and the parcel is not."""
+    part = memory.part(trip.file)
+    missing = trip.parcel.bytes - (part.stat().st_size if part.exists() else 0)
+    here = parcels.path(trip.folder, delta.start)
+    return (
+        delta.parcel.bytes < missing
+        and not parcels.whole(trip.file, trip.parcel)
+        and parcels.whole(here, delta.start)
+    )
+
+
 async def _rest(line: Link, trip: Trip) -> int:
-    """Receive what is missing; return 200 where the parcel is whole then, what the hub says, or 503."""
+    """Receive what is missing; return 200 where the parcel is whole then, what the hub says, 503, or 422.
+
+    422 is for what is not the parcel that was named; it is let go.
+    """
     part = memory.part(trip.file)
     held = part.stat().st_size if part.exists() else 0
     if held >= trip.parcel.bytes:  # it had all come when this gateway was killed
@@ -52,6 +98,10 @@ async def _rest(line: Link, trip: Trip) -> int:
             if back.status not in (WHOLE, PARTLY):
                 return back.status
             await _write(back.content, part, "ab" if back.status == PARTLY else "wb", trip)
+    except ValueError as error:
+        LOG.warning("%s", error)
+        part.unlink()
+        return WRONG
     except (aiohttp.ClientError, OSError) as error:
         LOG.info("the line broke under an adapter: %s", error or type(error).__name__)
     return await asyncio.to_thread(complete, part, trip)
@@ -61,16 +111,16 @@ async def _write(content: aiohttp.StreamReader, part: Path, mode: str, trip: Tri
     with part.open(mode) as stream:
         async for piece in content.iter_any():
             if stream.tell() + len(piece) > trip.parcel.bytes:
-                raise OSError("the hub sends more than it named")
+                raise ValueError("the hub sends more than it named")
             await asyncio.to_thread(stream.write, piece)
 
 
 def complete(part: Path, trip: Trip) -> int:
-    """Put a parcel whose last byte came in its place; return 200, or 503 where it is not all here, or not it."""
+    """Put a parcel whose last byte came in its place; return 200, 503 where more is to come, 422 where it is not it."""
     if not part.exists() or part.stat().st_size < trip.parcel.bytes:
         return AWAY
     if parcels.whole(part, trip.parcel):
         memory.complete(trip.file)
         return WHOLE
     part.unlink()  # not what was named: from the start
-    return AWAY
+    return WRONG

@@ -136,9 +136,9 @@ async def _push_object(way: Way, path: str, body: bytes) -> Answer:
     most = runs.rules(way.book).egress
     try:
         content = contents.quiet(piece.content)
-        fits, parcel = contents.fits(content, most), contents.parcel(content)
+        fits, offer = contents.fits(content, most), contents.offer(content)
     except ValueError:
-        fits, parcel = False, None
+        fits, offer = False, None
     if not fits:
         raise Refused(piece.run, "content_not_allowed")
     if content != piece.content:
@@ -148,7 +148,8 @@ async def _push_object(way: Way, path: str, body: bytes) -> Answer:
     if not way.meter.fits(piece.session, piece.run, asked.object_id, len(content), most):
         raise Refused(piece.run, "egress_too_large")
     round = way.meter.round_of(piece.session)
-    if parcel:
+    if offer:
+        parcel = offer.parcel
         if not way.meter.fits(piece.session, piece.run, parcel.sha256, parcel.bytes, most):
             raise Refused(piece.run, "egress_too_large")
         update = trip.out(way.book, piece.run, parcel, round)
@@ -173,12 +174,12 @@ async def _pull_object(way: Way, path: str, body: bytes) -> Answer:
         return found
     try:
         run = fleet.request(path, body).run_id
-        parcel = contents.parcel(fleet.response(path, found.body).object_content)
+        offer = contents.offer(fleet.response(path, found.body).object_content)
     except ValueError:  # a hub that is still writing it, or that talks nonsense: Flower tells
         return found
-    if parcel:
-        adapter = Trip(run, parcel, study, "", way.book.folder / files.INBOX)
-        await parcels.fetch(way.trips, way.line, adapter)
+    if offer:
+        adapter = Trip(run, offer.parcel, study, "", way.book.folder / files.INBOX)
+        await parcels.fetch(way.trips, way.line, adapter, offer.delta)
     return found
 
 

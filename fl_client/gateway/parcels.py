@@ -14,6 +14,7 @@ from fl_client.gateway import download, upload
 from fl_client.gateway.link import Link
 from fl_client.gateway.runs import Away
 from fl_client.gateway.trip import Over, Trip
+from fl_client.parcels import Delta
 
 WAIT_S = 20.0  # the SuperNode waits 30 s for an answer, then it asks again
 Trips = dict[str, "asyncio.Future[None]"]
@@ -34,9 +35,9 @@ async def bring(trips: Trips, line: Link, trip: Trip) -> None:
     await _wait(trips, _up(trip), lambda: upload.send(line, trip))
 
 
-async def fetch(trips: Trips, line: Link, trip: Trip) -> None:
+async def fetch(trips: Trips, line: Link, trip: Trip, delta: Delta | None = None) -> None:
     """Return once a parcel is whole in the inbox, or the hub has it no more; raises ``Away`` as long as it is not."""
-    await _wait(trips, f"down {trip.parcel}", lambda: download.receive(line, trip))
+    await _wait(trips, f"down {trip.parcel}", lambda: download.receive(line, trip, delta))
 
 
 def _up(trip: Trip) -> str:

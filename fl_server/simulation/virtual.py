@@ -10,12 +10,12 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from fl_client import messages
 from fl_client.messages import TTL_S, Order
-from fl_client.parcels import Parcel
+from fl_client.parcels import Offer, Parcel
 from fl_server.simulation.profiles import Place
 from fl_server.simulation.standins import Bill
 from strategies import adapter as algebra
@@ -184,9 +184,9 @@ class VirtualGrid:
         """Return nothing: a power cut holds work up, and it goes on."""
         return set()
 
-    def lay_out(self, arrays: Adapter) -> Parcel | None:
+    def lay_out(self, arrays: Adapter, kind: Hashable = None) -> Offer | None:
         """Return the parcel of arrays, by which the same ones are known again."""
-        return Parcel(algebra.sha256(arrays), 0) if arrays else None
+        return Offer(Parcel(algebra.sha256(arrays), 0)) if arrays else None
 
     def collect(self, node: int, parcel: Parcel) -> Adapter:
         """Refuse: updates of a few numbers stand in their messages."""

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from fl_client import messages
+from fl_client import messages, parcels
 from fl_client.messages import CODES, Fault, Order, Reply
-from fl_client.parcels import Parcel
+from fl_client.parcels import Delta, Offer, Parcel
 
 pytestmark = pytest.mark.usefixtures("identity")
 quick = settings(deadline=None, derandomize=True, max_examples=80, database=None)
@@ -320,7 +320,7 @@ def test_a_reply_with_a_fault_brings_nothing_else():
 
 def test_arrays_that_travel_as_a_parcel_are_named_and_counted(identity):
     parcel = Parcel("0a" * 32, 123)
-    content = messages.order(Order(after=2), ADAPTER, parcel)
+    content = messages.order(Order(after=2), ADAPTER, Offer(parcel))
     message = asked(content)
     assert messages.read_order(message) == (Order(after=2), {})
     assert messages.parcel_of(message.content) == parcel
@@ -329,8 +329,24 @@ def test_arrays_that_travel_as_a_parcel_are_named_and_counted(identity):
     assert reply == Reply({}, {}, {"round": 3}, "", 123, parcel)
 
 
+def test_a_delta_is_offered_beside_the_parcel_that_is_named_and_counted(identity):
+    parcel, short, start = (
+        Parcel(digit * 64, size) for digit, size in (("1", 123), ("2", 4), ("3", 123))
+    )
+    content = messages.order(Order(), None, Offer(parcel, Delta(short, start)))
+    said = asked(content).content
+    assert parcels.offered(dict(said.config_records["parcel"])) == Offer(
+        parcel, Delta(short, start)
+    )
+    assert (messages.parcel_of(said), messages.size(said)) == (parcel, 123)
+    said.config_records["parcel"]["more"] = str(parcel)
+    with pytest.raises(Fault) as caught:
+        messages.parcel_of(said)
+    assert caught.value.code == "malformed"
+
+
 def test_a_name_that_is_no_parcel_is_malformed(identity):
-    content = messages.order(Order(), None, Parcel("0a" * 32, 123))
+    content = messages.order(Order(), None, Offer(Parcel("0a" * 32, 123)))
     content.config_records["parcel"]["parcel"] = "../secret"
     with pytest.raises(Fault) as caught:
         messages.parcel_of(content)

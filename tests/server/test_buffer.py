@@ -108,7 +108,7 @@ def begun(study, speeds, folder, failing=(), dies=None):
     places = {s.silo: Place(s.profile, s.silo, START) for s in seats}
     local.identify()
     grid = VirtualGrid(places, cast.costs.bill, answers)
-    grid.lay_out = lambda arrays: None  # arrays travel in messages
+    grid.lay_out = lambda *_: None  # arrays travel in messages
     if dies is not None:
         settled, grid.settle = grid.settle, lambda: settled() if next(dies) else stop()
     watched = {key: grid.watched(getattr(schedule, key)) for key in ("closes", "scored")}

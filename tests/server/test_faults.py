@@ -7,6 +7,8 @@ from random import Random
 
 import pytest
 
+from fl_client import deltas
+from fl_client.gateway import download
 from fl_server.simulation import lot
 from fl_server.simulation.faults import checks, draw
 from fl_server.simulation.faults.bugs import BUGS, planted
@@ -33,6 +35,17 @@ def test_studies_live_through_drawn_faults_of_every_kind():
         fired += trial.fired
     kinds = {"kill", "power", "full", "flip", "lost", "twice", "late", "broken", "cut", "clock"}
     assert kinds <= set(fired)
+
+
+def test_studies_whose_adapters_come_as_deltas_live_through_the_same(monkeypatch):
+    monkeypatch.setattr(deltas, "LEAST", 0)
+    monkeypatch.setattr(deltas, "PAYS", 9)  # what is said of these adapters is longer than they are
+    monkeypatch.setattr(download, "shorter", lambda trip, delta: True)
+    made, rebuild = [], deltas.rebuild
+    monkeypatch.setattr(deltas, "rebuild", lambda *of: made.append(of) or rebuild(*of))
+    for seed in SAMPLE[:10]:
+        assert not checks.violations(draw.tried(seed)), f"{AGAIN} {seed}"
+    assert made
 
 
 def test_a_trial_is_the_same_whenever_it_is_played():

@@ -135,6 +135,7 @@ class Disk:
         content = bytearray(file.read_bytes())
         content[self._draw.randrange(len(content))] ^= 1 << self._draw.randrange(8)
         place, known = str(file), file.stat()
+        self._gone[known.st_ino] = bytes(content)  # its older name may come back
         REAL_UNLINK(place)  # what a process has in memory of it stays as it is
         with io.FileIO(place, "w") as stream:
             stream.write(content)

@@ -11,12 +11,12 @@ from collections import Counter
 from collections.abc import Generator
 from typing import Any
 
-from fl_client import audit, fleet, memory, messages, parcels
-from fl_client.gateway import download, upload
-from fl_client.gateway.trip import CONTENT, PATH, Trip
+from fl_client import audit, fleet, messages, parcels
+from fl_client.gateway import upload
+from fl_client.gateway.trip import PATH, Trip
 from fl_client.parcels import INBOX, OUTBOX, Parcel
 from fl_client.workers import Result
-from fl_server.simulation.faults import worker
+from fl_server.simulation.faults import inbox, worker
 from fl_server.simulation.faults.disk import Disk, Killed
 from fl_server.simulation.faults.gateway import Anew, Call, Over
 from fl_server.simulation.faults.hub import Hub
@@ -127,30 +127,14 @@ class Silo:
     def _worked(self, pulled: Work) -> Life:
         parcel = messages.parcel_of(pulled.message.content)
         if parcel:
-            yield from self._fetched(pulled.run, parcel)
+            said = pulled.message.content.config_records["parcel"]
+            offer, torn = parcels.offered(dict(said)), self._network.torn
+            yield from inbox.fetched(self.disk.folder, pulled.run, offer, self._said, torn)
         yield from self._said(Call(fleet.CONFIRM, {"message": pulled.id}))
         reply = yield from self._answered(pulled, parcel)
         if reply.parcel:
             yield from self._brought(pulled.run, reply.parcel)
         yield from self._replied(pulled, reply)
-
-    def _fetched(self, run: int, parcel: Parcel) -> Life:
-        """Fetch a parcel into the inbox, as ``download.receive`` does."""
-        trip = Trip(run, parcel, "tried", "", self.disk.folder / INBOX)
-        trip.folder.mkdir(exist_ok=True)
-        while not parcels.whole(trip.file, parcel):
-            part = memory.part(trip.file)
-            held = part.stat().st_size if part.exists() else 0
-            if held < parcel.bytes:
-                piece = yield from self._said(
-                    Call(CONTENT, {"run": run, "parcel": parcel, "at": held})
-                )
-                if piece == b"":
-                    return
-                with part.open("ab" if held else "wb", buffering=0) as stream:
-                    memory.write(stream, piece[: self._network.torn(len(piece))])
-            download.complete(part, trip)
-        parcels.prune(trip.folder)
 
     def _answered(
         self, pulled: Work, parcel: Parcel | None

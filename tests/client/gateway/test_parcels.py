@@ -15,10 +15,10 @@ import pytest
 from aiohttp import web
 from flwr.app import ConfigRecord, MetricRecord, RecordDict
 
-from fl_client import audit, fleet, memory, parcels, posted, silo
+from fl_client import audit, deltas, fleet, memory, parcels, posted, silo
 from fl_client.gateway import parcels as trips
 from fl_client.gateway import trip, upload
-from fl_client.parcels import Parcel
+from fl_client.parcels import Offer, Parcel
 
 RUN, NODE = 7, 1001
 ARRAYS = {"x": np.arange(700_000, dtype=np.float32)}
@@ -338,6 +338,116 @@ def test_a_message_whose_adapter_is_gone_passes_and_its_work_will_say_so(hub, de
     assert not parcels.path(clinic.folder / parcels.INBOX, parcel).exists()
 
 
+def changed(desk, clinic, write, tmp_path):
+    """Lay out an adapter of which a hundredth changed, and its delta from the one in the inbox.
+
+    Return the offer, the adapter's bytes and the object of the message that makes the offer.
+    """
+    hub = tmp_path / "parcels"
+    moved = np.where(np.arange(ARRAYS["x"].size) % 100, ARRAYS["x"], -1)
+    start, parcel = (parcels.keep(hub, {"x": each}) for each in (ARRAYS["x"], moved))
+    offer = Offer(parcel, deltas.between(hub, start, parcel))
+    for each in (parcel, offer.delta.parcel):
+        desk.laid_out[str(each)] = parcels.path(hub, each).read_bytes()
+    parcels.keep(clinic.folder / parcels.INBOX, ARRAYS)
+    objects = write(RecordDict({"parcel": ConfigRecord({**offer.said()})})).objects
+    (named,) = [each for each in objects.values() if str(parcel).encode() in each]
+    return offer, desk.laid_out[str(parcel)], named
+
+
+def fetched(desk):
+    """Return the parcels that were asked for, one after the other."""
+    return [each[2]["parcel"] for each in desk.asked]
+
+
+def test_a_silo_that_holds_the_adapter_before_fetches_only_what_changed(
+    hub, desk, clinic, write, tmp_path
+):
+    offer, content, named = changed(desk, clinic, write, tmp_path)
+    assert pull(hub, clinic, named).object_content == named
+    inbox = clinic.folder / parcels.INBOX
+    assert parcels.path(inbox, offer.parcel).read_bytes() == content
+    assert fetched(desk) == [str(offer.delta.parcel)]
+    assert offer.delta.parcel.bytes < 0.02 * offer.parcel.bytes
+    assert {file.stem for file in inbox.iterdir()} == {
+        offer.parcel.sha256,
+        offer.delta.start.sha256,
+    }
+    pull(hub, clinic, named)  # named again, to train
+    assert fetched(desk) == [str(offer.delta.parcel)]
+
+
+def test_a_delta_goes_on_where_a_cut_left_it(hub, desk, clinic, write, tmp_path):
+    offer, content, named = changed(desk, clinic, write, tmp_path)
+    short, inbox = offer.delta.parcel, clinic.folder / parcels.INBOX
+    memory.part(parcels.path(inbox, short)).write_bytes(desk.laid_out[str(short)][:1000])
+    pull(hub, clinic, named)
+    assert parcels.path(inbox, offer.parcel).read_bytes() == content
+    assert [each[3].get("Range") for each in desk.asked] == ["bytes=1000-"]
+
+
+@pytest.mark.parametrize("start", ["gone", "damaged"])
+def test_a_silo_that_does_not_hold_the_adapter_before_fetches_the_whole_one(
+    hub, desk, clinic, write, tmp_path, start
+):
+    offer, content, named = changed(desk, clinic, write, tmp_path)
+    file = parcels.path(clinic.folder / parcels.INBOX, offer.delta.start)
+    file.unlink() if start == "gone" else file.write_bytes(content)
+    pull(hub, clinic, named)
+    assert parcels.path(file.parent, offer.parcel).read_bytes() == content
+    assert fetched(desk) == [str(offer.parcel)]
+
+
+def test_a_silo_of_whose_adapter_less_is_missing_than_changed_fetches_the_rest(
+    hub, desk, clinic, write, tmp_path
+):
+    offer, content, named = changed(desk, clinic, write, tmp_path)
+    file = parcels.path(clinic.folder / parcels.INBOX, offer.parcel)
+    memory.part(file).write_bytes(content[:-1000])
+    pull(hub, clinic, named)
+    assert file.read_bytes() == content
+    assert fetched(desk) == [str(offer.parcel)]
+
+
+@pytest.mark.parametrize("damage", ["gone", "other bytes", "too many", "too few", "to another"])
+def test_where_anything_is_wrong_with_a_delta_the_whole_adapter_is_fetched(
+    hub, desk, clinic, write, tmp_path, damage
+):
+    offer, content, named = changed(desk, clinic, write, tmp_path)
+    short, said = offer.delta.parcel, desk.laid_out.pop(str(offer.delta.parcel))
+    if damage == "to another":
+        said = b"".join(deltas.made(content, content))
+        other = Parcel(hashlib.sha256(said).hexdigest(), len(said))
+        offer = Offer(offer.parcel, offer.delta._replace(parcel=other))
+        objects = write(RecordDict({"parcel": ConfigRecord({**offer.said()})})).objects
+        (named,) = [each for each in objects.values() if str(other).encode() in each]
+        short = other
+    if damage != "gone":
+        desk.laid_out[str(short)] = {
+            "other bytes": said[:-1] + bytes([said[-1] ^ 1]),
+            "too many": said + b"x",
+            "too few": said[:-1],
+        }.get(damage, said)
+    assert pull(hub, clinic, named).object_content == named
+    inbox = clinic.folder / parcels.INBOX
+    assert parcels.path(inbox, offer.parcel).read_bytes() == content
+    assert fetched(desk)[-1] == str(offer.parcel) and set(fetched(desk)[:-1]) == {str(short)}
+    assert {file.stem for file in inbox.iterdir()} == {
+        offer.parcel.sha256,
+        offer.delta.start.sha256,
+    }
+
+
+def test_a_reply_that_offers_a_delta_does_not_leave(hub, desk, clinic, write):
+    parcel, _ = kept(clinic)
+    reply = reply_naming(parcel)
+    for key in ("delta", "start"):
+        reply.config_records["parcel"][key] = str(parcel)
+    assert push(clinic, write(reply))["parcel"] == 403
+    assert not desk.asked
+    assert hub.told() == [(RUN, "content_not_allowed")]
+
+
 @pytest.fixture
 def asked(hub, desk):
     """Return a function that lets the hub hand out one message of a kind, as the SuperNode pulls it."""
@@ -425,17 +535,15 @@ def test_what_was_changed_since_it_was_written_is_not_sent_ahead(
     clinic,
     asked,
     damage,
-    monkeypatch,
 ):
     asked(clinic)
     parcel, content = kept(clinic)
     file = parcels.path(clinic.folder / parcels.OUTBOX, parcel)
     os.utime(file, (0, 0))  # what is written within a tick of the clock has one time
-    before = posted.seal(file)
+    word = " ".join(map(str, (parcel, *posted.seal(file))))
     file.unlink() if damage == "gone" else file.write_bytes(content[:-1] + b"x")
-    monkeypatch.setattr(posted, "seal", lambda _: before)
-    posted.say(clinic.folder, parcel)
-    monkeypatch.undo()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as way:
+        way.sendto(word.encode(), str(posted.path(clinic.folder)))
     quiet(desk, clinic)
 
 
