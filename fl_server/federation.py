@@ -33,9 +33,7 @@ class Federation:
         self.now = time.monotonic
         self._count = 0
         self._answered: set[str] = set()
-        self._blind = (
-            False  # ask for all: the gateway started anew, or Flower may have errors to tell
-        )
+        self._blind = False  # ask for all: Flower may have errors to tell
         self._looked = time.monotonic()
         self._starts: dict[int, int] = {}
 
@@ -88,7 +86,9 @@ class Federation:
         try:
             count, answered = self._gateway.news(self._count, seconds)
             now = time.monotonic()
-            self._blind = count < self._count or now - self._looked > LOOK_S
+            if count < self._count:  # it started anew, and may be about to end a delivery
+                self._looked, count = now, 0
+            self._blind = now - self._looked > LOOK_S
             self._looked = now if self._blind else self._looked
             self._count = count
             self._answered.update(answered)

@@ -78,12 +78,14 @@ async def open_(folder: Path, superlink: int) -> AsyncIterator[Gate]:
         (folder / name).mkdir(mode=0o700, exist_ok=True)
     held = await asyncio.to_thread(spool.load, folder / "spool", settings.spool_bytes)
     kept, known = pulls.load(folder / "spool"), seen.load(folder / "seen")
+    before = await asyncio.to_thread(spool.answered, folder / "spool")
+    told, ready = deque(((1, message) for message in before), ANSWERED), Bell()
+    if told:  # what was delivered before this process
+        ready.ring()
     _ask_again(known, kept)
     way = relay.open_(folder / "keys", port)
     try:
-        yield Gate(
-            folder, settings, way, known, held, kept, Bell(), Bell(), {}, deque(maxlen=ANSWERED), {}
-        )
+        yield Gate(folder, settings, way, known, held, kept, Bell(), ready, {}, told, {})
     finally:
         await relay.close(way)
 

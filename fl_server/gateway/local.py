@@ -74,7 +74,7 @@ def answered(gate: Gate, since: int) -> list[str]:
     """Return the messages of which a reply was delivered after so many rings.
 
     Who asks Flower for these alone never meets a reply that is half there, for which Flower waits a second. A count
-    below the one heard before means that the gateway was restarted: then all may have been answered.
+    below the one heard before means that the gateway was restarted: all that it remembers is told to who heard nothing.
     """
     return [message for ring, message in gate.answered if ring > since]
 

@@ -1,8 +1,9 @@
 """Replies on their way in, on disk: what has arrived stays, whatever happens to the line, the silo or this process.
 
 ``spool/NAME/SESSION/`` holds one reply of a silo, in a session named by what it brings, so a repeat goes on where it
-was. ``SESSION.done`` stays behind once a reply was delivered, as the silo may ask again. A silo sends one reply after
-the other: when it announces a new one, what is left of an unfinished one serves the new one and goes.
+was. ``SESSION.done`` stays behind once a reply was delivered, as the silo may ask again; in it is the message that it
+answers. A silo sends one reply after the other: when it announces a new one, what is left of an unfinished one serves
+the new one and goes.
 """
 
 from __future__ import annotations
@@ -109,8 +110,14 @@ def finish(spool: Spool, session: Session) -> None:
     tombs = sorted(session.folder.parent.glob("*" + DONE), key=lambda path: path.stat().st_mtime)
     for old in tombs[: max(0, len(tombs) + 1 - TOMBS)]:
         old.unlink()
-    session.folder.with_name(session.id + DONE).touch()
+    session.folder.with_name(session.id + DONE).write_text(session.reply.answers)
     forget(spool, session)
+
+
+def answered(folder: Path) -> list[str]:
+    """Return the messages of which a reply was delivered, as far as that is remembered on disk."""
+    told = (path.read_text("utf-8", "replace") for path in folder.glob("*/*" + DONE))
+    return sorted(filter(None, told))
 
 
 def forget(spool: Spool, session: Session) -> None:

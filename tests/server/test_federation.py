@@ -243,19 +243,28 @@ def test_every_so_often_flower_is_asked_for_all_as_it_may_have_errors_to_tell(
     assert len(asked(way)) == 2
 
 
-def test_what_was_answered_before_the_gateway_started_anew_is_found(way, gateway, flower):
+def test_what_was_answered_before_the_gateway_started_anew_is_found_and_nothing_else_is_asked_for(
+    way, gateway, flower, hub
+):
+    """Flower would give out a reply that the gateway has brought half of, and then wait for the rest in vain."""
     for _ in range(3):
         gateway.tell(gateway.gate.ready.ring)
     way.wait(1)
 
     def answered_and_gone(key, message):
         flower.reply(key, 0.25)
-        gateway.delivered(key)
-        gateway.stop()
-        gateway.start()
+        if message.metadata.dst_node_id == 1001:
+            gateway.stop()
+            (hub / "spool" / "as-1").mkdir(exist_ok=True)
+            (hub / "spool" / "as-1" / "reply.done").write_text(key)
+            gateway.start()
+        else:
+            threading.Timer(1.0, gateway.delivered, [key]).start()
 
     flower.on_push = answered_and_gone
-    assert asked(way, ["as-1"]) == [("as-1", 0.25)]
+    assert asked(way) == [("as-1", 0.25), ("ne-1", 0.25)]
+    first = next(at for at, key in enumerate(flower.pulled) if key.startswith("1001"))
+    assert all(key.startswith("1001") for key in flower.pulled[: first + 1])
 
 
 def test_a_study_waits_for_a_gateway_that_starts_anew(way, gateway, flower):

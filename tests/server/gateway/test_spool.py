@@ -65,10 +65,11 @@ def test_what_was_delivered_is_off_the_disk_and_may_be_said_again(house, reply, 
             assert await send(silo, r, session, names[-1:]) == [True]  # its answer was lost
             assert await announced(silo, r) == (session, [])
             assert h.superlink.calls.count("push_messages") == before
-            return session
+            return session, r
 
-    session = asyncio.run(run())
+    session, r = asyncio.run(run())
     assert [str(path) for path in files(hub)] == [f"{session}.done"]
+    assert spool.answered(hub / "spool") == [r.answers]
 
 
 def test_a_reply_cut_in_the_middle_of_an_object_goes_on_with_what_is_missing(house, reply):
@@ -406,8 +407,10 @@ def test_only_the_last_delivered_replies_are_remembered(tmp_path, monkeypatch):
     for n in range(6):
         folder = tmp_path / "one" / f"{n:064}"
         folder.mkdir(parents=True)
-        spool.finish(own, replies.Session(folder, "one", None, {}))
+        brought = fleet.Reply(7, f"reply-{n}", f"message-{n}", "1", ())
+        spool.finish(own, replies.Session(folder, "one", brought, {}))
         os.utime(folder.with_name(folder.name + spool.DONE), (n, n))
+    assert spool.answered(tmp_path) == [f"message-{n}" for n in (3, 4, 5)]
     assert [spool.delivered(own, "one", f"{n:064}") for n in range(6)] == [False] * 3 + [True] * 3
 
 
