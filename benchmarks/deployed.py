@@ -1,6 +1,7 @@
 """The figures of a deployed federation: real SuperLink, SuperNodes, gateways and worker groups on this machine.
 
-``python -m benchmarks.deployed NAME`` with one of: floor, cost, restart, cut-200, cut-600, hub-killed, large, kit.
+``python -m benchmarks.deployed NAME`` with one of: floor, cost, restart, cut-200, cut-600, hub-killed, large,
+kit, line-64k, line-256k, line-1m, disk-full, clock.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -22,21 +23,15 @@ from typing import Annotated
 import psutil
 import typer
 
-from benchmarks import gpu, peer
+from benchmarks import clocks, gpu, peer, shortage, uploads
 from benchmarks.federation import Federation, edit, free_address
 from benchmarks.figures import Figure, at_least, at_most, report, true, write
 from benchmarks.line import Line
-from fl_client.config import Study, from_flat
+from benchmarks.stage import NOTHING, kill, running, times
+from fl_client.config import from_flat
 from fl_server import progress, record
 
 TOPIC = "deployed"
-# As little work as a study can ask for: what is left is the way of the messages.
-NOTHING = {
-    "name": "nothing", "train.steps": 1, "train.batch_size": 1, "train.length": 8, "model.rank": 1,
-    "model.rows": "none", "model.targets": "q_proj", "train.dtype": "float32", "alone.enabled": False,
-    "evaluate.every": 1000, "evaluate.characters": 100, "simulation.languages": "as,ne",
-    "simulation.silos": 2, "simulation.characters": 2000, "schedule": "sync()",
-}  # fmt: skip
 # What a ClientApp in a process of its own does for each message before it can begin to train.
 ALONE = """
 from fl_client import bases, work
@@ -59,26 +54,15 @@ def main(name: Annotated[str, typer.Argument(help="Which figures to measure.")])
         "hub-killed": hub_killed,
         "large": large,
         "kit": kit,
+        "line-64k": lambda: uploads.over(64_000),
+        "line-256k": lambda: uploads.over(256_000),
+        "line-1m": lambda: uploads.over(1_000_000),
+        "disk-full": shortage.full,
+        "clock": clocks.off,
     }
     if name not in groups:
         raise typer.BadParameter(f"{name!r} is not one of {', '.join(groups)}")
     write(TOPIC, groups[name](), f"python -m benchmarks.deployed {name}")
-
-
-@contextmanager
-def running(
-    study: Study, address: str = "", listen: str = "", **settings: str
-) -> Iterator[Federation]:
-    """Give a federation in which all silos of a study run."""
-    with tempfile.TemporaryDirectory(prefix="bhasha-") as folder:
-        made = Federation(Path(folder), study, address or free_address())
-        try:
-            made.begin(listen)
-            for name in made.silos:
-                made.join(name, threads="1", **settings)
-            yield made
-        finally:
-            made.end()
 
 
 def committed(made: Federation) -> dict[int, float]:
@@ -245,12 +229,6 @@ def _brought(base: str) -> tuple[int, list[float]]:
     return size, [got - ended for ended, got in pairs[1:]]  # the first also warms up
 
 
-def times(log: str, what: str) -> list[float]:
-    """Return when a log says something, in Unix seconds."""
-    found = re.findall(rf"^(\S+ \S+) INFO {what}", log, re.MULTILINE)
-    return [datetime.strptime(at, "%Y-%m-%d %H:%M:%S,%f").timestamp() for at in found]
-
-
 def _upload(label: str, fault: Callable[[Federation, Line], None]) -> list[Figure]:
     port = int(free_address().rpartition(":")[2])
     line = Line(port, 4e6)
@@ -277,20 +255,6 @@ def _upload(label: str, fault: Callable[[Federation, Line], None]) -> list[Figur
         report(f"{label}: size of the update", size / 1e6, "MB"),
         at_most(f"{label}: sent again", 100 * (sent / size - 1), "%", 5),
     ]
-
-
-def kill(program: str, folder: str) -> None:
-    """End one program of a hub or silo as a power cut would; raises ``RuntimeError`` if it does not run."""
-    found = []
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):
-            words = process.cmdline()
-            if program in words and any(folder in word for word in words):
-                found.append(process)
-    if not found:
-        raise RuntimeError(f"no {program} runs in {folder}")
-    for process in found:
-        process.kill()
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import aiohttp
 
 from fl_client import audit, memory, parcels
 from fl_client.gateway.link import AWAY, Link
-from fl_client.gateway.trip import CONTENT, TIMEOUT, Over, Pauses, Trip
+from fl_client.gateway.trip import AWAY_S, CONTENT, TIMEOUT, Over, Pauses, Trip
 
 LOG = logging.getLogger("bhasha_fl.gateway")
 WHOLE, PARTLY, OVER, GONE = 200, 206, 403, 404
@@ -19,7 +19,7 @@ WHOLE, PARTLY, OVER, GONE = 200, 206, 403, 404
 
 async def receive(line: Link, trip: Trip) -> None:
     """Return once a parcel is whole in the inbox, or the hub has it no more; raises ``Over``."""
-    pauses = Pauses()
+    refused, away = Pauses(), Pauses(AWAY_S)
     trip.folder.mkdir(mode=0o700, exist_ok=True)
     while not await asyncio.to_thread(parcels.whole, trip.file, trip.parcel):
         status = await _rest(line, trip)
@@ -28,7 +28,7 @@ async def receive(line: Link, trip: Trip) -> None:
         if status == OVER:
             raise Over
         if status != WHOLE:
-            await pauses.pause()
+            await (away if status == AWAY else refused).pause()
     trip.file.touch()
     parcels.prune(trip.folder)
 

@@ -17,7 +17,7 @@ from fl_client import audit, parcels, posted
 from fl_client.gateway import link
 from fl_client.gateway.link import AWAY, Call, Link, Patience
 from fl_client.gateway.runs import Refused
-from fl_client.gateway.trip import PATH, TIMEOUT, Over, Pauses, Trip
+from fl_client.gateway.trip import AWAY_S, PATH, TIMEOUT, Over, Pauses, Trip
 from fl_client.hours import Hours
 
 LOG = logging.getLogger("bhasha_fl.gateway")
@@ -37,7 +37,7 @@ class Shut(OSError):
 async def send(line: Link, trip: Trip) -> None:
     """Return once the hub has the whole parcel; raises ``Over``, or ``Refused`` where it is not in the outbox."""
     await _check(trip)
-    pauses = Pauses()
+    refused, away = Pauses(), Pauses(AWAY_S)
     while True:
         held = await _held(line, trip)
         if held == trip.parcel.bytes:
@@ -52,9 +52,12 @@ async def send(line: Link, trip: Trip) -> None:
             trip = trip._replace(seal=None)
             await _check(trip)
         if status == TAKEN:
-            pauses.reset()
+            refused.reset()
+        elif status == AWAY:
+            await away.pause()
         else:
-            await pauses.pause()
+            LOG.warning("the hub answers %d to an update of round %s", status, trip.round)
+            await refused.pause()
 
 
 async def _check(trip: Trip) -> None:
