@@ -97,7 +97,7 @@ def _coming(made: Federation) -> int:
 
 
 def _figures(made: Federation, back: dict[int, float], ended: str) -> list[Figure]:
-    made.hub.type("fl-sim run study.toml --cohort 1 --out undisturbed")
+    made.hub.type("fl-sim run study.toml --cohort 1 --out undisturbed", wait_s=WAIT_S)
     alone = json.loads((made.hub.folder / "undisturbed" / "report.json").read_text())
     again = sum(max(0, times - 1) for times in _trainings(made).values())
     runs = (made.hub.folder / "hub" / "logs" / "runner.log").read_text().count("as Flower's run")
