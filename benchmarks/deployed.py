@@ -1,11 +1,11 @@
 """The figures of a deployed federation: real SuperLink, SuperNodes, gateways and worker groups on this machine.
 
-``python -m benchmarks.deployed NAME`` with one of: floor, cost, restart, cut-200, cut-600, hub-killed, large, kit.
+``python -m benchmarks.deployed NAME`` with one of: floor, cost, restart, cut-200, cut-600, hub-killed, large,
+kit, line-64k, line-256k, line-1m, disk-full, clock.
 """
 
 from __future__ import annotations
 
-import re
 import resource
 import signal
 import statistics
@@ -13,36 +13,26 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from datetime import datetime
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 import psutil
 import typer
 
-from benchmarks import gpu, peer
-from benchmarks.federation import Federation, edit, free_address
-from benchmarks.figures import Figure, at_least, at_most, report, true, write
-from benchmarks.line import Line
-from fl_client.config import Study, from_flat
-from fl_server import progress, record
+from benchmarks import clocks, cuts, gpu, peer, shortage, uploads
+from benchmarks.federation import edit
+from benchmarks.figures import Figure, at_least, at_most, report, write
+from benchmarks.stage import NOTHING, running, said, times
+from fl_client.config import from_flat
+from fl_server import record
 
 TOPIC = "deployed"
-# As little work as a study can ask for: what is left is the way of the messages.
-NOTHING = {
-    "name": "nothing", "train.steps": 1, "train.batch_size": 1, "train.length": 8, "model.rank": 1,
-    "model.rows": "none", "model.targets": "q_proj", "train.dtype": "float32", "alone.enabled": False,
-    "evaluate.every": 1000, "evaluate.characters": 100, "simulation.languages": "as,ne",
-    "simulation.silos": 2, "simulation.characters": 2000, "schedule": "sync()",
-}  # fmt: skip
 # What a ClientApp in a process of its own does for each message before it can begin to train.
 ALONE = """
 from fl_client import bases, work
 bases.model("builtin:tiny"), bases.tokenizer("builtin:tiny")
 """
-COMMITTED = re.compile(r"^(\S+ \S+) INFO round (\d+) is committed$", re.MULTILINE)
 
 app = typer.Typer()
 
@@ -54,38 +44,20 @@ def main(name: Annotated[str, typer.Argument(help="Which figures to measure.")])
         "floor": floor,
         "cost": cost,
         "restart": restart,
-        "cut-200": lambda: cut(200),
-        "cut-600": lambda: cut(600),
-        "hub-killed": hub_killed,
+        "cut-200": lambda: cuts.cut(200),
+        "cut-600": lambda: cuts.cut(600),
+        "hub-killed": cuts.hub_killed,
         "large": large,
         "kit": kit,
+        "line-64k": lambda: uploads.over(64_000),
+        "line-256k": lambda: uploads.over(256_000),
+        "line-1m": lambda: uploads.over(1_000_000),
+        "disk-full": shortage.full,
+        "clock": clocks.off,
     }
     if name not in groups:
         raise typer.BadParameter(f"{name!r} is not one of {', '.join(groups)}")
     write(TOPIC, groups[name](), f"python -m benchmarks.deployed {name}")
-
-
-@contextmanager
-def running(
-    study: Study, address: str = "", listen: str = "", **settings: str
-) -> Iterator[Federation]:
-    """Give a federation in which all silos of a study run."""
-    with tempfile.TemporaryDirectory(prefix="bhasha-") as folder:
-        made = Federation(Path(folder), study, address or free_address())
-        try:
-            made.begin(listen)
-            for name in made.silos:
-                made.join(name, threads="1", **settings)
-            yield made
-        finally:
-            made.end()
-
-
-def committed(made: Federation) -> dict[int, float]:
-    """Return when each round of the study was committed, in Unix seconds, as its log says."""
-    log = made.hub.folder / "hub" / "queue" / made.study.name / "log.txt"
-    found = COMMITTED.findall(log.read_text())
-    return {int(n): datetime.strptime(at, "%Y-%m-%d %H:%M:%S,%f").timestamp() for at, n in found}
 
 
 def floor() -> list[Figure]:
@@ -93,7 +65,7 @@ def floor() -> list[Figure]:
     with running(from_flat(NOTHING | {"rounds": 14})) as made:
         made.run()
         made.finished()
-        at = committed(made)
+        at = times(said(made), r"round \d+ is committed")  # from round 0 on
     seconds = [at[n] - at[n - 1] for n in range(2, 14)]
     label = "round floor, 2 silos on loopback"
     return [
@@ -175,27 +147,6 @@ def restart() -> list[Figure]:
     return [at_most("a silo killed in mid-round: seconds until it trains on", seconds, "s", 90)]
 
 
-def cut(seconds: float) -> list[Figure]:
-    """Cut the line in the middle of an upload, kill the silo gateway meanwhile, and count what is sent again."""
-
-    def fault(made: Federation, line: Line) -> None:
-        line.cut()
-        time.sleep(seconds / 2)
-        kill("fl_client.gateway", str(made.silos["as-1"].folder))
-        time.sleep(seconds / 2)
-        line.heal()
-
-    return _upload(f"line cut for {seconds:g} s in an upload, silo gateway killed", fault)
-
-
-def hub_killed() -> list[Figure]:
-    """Kill the hub gateway in the middle of an upload, and count what is sent again."""
-    return _upload(
-        "hub gateway killed in an upload",
-        lambda made, line: kill("fl_server.gateway", str(made.hub.folder)),
-    )
-
-
 def large() -> list[Figure]:
     """Time updates of about 50 and 600 MB from the end of training to the hub's hands, beside Flower's own way."""
     figures = []
@@ -243,54 +194,6 @@ def _brought(base: str) -> tuple[int, list[float]]:
         size = record.lines(folder)[-1]["silos"]["as-1"]["up"]
     pairs = list(zip(trained, there[-len(trained) :], strict=True))
     return size, [got - ended for ended, got in pairs[1:]]  # the first also warms up
-
-
-def times(log: str, what: str) -> list[float]:
-    """Return when a log says something, in Unix seconds."""
-    found = re.findall(rf"^(\S+ \S+) INFO {what}", log, re.MULTILINE)
-    return [datetime.strptime(at, "%Y-%m-%d %H:%M:%S,%f").timestamp() for at in found]
-
-
-def _upload(label: str, fault: Callable[[Federation, Line], None]) -> list[Figure]:
-    port = int(free_address().rpartition(":")[2])
-    line = Line(port, 4e6)
-    large = {"model.rank": 400, "model.targets": "all-linear", "codec": "float32()", "rounds": 1}
-    study = from_flat(NOTHING | large | {"simulation.languages": "as", "simulation.silos": 1})
-    with running(study, f"127.0.0.1:{line.port}", f"127.0.0.1:{port}") as made:
-        edit(made.silos["as-1"].folder / "silo" / "policy.toml", max_rank="1024")
-        made.run()
-        queue = made.hub.folder / "hub" / "queue" / study.name
-        made.until(lambda: progress.read(queue).get("asked_for") == "train", "training")
-        before = line.up
-        made.until(lambda: line.up - before > 15e6, "15 MB of the update")
-        fault(made, line)
-        healed = time.monotonic()
-        rounds = made.hub.folder / "hub" / "runs" / study.name
-        made.until(lambda: len(record.lines(rounds)) > 1, "the round", 300)
-        sent, took = line.up - before, time.monotonic() - healed
-        size = record.lines(rounds)[1]["silos"]["as-1"]["up"]
-        made.finished()
-    line.close()
-    return [
-        true(f"{label}: the round finishes", True),
-        report(f"{label}: seconds to the round's end after healing", took, "s"),
-        report(f"{label}: size of the update", size / 1e6, "MB"),
-        at_most(f"{label}: sent again", 100 * (sent / size - 1), "%", 5),
-    ]
-
-
-def kill(program: str, folder: str) -> None:
-    """End one program of a hub or silo as a power cut would; raises ``RuntimeError`` if it does not run."""
-    found = []
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):
-            words = process.cmdline()
-            if program in words and any(folder in word for word in words):
-                found.append(process)
-    if not found:
-        raise RuntimeError(f"no {program} runs in {folder}")
-    for process in found:
-        process.kill()
 
 
 if __name__ == "__main__":

@@ -29,8 +29,8 @@ class Place:
         self.typed: list[str] = []
         self.environment: dict[str, str] = {}  # of what is started, beside our own
 
-    def type(self, command: str, code: int = 0) -> str:
-        """Type a command to its end and return what it printed."""
+    def type(self, command: str, code: int = 0, wait_s: float = 300) -> str:
+        """Type a command to its end, which comes within so long, and return what it printed."""
         self.typed.append(command)
         words = command.split()
         ran = subprocess.run(
@@ -39,7 +39,7 @@ class Place:
             capture_output=True,
             text=True,
             check=False,
-            timeout=300,
+            timeout=wait_s,
             stdin=subprocess.DEVNULL,
         )
         if ran.returncode != code:

@@ -56,9 +56,12 @@ def probe(folder: Path, size: int) -> float:
     return size / max(took - pause * len(sizes), 1e-6)
 
 
-def clock(folder: Path) -> float:
-    """Return by how many seconds this machine's clock is ahead of the hub's. Raises ``ConfigError``."""
-    with _line(folder) as line:
+def clock(folder: Path, patience_s: float = ANSWER_S) -> float:
+    """Return by how many seconds this machine's clock is ahead of the hub's. Raises ``ConfigError``.
+
+    ``Unreachable`` also where the hub takes longer than ``patience_s`` for anything.
+    """
+    with _line(folder, patience_s) as line:
         _ask(line)
         before = time.time()
         there = _ask(line)
@@ -80,14 +83,14 @@ def _timed(work: Any) -> float:
 
 
 @contextmanager
-def _line(folder: Path) -> Iterator[httpx.Client]:
+def _line(folder: Path, patience_s: float = ANSWER_S) -> Iterator[httpx.Client]:
     settings, at = silo.read(folder), Folder(folder)
     if not at.certificate.exists():
         raise Excluded(
             f"there is no {at.certificate}, so the hub does not know this silo; "
             "wait until the coordinator has approved it, then `fl-client start` fetches it"
         )
-    with _open(settings.address, at, known=True) as line:
+    with _open(settings.address, at, known=True, patience_s=patience_s) as line:
         try:
             yield line
         except httpx.HTTPStatusError as error:
@@ -107,13 +110,13 @@ def _line(folder: Path) -> Iterator[httpx.Client]:
             ) from None
 
 
-def _open(address: str, at: Folder, known: bool) -> httpx.Client:
+def _open(address: str, at: Folder, known: bool, patience_s: float = ANSWER_S) -> httpx.Client:
     """Return a line to the hub, with this silo's certificate or as a stranger; nothing is sent yet."""
     pair = (at.certificate, at.key) if known else (None, None)
     return httpx.Client(
         verify=certificates.client_context(at.root, *pair),
         base_url=f"https://{address}",
-        timeout=httpx.Timeout(ANSWER_S, connect=CONNECT_S),
+        timeout=httpx.Timeout(patience_s, connect=min(patience_s, CONNECT_S)),
         trust_env=False,  # no proxy: the hub must see this very connection's certificate
         event_hooks={"request": [lambda request: _note(at.path, request)]},
     )

@@ -17,6 +17,7 @@ from rich.table import Table
 from fl_client import (
     audit,
     children,
+    clock,
     contact,
     enrol,
     forks,
@@ -41,6 +42,7 @@ Dir = Annotated[Path, typer.Option("--dir", help="The silo's folder, made by joi
 Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 BIN = Path(sys.executable).parent
 ASK_S = 5.0  # between two questions whether the coordinator has approved
+CLOCK_S = 5.0  # how long a start waits for the hub to say what time it is
 FLOWER = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
@@ -59,6 +61,7 @@ def start(folder: Dir = Path("silo")) -> None:
         audit.check(folder)
         lock.check(folder)
         approved(folder)
+        look_at_clock(folder)
         seen = machine.look(folder, gpus=True)
         greeting.keep(folder, machine.greeting(seen, settings.uplink_bytes_s))
         port = settings.gateway_port or ports.free()
@@ -80,6 +83,16 @@ def approved(folder: Path) -> None:
             notice.say(why)
             said = True
         time.sleep(ASK_S)
+
+
+def look_at_clock(folder: Path) -> None:
+    """Say where this machine's clock is off, or why the hub cannot be asked; the gateway goes on asking."""
+    try:
+        said = clock.warning(contact.clock(folder, CLOCK_S))
+    except ConfigError as error:
+        said = str(error)
+    if said:
+        notice.say(said)
 
 
 def family(folder: Path, settings: Settings, port: int) -> list[Child]:

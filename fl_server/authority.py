@@ -114,9 +114,9 @@ def study_public(hub: Path) -> str:
 
 
 def days(count: int) -> Period:
-    """Return the period of so many days from now; it starts a day early, as clocks differ."""
+    """Return the period of so many days from now; it starts two days early: a silo's clock may be a day behind."""
     now = datetime.now(UTC)
-    return Period(now - timedelta(days=1), now + timedelta(days=count))
+    return Period(now - timedelta(days=2), now + timedelta(days=count))
 
 
 def build(

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from fl_client.config import ConfigError, Section, Study, digest
 from fl_client.memory import write_whole
 from fl_client.settings import sentence
-from fl_server import config
+from fl_server import config, room
 from fl_server.progress import Progress
 
 State = Literal["queued", "running", "finished", "failed", "stopping", "stopped"]
@@ -135,7 +135,7 @@ def _read(path: Path) -> Ticket:
 
 @contextmanager
 def claimed(hub: Path, name: str) -> Iterator[None]:
-    """Hold a study while its rounds run, write its log, and note how it ended.
+    """Hold a study while its rounds run, write its log, and note how it ended; for want of disk it has not ended.
 
     Raises ``ConfigError`` where the study is not to run: Flower may start a run after it was stopped.
     """
@@ -159,7 +159,10 @@ def claimed(hub: Path, name: str) -> Iterator[None]:
             move(hub, name, "finished", error="")
     except Exception as error:
         logger.exception("the study ended before its last round")
-        move(hub, name, "failed", {"running"}, error=str(error) or type(error).__name__)
+        if room.lacked(hub, error):
+            logger.error("it has not failed: %s", room.WAITS)
+        else:
+            move(hub, name, "failed", {"running"}, error=str(error) or type(error).__name__)
         raise
     finally:
         logger.removeHandler(log)

@@ -1,7 +1,7 @@
 """Runs the queued studies of a hub one after another: ``python -m fl_server.runner HUB --superlink PORT``.
 
 A Flower run is disposable, a study is not: where a run ends before its study did, another one takes the study up
-from its last committed round.
+from its last committed round. None is begun while the disk is nearly full.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import logging
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,7 +21,7 @@ from fl_client import bundle, signed
 from fl_client.config import ConfigError, Study
 from fl_client.memory import write_whole
 from fl_client.settings import toml_value
-from fl_server import hub, journal, queue
+from fl_server import hub, journal, queue, room
 from fl_server.queue import Ticket
 
 LOG = logging.getLogger("bhasha_fl.hub")
@@ -71,6 +72,9 @@ def advance(folder: Path, app: Path, ticket: Ticket) -> None:
     name = ticket.name
     if ticket.state == "stopping":
         stop(folder, ticket)
+    elif not queue.held(folder, name) and not room.fits(folder):
+        with suppress(OSError):  # what only shows may not fit either
+            queue.note(folder, name, error=room.WAITS)
     elif not queue.held(folder, name):
         done = max(journal.committed(folder / "runs" / name / "journal"), default=-1)
         if done > ticket.round:  # each run may fail, as long as the study gets on

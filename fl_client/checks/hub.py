@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from fl_client import clock as clocks
 from fl_client import hours
 from fl_client.checks.check import Check, failed, size, span
 from fl_client.config import ConfigError
 from fl_client.silo import Settings
 
-APART_S = 30.0
 SLOW = 4096.0  # bytes a second; the hub lets go of what comes with less than 1,024
 UPDATE = 2  # bytes a number of an update, as the default codec sends it
 
@@ -21,13 +21,8 @@ def reached(answer: float | ConfigError, address: str) -> Check:
 
 def clock(ahead_s: float) -> Check:
     """Return whether this machine's clock and the hub's agree."""
-    way = "ahead of" if ahead_s > 0 else "behind"
-    found = f"{span(abs(ahead_s))} {way} the hub's"
-    if abs(ahead_s) > APART_S:
-        return Check(
-            "clock", False, found, "set this machine's clock, best by a time service (NTP)"
-        )
-    return Check("clock", True, found)
+    off = bool(clocks.warning(ahead_s))
+    return Check("clock", not off, clocks.apart(ahead_s), clocks.REMEDY if off else "")
 
 
 def uplink(rate: float | ConfigError, numbers: int) -> Check:

@@ -15,7 +15,7 @@ import aiohttp
 
 from fl_client import audit, deltas, memory, parcels
 from fl_client.gateway.link import AWAY, Link
-from fl_client.gateway.trip import CONTENT, TIMEOUT, Over, Pauses, Trip
+from fl_client.gateway.trip import AWAY_S, CONTENT, TIMEOUT, Over, Pauses, Trip
 from fl_client.parcels import Delta
 
 LOG = logging.getLogger("bhasha_fl.gateway")
@@ -24,7 +24,7 @@ WHOLE, PARTLY, OVER, GONE, WRONG = 200, 206, 403, 404, 422
 
 async def receive(line: Link, trip: Trip, delta: Delta | None = None) -> None:
     """Return once a parcel is whole in the inbox, or the hub has it no more; raises ``Over``."""
-    pauses = Pauses()
+    refused, away = Pauses(), Pauses(AWAY_S)
     trip.folder.mkdir(mode=0o700, exist_ok=True)
     if delta is not None:
         await _by_delta(line, trip, delta)
@@ -35,14 +35,14 @@ async def receive(line: Link, trip: Trip, delta: Delta | None = None) -> None:
         if status == OVER:
             raise Over
         if status != WHOLE:
-            await pauses.pause()
+            await (away if status == AWAY else refused).pause()
     trip.file.touch()
     parcels.prune(trip.folder)
 
 
 async def _by_delta(line: Link, trip: Trip, delta: Delta) -> None:
     """Make a parcel of the inbox from another one there, if that can be done; raises ``Over``."""
-    short, pauses = trip._replace(parcel=delta.parcel), Pauses()
+    short, pauses = trip._replace(parcel=delta.parcel), Pauses(AWAY_S)
     if not await asyncio.to_thread(shorter, trip, delta):
         return
     while (status := await _rest(line, short)) == AWAY:

@@ -1,4 +1,7 @@
-"""The silo's greeting, told over the line as soon as that is there: a hub may be away when a silo starts."""
+"""The silo's greeting, told over the line as soon as that is there: a hub may be away when a silo starts.
+
+The hub answers with its time, so a silo whose clock is off learns it, however late.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,11 @@ import asyncio
 import contextlib
 import json
 import logging
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from fl_client import greeting
+from fl_client import clock, greeting
 from fl_client.gateway import link
 from fl_client.gateway.link import Call, Link, Patience
 
@@ -38,3 +42,8 @@ async def _greet(folder: Path, line: Link) -> None:
         await asyncio.sleep(AGAIN_S)
     if found.status != 200:
         LOG.warning("the hub answers %d to this silo's greeting", found.status)
+        return
+    with contextlib.suppress(ValueError, KeyError, TypeError):  # an older hub does not say
+        said = clock.warning(time.time() - float(json.loads(found.body)["time"]))
+        if said:
+            LOG.warning("%s", said)

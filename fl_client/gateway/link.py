@@ -24,7 +24,9 @@ from fl_client.silo import Folder, Settings
 
 LOG = logging.getLogger("bhasha_fl.gateway")
 AGAIN_S = 1.0  # between two tries
-CONNECT_S, IDLE_S = 5.0, 15.0  # the hub keeps an idle connection for 20 s
+CONNECT_S = 5.0
+# Heartbeats come every 17-23 s, and a handshake for each would take 3 % of 64 kbit/s; the hub lets go after 30 s.
+IDLE_S = 25.0
 BROKEN = (502, 503, 504)  # asked again
 AWAY = 503
 PIECE = 1 << 20

@@ -16,6 +16,7 @@ from fl_client.posted import Seal
 
 PATH, CONTENT = "/v1/silo/parcel", "/v1/silo/parcel/content"
 PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
+AWAY_S = 3.0  # the longest while the line is away, when a try costs next to nothing
 # A hub that takes or sends nothing for so long is asked anew.
 TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=30)
 
@@ -56,15 +57,15 @@ def out(book: Book, run: int, parcel: Parcel, round: str, seal: Seal | None = No
 
 
 class Pauses:
-    """Ever longer pauses between tries, short again after one that got somewhere."""
+    """Ever longer pauses between tries, up to the longest, short again after one that got somewhere."""
 
-    def __init__(self) -> None:
-        self._next = PAUSE_S
+    def __init__(self, longest_s: float = LONGEST_PAUSE_S) -> None:
+        self._next, self._longest_s = PAUSE_S, longest_s
 
     async def pause(self) -> None:
         """Wait, and twice as long the next time."""
         await asyncio.sleep(self._next)
-        self._next = min(2 * self._next, LONGEST_PAUSE_S)
+        self._next = min(2 * self._next, self._longest_s)
 
     def reset(self) -> None:
         """Begin again with a short one."""

@@ -17,11 +17,13 @@ from fl_client import audit, parcels, posted
 from fl_client.gateway import link
 from fl_client.gateway.link import AWAY, Call, Link, Patience
 from fl_client.gateway.runs import Refused
-from fl_client.gateway.trip import PATH, TIMEOUT, Over, Pauses, Trip
+from fl_client.gateway.trip import AWAY_S, PATH, Over, Pauses, Trip
 from fl_client.hours import Hours
 
 LOG = logging.getLogger("bhasha_fl.gateway")
 SHORT = Patience(3.0, 4.0)
+# What was handed to the system may take minutes to leave over a slow line; one that is dead is noticed by its probes.
+TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=300)
 LOOK_S = (
     600.0  # between two times of asking whether an update that waits for its hours is still wanted
 )
@@ -37,7 +39,7 @@ class Shut(OSError):
 async def send(line: Link, trip: Trip) -> None:
     """Return once the hub has the whole parcel; raises ``Over``, or ``Refused`` where it is not in the outbox."""
     await _check(trip)
-    pauses = Pauses()
+    refused, away = Pauses(), Pauses(AWAY_S)
     while True:
         held = await _held(line, trip)
         if held == trip.parcel.bytes:
@@ -52,9 +54,12 @@ async def send(line: Link, trip: Trip) -> None:
             trip = trip._replace(seal=None)
             await _check(trip)
         if status == TAKEN:
-            pauses.reset()
+            refused.reset()
+        elif status == AWAY:
+            await away.pause()
         else:
-            await pauses.pause()
+            LOG.warning("the hub answers %d to an update of round %s", status, trip.round)
+            await refused.pause()
 
 
 async def _check(trip: Trip) -> None:

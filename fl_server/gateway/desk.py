@@ -116,13 +116,13 @@ async def refuse(gate: Gate, call: Call) -> Answer:
 
 
 async def hello(gate: Gate, call: Call) -> Answer:
-    """Note what the silo says of itself."""
+    """Note what the silo says of itself; it is told what time it is here."""
     try:
         said = Hello.model_validate_json(call.body)
     except ValidationError:
         return Answer(400)
     seen.note(gate.seen, call.silo, hello=said.model_dump(exclude_defaults=True))
-    return Answer(200)
+    return await clock(gate, call)
 
 
 async def probe(gate: Gate, call: Call) -> Answer:

@@ -18,7 +18,7 @@ from aiohttp import web
 
 LOG = logging.getLogger("bhasha_fl.gateway")
 HANDSHAKE_S, GOODBYE_S = 10.0, 2.0
-IDLE_S = 20.0  # for the first request after the handshake, and for each next one; the silo's side lets go after 15
+IDLE_S = 20.0  # for the first request after the handshake; with the grace for the next ones, a silo lets go after 25 s
 GRACE_S, RATE = 10.0, 1024.0  # a body, and a reader, must keep 1 KiB/s after 10 s
 ALL = 1024  # connections in all; each costs a descriptor
 

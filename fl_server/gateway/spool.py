@@ -9,7 +9,6 @@ the new one and goes.
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import time
 from pathlib import Path
@@ -17,10 +16,10 @@ from typing import NamedTuple
 
 from fl_client import fleet, parcels
 from fl_client.silo import NAME
+from fl_server import room as rooms
 from fl_server.gateway import replies
 from fl_server.gateway.replies import Session
 
-SPARE = 256 << 20  # bytes of the disk that stay free
 TOMBS = 64  # delivered replies of a silo that are remembered
 DONE = ".done"
 
@@ -64,8 +63,7 @@ def room(spool: Spool, silo: str, size: int) -> bool:
 
 def fits(spool: Spool, silo: str, size: int) -> bool:
     """Return whether so many bytes more leave enough of the disk free."""
-    disk = os.statvfs(spool.folder)
-    return disk.f_bavail * disk.f_frsize - size >= SPARE
+    return rooms.fits(spool.folder, size)
 
 
 def announce(spool: Spool, silo: str, reply: fleet.Reply, body: bytes) -> Session | None:

@@ -7,7 +7,7 @@ import time
 import pytest
 from typer.testing import CliRunner
 
-from fl_client import children, forks, greeting, heard, machine, ports, start
+from fl_client import children, contact, forks, greeting, heard, machine, ports, start
 from fl_client.silo import Settings, create
 
 
@@ -34,6 +34,26 @@ def test_a_silo_that_starts_leaves_what_its_machine_is_for_the_gateway_to_tell(s
     ((where, family),) = found
     assert where == folder
     assert [child.name for child in family] == ["gateway", "workers", "forks", "supernode"]
+
+
+def test_a_silo_whose_clock_is_a_day_off_says_so_and_starts(silo, monkeypatch):
+    folder, found = silo
+    monkeypatch.setattr(contact, "clock", lambda folder, patience_s: 86400.0)
+    ran = CliRunner().invoke(start.app, ["start", "--dir", str(folder)])
+    assert "this machine's clock is 24 h ahead of the hub's" in ran.output
+    assert len(found) == 1
+
+
+def test_a_silo_whose_hub_is_away_says_so_and_starts(silo, monkeypatch):
+    folder, found = silo
+
+    def away(folder, patience_s):
+        raise contact.Unreachable("the hub cannot be reached")
+
+    monkeypatch.setattr(contact, "clock", away)
+    ran = CliRunner().invoke(start.app, ["start", "--dir", str(folder)])
+    assert "the hub cannot be reached" in ran.output
+    assert len(found) == 1
 
 
 def test_the_supernode_alone_is_started_anew_where_it_falls_silent(silo, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import signal
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from fl_client.config import ConfigError
-from fl_server import progress, queue
+from fl_server import progress, queue, room
 
 ROOT = Path(__file__).parents[2]
 LOG = logging.getLogger("bhasha_fl.hub")
@@ -157,6 +158,18 @@ def test_a_study_that_is_ended_from_outside_is_not_failed(running):
     with pytest.raises(KeyboardInterrupt), queue.claimed(running, "one"):
         raise KeyboardInterrupt
     assert queue.one(running, "one").state == "running"
+
+
+@pytest.mark.parametrize(
+    ("error", "fits"),
+    [(OSError(errno.ENOSPC, "full"), True), (RuntimeError("Flower's database is full"), False)],
+)
+def test_a_study_that_ends_for_want_of_disk_is_not_failed(running, monkeypatch, error, fits):
+    monkeypatch.setattr(room, "fits", lambda folder: fits)
+    with pytest.raises(type(error)), queue.claimed(running, "one"):
+        raise error
+    assert queue.one(running, "one").state == "running"
+    assert room.WAITS in (queue.folder(running, "one") / "log.txt").read_text()
 
 
 def test_an_error_while_a_study_is_being_stopped_does_not_fail_it(running):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import tomllib
@@ -13,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from fl_client import bundle, signed
 from fl_client.config import from_flat
-from fl_server import journal, queue, runner
+from fl_server import journal, queue, room, runner
 from fl_server.journal import State
 
 SILOS = ("as-1", "ne-1")
@@ -170,6 +171,30 @@ def test_a_run_that_flower_refuses_is_tried_again_and_the_reason_kept(one, flwr,
         step(one)
     assert standing(one)[0] == "failed"
     assert queue.one(one, "one").error == f"{runner.ATTEMPTS} runs ended early; {said}"
+
+
+def test_no_run_is_begun_or_counted_while_the_disk_is_nearly_full_and_one_is_when_there_is_room(
+    one, flwr, monkeypatch
+):
+    monkeypatch.setattr(room, "fits", lambda folder: False)
+    for _ in range(2 * runner.ATTEMPTS):
+        step(one)
+    assert (standing(one), queue.one(one, "one").error) == (("queued", "", 0), room.WAITS)
+    assert not flwr.asked()
+    monkeypatch.setattr(room, "fits", lambda folder: True)
+    step(one)
+    assert standing(one) == ("running", "7", 1)
+    assert queue.one(one, "one").error == ""
+
+
+def test_a_disk_that_has_no_room_for_the_reason_either_is_waited_for(one, flwr, monkeypatch):
+    def full(*given, **named):
+        raise OSError(errno.ENOSPC, "no space left")
+
+    monkeypatch.setattr(room, "fits", lambda folder: False)
+    monkeypatch.setattr(queue, "note", full)
+    step(one)
+    assert standing(one) == ("queued", "", 0)
 
 
 def test_a_reason_is_forgotten_once_a_run_starts(one, flwr):

@@ -60,6 +60,31 @@ def test_a_hub_that_was_away_when_the_silo_started_is_greeted_when_it_is_there(h
     until(lambda: greetings(hub))
 
 
+@pytest.mark.parametrize(
+    ("behind_s", "words"), [(86400, "24 h ahead of"), (-86400, "24 h behind"), (0, "")]
+)
+def test_a_silo_whose_clock_is_off_reads_it_in_its_log(hub, clinic, caplog, behind_s, words):
+    greeting.keep(clinic.folder, FACTS)
+    hub.answers[PATH] = lambda _: (200, json.dumps({"time": time.time() - behind_s}).encode())
+    again(clinic)
+    until(lambda: greetings(hub))
+    if words:
+        until(lambda: f"this machine's clock is {words} the hub's" in caplog.text)
+    else:
+        time.sleep(0.2)
+        assert "clock" not in caplog.text
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b'{"time": "noon"}'])
+def test_a_hub_that_does_not_say_what_time_it_is_is_greeted_all_the_same(hub, clinic, caplog, body):
+    greeting.keep(clinic.folder, FACTS)
+    hub.answers[PATH] = lambda _: (200, body)
+    again(clinic)
+    until(lambda: greetings(hub))
+    again(clinic)  # the gateway ends well
+    assert "clock" not in caplog.text
+
+
 def test_a_hub_that_says_503_is_greeted_again_and_one_that_says_400_is_not(hub, clinic):
     greeting.keep(clinic.folder, FACTS)
     said = iter([503, 503, 400])

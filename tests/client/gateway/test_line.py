@@ -16,11 +16,12 @@ import httpx
 import pytest
 
 from fl_client import audit, fleet, heard, ports
-from fl_client.gateway import exchange, link, runs
+from fl_client.gateway import exchange, link, runs, upload
 from fl_client.gateway.link import Patience
 from fl_client.silo import Folder
 from fl_server import authority
 from fl_server import hub as hubs
+from fl_server.gateway import limits
 
 RUN = 7
 OPAQUE = sorted(
@@ -156,6 +157,18 @@ def test_the_gateway_answers_before_the_supernode_stops_waiting():
     assert max(exchange.SHORT) < HEARTBEAT_CALL_TIMEOUT
     assert max(exchange.PATIENT) < ProtobufClient.__init__.__kwdefaults__["timeout"]
     assert fleet.HEARTBEAT in exchange.SHORT_PATHS
+
+
+def test_a_connection_lasts_from_one_heartbeat_to_the_next_and_the_silo_lets_go_of_it_first():
+    from flwr.common import constant
+
+    longest = constant.HEARTBEAT_DEFAULT_INTERVAL - constant.HEARTBEAT_CALL_TIMEOUT
+    longest *= constant.HEARTBEAT_BASE_MULTIPLIER + max(constant.HEARTBEAT_RANDOM_RANGE)
+    assert longest < link.IDLE_S < limits.GRACE_S + limits.IDLE_S
+
+
+def test_what_the_slowest_line_that_the_hub_bears_still_has_to_carry_is_waited_for():
+    assert upload.TIMEOUT.sock_read > upload.PIECE / limits.RATE
 
 
 def test_an_answer_that_is_too_large_is_not_taken(hub, clinic):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import os
 import socket
 import time
 from datetime import datetime
+from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
@@ -175,6 +177,27 @@ def test_the_supernode_asks_again_while_an_update_is_on_its_way(
     while push(clinic, reply)["parcel"] != 200:
         assert time.monotonic() < until
     assert desk.held == content
+
+
+def test_tries_are_close_together_while_the_line_is_away_and_ever_rarer_where_the_hub_refuses(
+    monkeypatch,
+):
+    paused = []
+    parcel = Parcel("a" * 64, 100)
+    held = iter([None] * 9 + [0] * 6 + [100])
+
+    async def sleep(seconds):
+        paused.append(seconds)
+
+    async def says(found):
+        return found
+
+    monkeypatch.setattr(upload, "_check", lambda trip: says(None))
+    monkeypatch.setattr(upload, "_held", lambda line, trip: says(next(held)))
+    monkeypatch.setattr(upload, "_rest", lambda line, trip, at: says(507))
+    monkeypatch.setattr(trip.asyncio, "sleep", sleep)
+    asyncio.run(upload.send(None, trip.Trip(7, parcel, "small", "1", Path())))
+    assert paused == [1, 2, 3, 3, 3, 3, 3, 3, 3, 1, 2, 4, 8, 16, 30]
 
 
 @pytest.fixture

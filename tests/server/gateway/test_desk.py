@@ -99,7 +99,7 @@ def test_a_run_that_a_silo_refuses_is_not_handed_out_again_and_the_hub_is_told(h
     assert not then
 
 
-def test_a_greeting_is_shown_less_what_does_not_belong_there(house):
+def test_a_greeting_is_shown_less_what_does_not_belong_there_and_answered_with_the_time(house):
     said = {
         "version": "0.1.0",
         "languages": {"as": {"rows": 10, "bytes": 2000}},
@@ -113,7 +113,9 @@ def test_a_greeting_is_shown_less_what_does_not_belong_there(house):
         async with house() as h, inside(h) as client:
             silo = h.silo("one")
             node = await silo.activate()
-            assert (await silo.post("/v1/silo/hello", json.dumps(said).encode()))[0] == 200
+            code, told = await silo.post("/v1/silo/hello", json.dumps(said).encode())
+            assert code == 200
+            assert abs(json.loads(told)["time"] - time.time()) < 60
             return node, (await status(client))["one"]
 
     node, row = asyncio.run(run())

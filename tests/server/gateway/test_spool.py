@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from fl_client import fleet
-from fl_server import roster
+from fl_server import room, roster
 from fl_server.gateway import delivery, replies, spool
 
 BIG = [bytes([n]) * 300_000 for n in range(5)]
@@ -291,7 +291,7 @@ def test_a_full_disk_refuses_before_the_body_is_read_and_goes_on_when_there_is_r
             r = reply("a", *BIG)
             session, names = await announced(silo, r)
             await send(silo, r, session, names[:2])
-            full = SimpleNamespace(f_bavail=spool.SPARE // 4096, f_frsize=4096)
+            full = SimpleNamespace(f_bavail=room.SPARE // 4096, f_frsize=4096)
             monkeypatch.setattr(os, "statvfs", lambda path: full)
             refused = await silo.bring(session, r.objects[names[2]]), await silo.announce(r)
             monkeypatch.undo()

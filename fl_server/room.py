@@ -1,0 +1,24 @@
+"""What stays free of the hub's disk. With less, updates are not taken in, and studies wait instead of failing."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+SPARE = 256 << 20  # bytes
+WAITS = (
+    f"it waits: less than {SPARE >> 20} MiB of the hub's disk are free; free some and it goes on"
+)
+
+
+def fits(folder: Path, size: int = 0) -> bool:
+    """Return whether so many bytes more leave enough of the disk free."""
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize - size >= SPARE
+
+
+def lacked(folder: Path, error: Exception) -> bool:
+    """Return whether an error is that of a full disk, or came while it was nearly full: Flower's do not say why."""
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return full or not fits(folder)
