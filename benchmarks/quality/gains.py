@@ -35,6 +35,7 @@ def table(folder: Path) -> Table:
     return {
         "seeds": made["seeds"],
         "rates": made["rates"],
+        "adapts": plain[0]["study"]["alone"].get("adapt", False),
         "silos": _silos(plain),
         "methods": found,
         "centralised": {"rate": made["methods"]["centralised"]["rate"]}

@@ -13,9 +13,12 @@ with the same number of steps. Rates of methods are chosen on validation text wi
 `shared/data`, base `builtin:tiny`. Per cent; above 0 is better than alone; +- is the 95 % interval over seeds.
 `capacity` is against silos alone with as many parameters. `worst` compares the silos with most bits, `least` is the
 smallest gain of any silo. `worse` counts silos whose served adapter is worse on test text than alone (0.1 % or more).
-These tables are from before silos ended by training on at home (`alone.adapt`) and left alone only for a sure lead
-(`alone.errors`): `as served` and `worse` are those of the best on validation text among base, alone, together, blend.
+What a silo serves is the best on validation text among base, alone, together, what it trained on from there at home
+(`alone.adapt`), and blends; it leaves alone only for a sure lead (`alone.errors`).
 Written by the commands below each title; a cut-short one goes on where it stood.
+"""
+OLDER = """From before silos trained on at home and left alone only for a sure lead: `as served` and `worse` are of the best on
+validation text among base, alone, together and a blend of these two. The other columns hold.
 """
 COLUMNS = ("method", "rate", "mean", "worst", "least", "as served", "capacity", "worse", "MB up")
 
@@ -36,6 +39,7 @@ def section(name: str, table: dict[str, Any]) -> str:
         f"`{table['command']}`, seeds {table['seeds']}",
         "",
     ]
+    lines += [] if table.get("adapts") else [OLDER]
     lines += _rows(COLUMNS, [_method(n, row) for n, row in table["methods"].items()])
     silos = [
         (silo, f"{own['before']:.3f}", f"{own['alone']:.3f}", *_by_silo(silo, table))
