@@ -17,8 +17,8 @@ What a silo serves is the best on validation text among base, alone, together, w
 (`alone.adapt`), and blends; it leaves alone only for a sure lead (`alone.errors`).
 Written by the commands below each title; a cut-short one goes on where it stood.
 """
-OLDER = """From before silos trained on at home and left alone only for a sure lead: `as served` and `worse` are of the best on
-validation text among base, alone, together and a blend of these two. The other columns hold.
+OLDER = """From before silos trained on at home and left alone only for a sure lead: `as served` and `worse` are of the
+best on validation text among base, alone, together and a blend of these two. The other columns hold.
 """
 COLUMNS = ("method", "rate", "mean", "worst", "least", "as served", "capacity", "worse", "MB up")
 
