@@ -235,7 +235,7 @@ def test_12_a_certificate_that_has_expired(joined):
 
 
 def test_13_a_certificate_that_is_not_valid_yet(joined):
-    found = dated(joined, datetime.now(UTC) - timedelta(days=2))
+    found = dated(joined, datetime.now(UTC) - timedelta(days=3))
     assert not found.ok
     assert "not valid yet" in found.found
     assert found.remedy == "set this machine's clock"
