@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from fl_client import spec
 from fl_client.config import Study
 
 POOLED = {
@@ -26,6 +27,11 @@ def centralised(study: Study, silos: int) -> dict[float, Study]:
         )
         for lr in study.alone.lrs()
     }
+
+
+def private_rank(strategy: str) -> int:
+    """Return the rank of the private adapter of a strategy: methods of the same one have the same runs alone."""
+    return int(spec.build(strategy, "strategy").private_rank)
 
 
 def local_only(run: dict[str, Any]) -> dict[str, Any]:

@@ -58,12 +58,12 @@ def _federated(
     variants: dict[str, Study], folder: Path, console: Console, finish: Callable[..., Report]
 ) -> dict[str, Any]:
     runs: dict[str, Any] = {}
-    before: Path | None = None
+    before: dict[int, Path] = {}
     for strategy, variant in variants.items():
         console.print(f"[bold]{strategy}[/bold]", highlight=False)
-        own = folder / cells.name(strategy)
-        runs[strategy] = finish(variant, own, alone_from=before)
-        before = own
+        own, private = folder / cells.name(strategy), baselines.private_rank(strategy)
+        runs[strategy] = finish(variant, own, alone_from=before.get(private))
+        before[private] = own
     return runs
 
 

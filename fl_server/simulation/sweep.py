@@ -103,13 +103,14 @@ def planned(
     rates = ",".join(f"{rate!r}" for rate in swept.rates)
     alone = study.alone.model_copy(update={"enabled": True, "rates": rates})
     for seed in swept.seeds:
-        own, before = study.model_copy(update={"seed": seed, "alone": alone}), ""
+        own, before = study.model_copy(update={"seed": seed, "alone": alone}), dict[int, str]()
         for strategy in swept.strategies:
+            private = baselines.private_rank(strategy)  # alone has as many parameters
             for rate in tried(strategy):
                 train = own.train.model_copy(update={"lr": rate})
                 variant = own.model_copy(update={"strategy": strategy, "train": train})
-                found.append(Cell(strategy, rate, seed, variant, before))
-                before = found[-1].name
+                found.append(Cell(strategy, rate, seed, variant, before.get(private, "")))
+                before[private] = found[-1].name
         pooled = baselines.centralised(own, silos)
         central = tuning.CENTRALISED
         found += [Cell(central, rate, seed, pooled[rate], "") for rate in tried(central)]

@@ -114,6 +114,14 @@ def test_silos_train_alone_once_for_a_seed(todo):
         assert [cell.work for cell in own] == [4, 1, 1, 1, 1, 1]
 
 
+def test_a_method_with_a_private_adapter_between_two_others_does_not_make_them_train_alone_anew():
+    methods = ["fedavg()", "dual()", "ffa()"]
+    cells = sweep.planned(Study(), sweep.choices(Study(), methods, RATES, "7"), 4)
+    first = {method: next(c for c in cells if c.method == method) for method in methods}
+    last = [c.name for c in cells if c.method == "fedavg()"][-1]
+    assert [first[m].before for m in methods] == ["", "", last]
+
+
 def test_the_rate_is_chosen_with_the_first_seed_and_the_others_run_at_it_alone():
     study = Study.model_validate({"alone": {"enabled": False}, "weights": "qffl()"})
     swept = sweep.choices(study, TWO, RATES, "7,8,9", first=True)
