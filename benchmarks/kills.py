@@ -67,10 +67,11 @@ def study(seed: int, chosen: list[Fault]) -> Outcome:
         try:
             begin(made)
             kills, failed = killed(made, chosen)
-            ended = made.finished(STARTS_S + 2 * rounds)["adapter_sha256"]
+            ended = made.finished(STARTS_S + 20 * rounds)["adapter_sha256"]
+            print(f"the study ended with {ended}", flush=True)
         finally:
             made.end()
-        made.hub.type("fl-sim run study.toml --cohort 1 --out undisturbed")
+        made.hub.type("fl-sim run study.toml --cohort 1 --out undisturbed", wait_s=20 * rounds)
         alone = json.loads((made.hub.folder / "undisturbed" / "report.json").read_text())
         same = ended == alone["adapter_sha256"]
         return Outcome(kills, failed, same, retrained(made, kills))
