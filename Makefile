@@ -33,9 +33,9 @@ check: .venv/.dev  ## format, lint, types, architecture
 test: .venv/.dev  ## the default tests, under ten minutes on two cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-test-all: test  ## the slow ones too: whole studies, a browser, and one by one Flower's own runtime
+test-all: test  ## the slow ones too: whole studies, a browser, and Flower's own runtime
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m '(slow or browser) and not superlink and not gpu'
-	$(BIN)/python -m pytest -m 'superlink and not gpu'
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'superlink and not gpu'
 
 notebooks: .venv/.dev  ## run the notebooks
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --nbmake notebooks -m '' --nbmake-timeout=900
