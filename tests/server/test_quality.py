@@ -30,7 +30,8 @@ def folder(tmp_path):
         for seed in SEEDS:
             cell = tmp_path / "cells" / cell_name(method, RATE, seed)
             cell.mkdir(parents=True)
-            (cell / "report.json").write_text(json.dumps({"silo_scores": scores}))
+            report = {"silo_scores": scores, "study": {"alone": {"adapt": True}}}
+            (cell / "report.json").write_text(json.dumps(report))
     spoken = {"as": {"mean": 1.0}, "ne": {"mean": 2.0}}
     row = {"rate": RATE, "edge": False, "bytes": {"up": 2e6, "down": 4e6}, "languages": spoken}
     methods = {"alone": {}} | {m: row for m in (PLAIN, DUAL, "centralised")}
@@ -41,8 +42,9 @@ def folder(tmp_path):
 
 
 def test_gains_are_over_silos_alone_of_the_plain_method_and_over_those_of_the_same_capacity(folder):
-    found = gains.table(folder)["methods"]
-    plain, dual = found[PLAIN], found[DUAL]
+    table = gains.table(folder)
+    assert table["adapts"] is True
+    plain, dual = (table["methods"][name] for name in (PLAIN, DUAL))
     assert plain["together"]["mean"]["mean"] == pytest.approx((10 - 10) / 2)
     assert plain["together"]["least"]["mean"] == pytest.approx(-10)
     assert plain["together"]["worst silo"]["mean"] == pytest.approx(100 * (1 - 2.2 / 2.0))
@@ -61,4 +63,6 @@ def test_the_figures_name_the_method_whose_silos_serve_best(folder):
     found = {one.figure: one for one in figures("same-language", table)}
     (served,) = (f for f in found.values() if "served below alone, mean" in f.figure)
     assert PLAIN in served.figure and served.value == pytest.approx(10) and served.holds
-    assert "| `fedavg()` | 0.004 |" in page.section("same-language", table)
+    said = page.section("same-language", table)
+    assert "| `fedavg()` | 0.004 |" in said and page.OLDER not in said
+    assert page.OLDER in page.section("same-language", table | {"adapts": False})
