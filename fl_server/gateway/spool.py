@@ -108,14 +108,19 @@ def finish(spool: Spool, session: Session) -> None:
     tombs = sorted(session.folder.parent.glob("*" + DONE), key=lambda path: path.stat().st_mtime)
     for old in tombs[: max(0, len(tombs) + 1 - TOMBS)]:
         old.unlink()
-    session.folder.with_name(session.id + DONE).write_text(session.reply.answers)
+    tomb = session.folder.with_name(session.id + DONE)
+    tomb.touch()
     forget(spool, session)
+    with contextlib.suppress(
+        OSError
+    ):  # a full disk: after a restart the rounds find it at their next look
+        tomb.write_text(session.reply.answers)
 
 
 def answered(folder: Path) -> list[str]:
-    """Return the messages of which a reply was delivered, as far as that is remembered on disk."""
-    told = (path.read_text("utf-8", "replace") for path in folder.glob("*/*" + DONE))
-    return sorted(filter(None, told))
+    """Return the messages of which a reply was delivered, as far as that is remembered on disk, the newest last."""
+    tombs = sorted(folder.glob("*/*" + DONE), key=lambda path: path.stat().st_mtime)
+    return [told for path in tombs if (told := path.read_text("utf-8", "replace"))]
 
 
 def forget(spool: Spool, session: Session) -> None:
