@@ -172,9 +172,8 @@ def _contents(run: Run, held: Held, asked: Mapping[str, Asked]) -> list[tuple[Si
 
 def _committed(run: Run, held: Held) -> Held:
     arrivals: Line = {"arrivals": held.arrivals}
-    shares = _shares(run, held.arrivals)
-    args = run, held.state, held.merged, held.notes, held.began, arrivals
-    return begun(run, commit.close(*args, shares=shares))
+    merged = held.merged._replace(shares=_shares(run, held.arrivals))
+    return begun(run, commit.close(run, held.state, merged, held.notes, held.began, arrivals))
 
 
 def _shares(run: Run, arrivals: Sequence[Arrival]) -> dict[str, float]:

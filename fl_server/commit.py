@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 
 from fl_client import messages, metrics
 from fl_server import broadcast, estimates, journal, merge, record, silos
@@ -25,13 +25,9 @@ def close(
     began: float,
     more: Line | None = None,
     excused: Collection[str] = (),
-    shares: Mapping[str, float] | None = None,
 ) -> State:
-    """Return the state after a round, committed, with ``more`` in its line; ``excused`` silos are not scored.
-
-    A group goes along its share of the mean, 1 where none is given.
-    """
-    after, said = merge.close(merged, run.parts, state, shares)
+    """Return the state after a round, committed, with ``more`` in its line; ``excused`` silos are not scored."""
+    after, said = merge.close(merged, run.parts, state)
     if run.parts.codec.tracks and estimates.reset(notes):
         outer = {group: estimates.forgotten(held) for group, held in after.outer.items()}
         after = after._replace(outer=outer)

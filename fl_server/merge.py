@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -33,7 +34,7 @@ class Merge(NamedTuple):
     """What has arrived so far, by group: a running sum, or a shelf where all must be seen, and what was said.
 
     ``waiting`` are updates, each with its group, that are in no sum yet; ``absent`` is the weight of silos that sent
-    none.
+    none; ``shares`` is how much of its mean a group goes along, 1 where it is not there.
     """
 
     start: State
@@ -43,6 +44,7 @@ class Merge(NamedTuple):
     verdicts: dict[str, list[Verdict]]
     controls: dict[str, Sum]
     absent: dict[str, float]
+    shares: Mapping[str, float] = MappingProxyType({})
 
 
 def empty(parts: Parts, state: State, sketch: int = 0, folder: Path | None = None) -> Merge:
@@ -116,15 +118,12 @@ def absent(merge: Merge, groups: Iterable[str], weight: float) -> Merge:
     return merge._replace(controls=merge.controls | still, absent=merge.absent | away)
 
 
-def close(
-    merge: Merge, parts: Parts, state: State, shares: Mapping[str, float] | None = None
-) -> tuple[State, Said]:
+def close(merge: Merge, parts: Parts, state: State) -> tuple[State, Said]:
     """Return the next state, and what the guard said by silo.
 
-    Each group of which something is kept takes the outer optimizer's step, along its ``shares`` of the mean: 1 where
-    not given.
+    Each group of which something is kept takes the outer optimizer's step, along its share of the mean.
     """
-    merge, shares = _folded(merge), shares or {}
+    merge = _folded(merge)
     adapters, outers, memories = dict(state.adapter), dict(state.outer), dict(state.strategy)
     guards, said = dict(state.guard), Said()
     for group, adapter in state.adapter.items():
@@ -142,8 +141,8 @@ def close(
             share = present / (present + merge.absent[group])
             delta, believed = estimates.moved(delta, outers[group], share)
             outers[group] = outers[group] | believed
-        if shares.get(group, 1.0) < 1:
-            delta = {name: np.float32(shares[group]) * x for name, x in delta.items()}
+        if merge.shares.get(group, 1.0) < 1:
+            delta = {name: np.float32(merge.shares[group]) * x for name, x in delta.items()}
         moved, outer = parts.outer.step(moving, delta, outers[group])
         adapters[group] = adapter | moved | controls.moved(adapter, merge.controls[group])
         memories[group] = parts.strategy.merge(adapters[group], memories[group])
