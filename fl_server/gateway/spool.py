@@ -109,12 +109,11 @@ def finish(spool: Spool, session: Session) -> None:
     for old in tombs[: max(0, len(tombs) + 1 - TOMBS)]:
         old.unlink()
     tomb = session.folder.with_name(session.id + DONE)
-    tomb.touch()
-    forget(spool, session)
-    with contextlib.suppress(
-        OSError
-    ):  # a full disk: after a restart the rounds find it at their next look
+    try:
         tomb.write_text(session.reply.answers)
+    except OSError:  # a full disk: after a restart the rounds find that reply at their next look
+        tomb.touch()
+    forget(spool, session)
 
 
 def answered(folder: Path) -> list[str]:

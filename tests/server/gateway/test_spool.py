@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -412,6 +413,20 @@ def test_only_the_last_delivered_replies_are_remembered(tmp_path, monkeypatch):
         os.utime(folder.with_name(folder.name + spool.DONE), (n, n))
     assert spool.answered(tmp_path) == [f"message-{n}" for n in (3, 4, 5)]
     assert [spool.delivered(own, "one", f"{n:064}") for n in range(6)] == [False] * 3 + [True] * 3
+
+
+def test_a_reply_counts_as_delivered_where_the_disk_is_too_full_to_say_which(tmp_path, monkeypatch):
+    def full(self, text):
+        raise OSError(errno.ENOSPC, "no space left")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    folder = tmp_path / "one" / f"{7:064}"
+    folder.mkdir(parents=True)
+    own = spool.Spool(tmp_path, 1, {})
+    brought = fleet.Reply(7, "reply", "message", "1", ())
+    spool.finish(own, replies.Session(folder, "one", brought, {}))
+    assert spool.delivered(own, "one", folder.name)
+    assert spool.answered(tmp_path) == []
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["asked before", "at the delivery"])
