@@ -80,7 +80,7 @@ def rest(run: Run, state: State, buffer: Buffer) -> State:
         (held.resting if reply.code else idle).append(silo)
         if held.counted == buffer.size:
             idle += held.resting
-            held = _committed(run, held)
+            held = _committed(run, held, buffer)
             if held.state.round == run.study.rounds:
                 return held.state
     raise RoundFailed(_too_few(run, held, buffer))
@@ -141,7 +141,7 @@ def replay(run: Run, state: State, buffer: Buffer, recorded: Sequence[Line]) -> 
                     held = take(run, held, buffer, silo, reply, asked)
             if "weight" not in one:
                 held.arrivals.append(one)
-        held = _committed(run, held)
+        held = _committed(run, held, buffer)
         states[held.state.round] = held.state
     return held.state
 
@@ -170,18 +170,29 @@ def _contents(run: Run, held: Held, asked: Mapping[str, Asked]) -> list[tuple[Si
     return contents
 
 
-def _committed(run: Run, held: Held) -> Held:
+def _committed(run: Run, held: Held, buffer: Buffer) -> Held:
     arrivals: Line = {"arrivals": held.arrivals}
-    merged = held.merged._replace(shares=_shares(run, held.arrivals))
+    merged = held.merged._replace(shares=_shares(run, held, buffer))
     return begun(run, commit.close(run, held.state, merged, held.notes, held.began, arrivals))
 
 
-def _shares(run: Run, arrivals: Sequence[Arrival]) -> dict[str, float]:
-    """Return of each group how much of its silos' weight came, less for staleness; 1 at most."""
+def _shares(run: Run, held: Held, buffer: Buffer) -> dict[str, float]:
+    """Return of each group how much of its silos' weight came, less for staleness; 1 at most.
+
+    A silo that was not heard for so long that its update would be refused is not counted among them: a group does not
+    go in smaller steps for ever because one of its silos is gone.
+    """
+    heard = visits.heard(record.lines(run.folder))
+    heard |= {one["silo"]: held.state.round for one in held.arrivals}
     weights = weighing.weights(run.cohort.silos, run.parts.weights, [], {})
-    counted = [(one["silo"], one["weight"]) for one in arrivals if "weight" in one]
+    there = [
+        (name, weight)
+        for name, weight in weights.items()
+        if held.state.round - heard.get(name, 0) <= buffer.longest
+    ]
+    counted = [(one["silo"], one["weight"]) for one in held.arrivals if "weight" in one]
     every, came = dict[str, list[float]](), dict[str, list[float]]()
-    for found, pairs in ((every, weights.items()), (came, counted)):
+    for found, pairs in ((every, there), (came, counted)):
         for name, weight in pairs:
             for group in run.cohort.groups[name]:
                 found.setdefault(group, []).append(weight)

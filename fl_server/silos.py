@@ -6,6 +6,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any, NamedTuple
 
 from fl_client import messages
@@ -115,40 +116,45 @@ def _exchange(
     closes: Closes,
     again: Callable[[], dict[int, Content]] = dict,
 ) -> Iterator[tuple[int, Reply]]:
-    waiting = _push(grid, kind, contents)
+    waiting, unknown = _push(grid, kind, contents)
     began, answered = grid.now(), 0
     anew: set[int] = set()
     tries: Counter[int] = Counter()
-    while not closes(len(contents), answered, len(waiting), grid.now() - began):
-        before, gone = answered, dict[int, Content]()
-        for node, reply in _arrived(grid, waiting):
+    while not closes(len(contents), answered, len(waiting) + len(unknown), grid.now() - began):
+        before, send = answered, dict[int, Content]()
+        for node, reply in chain(_gone(unknown), _arrived(grid, waiting)):
             if reply.code == "lost" and tries[node] < TRIES:
                 LOG.info("what node %d was asked is lost, and asked again", node)
                 tries[node] += 1
-                gone[node] = contents[node]
+                send[node] = contents[node]
                 continue
             answered += 1
             yield node, reply
-        more = again() | gone
-        if more:
-            contents, waiting = contents | more, waiting | _push(grid, kind, more)
-        elif answered == before:
-            lost = {n: contents[n] for n in anew & set(waiting.values())}
-            if lost:
-                LOG.info("%d silos started anew and are asked again", len(lost))
-                kept = {key: node for key, node in waiting.items() if node not in lost}
-                waiting = kept | _push(grid, kind, lost)
-            anew = (
-                grid.restarted()
-            )  # asked again after the next look for what they sent before that
+        send |= again()
+        contents = contents | send
+        idle = not send and answered == before
+        if idle:
+            send = {node: contents[node] for node in anew & set(waiting.values())}
+            if send:
+                LOG.info("%d silos started anew and are asked again", len(send))
+        kept = {key: node for key, node in waiting.items() if node not in send}
+        pushed, unknown = _push(grid, kind, send)
+        waiting = kept | pushed
+        if idle:
+            anew = grid.restarted()  # asked again after a look for what they sent before that
             grid.wait(WAIT_S)
 
 
-def _push(grid: Grid, kind: str, contents: dict[int, Content]) -> dict[str, int]:
+def _push(grid: Grid, kind: str, contents: dict[int, Content]) -> tuple[dict[str, int], list[int]]:
+    """Send, and return the nodes by the keys of what was sent, and the nodes that are not known any more."""
     nodes = list(contents)
     sent = [messages.to(n, kind, contents[n], messages.round_of(contents[n], kind)) for n in nodes]
-    pushed = grid.push_messages(sent)
-    return {key: node for key, node in zip(pushed, nodes, strict=True) if key}
+    keys = list(zip(grid.push_messages(sent) if sent else [], nodes, strict=True))
+    return {key: node for key, node in keys if key}, [node for key, node in keys if not key]
+
+
+def _gone(nodes: list[int]) -> Iterator[tuple[int, Reply]]:
+    return ((node, Reply({}, {}, {}, "lost", 0)) for node in nodes)
 
 
 def _arrived(grid: Grid, waiting: dict[str, int]) -> Iterator[tuple[int, Reply]]:

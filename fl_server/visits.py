@@ -27,6 +27,11 @@ def arrivals(recorded: Sequence[Line]) -> list[Arrival]:
     return [one for line in recorded for one in line.get("arrivals", ())]
 
 
+def heard(recorded: Sequence[Line]) -> dict[str, int]:
+    """Return the last commit before which each silo was heard, by its name."""
+    return {one["silo"]: line["round"] for line in recorded for one in line.get("arrivals", ())}
+
+
 def due(recorded: Sequence[Line], taken: Sequence[Arrival] = ()) -> Callable[[str], Visit]:
     """Return what each silo trains next, by its name, after those recorded and those ``taken`` since."""
     before = arrivals(recorded)

@@ -7,8 +7,9 @@ adapter of tau commits ago counts by its silo's weight times (1 + tau)^-1/2; bey
 Departs from the paper: silos may weigh differently, and a group of silos moves by the sum of weighted updates over the
 weight of all its silos, not over how many updates make a commit, and by their mean where more came than that. So two
 silos of a language that answer in turn go as far as together, where each would else take a whole step, and an update
-that is alone in its group and late does not count in full; no rate of the hub's has to be found for a size. With
-``scale_steps`` a slow silo is asked fewer steps (DyLU, Liu et al. 2024, arXiv 2401.09135).
+that is alone in its group and late does not count in full; no rate of the hub's has to be found for a size. A silo that
+was not heard for more than ``max_staleness`` commits has no weight among them until it comes back. With ``scale_steps``
+a slow silo is asked fewer steps (DyLU, Liu et al. 2024, arXiv 2401.09135).
 """
 
 from __future__ import annotations

@@ -183,14 +183,20 @@ def test_the_order_of_arrival_in_the_record_makes_the_same_bytes_again(
 
 
 def by_hand(start, sent, recorded, weights, longest):
-    """Return the adapter after the weighted sum of each commit over all weights, in plain NumPy: one group, float64."""
-    theta = {n: x.astype(float) for n, x in start.items()}
-    for line in recorded:
+    """Return the adapter after the weighted sum of each commit over all weights, in plain NumPy: one group, float64.
+
+    A silo that was not heard for longer than an update may be late has no weight.
+    """
+    theta, heard = {n: x.astype(float) for n, x in start.items()}, dict.fromkeys(weights, 0)
+    for at, line in enumerate(recorded):
+        heard |= {one["silo"]: at for one in line["arrivals"]}
+        there = sum(own for silo, own in weights.items() if at - heard[silo] <= longest)
         counted = [one for one in line["arrivals"] if one["staleness"] <= longest]
         late = [weights[one["silo"]] * (1 + one["staleness"]) ** -0.5 for one in counted]
         for n in theta:
             moved = [a * sent[o["silo"], o["visit"]][n] for a, o in zip(late, counted, strict=True)]
-            theta[n] += sum(moved) / max(sum(late), sum(weights.values()))
+            theta[n] += sum(moved) / max(sum(late), there)
+        heard |= {one["silo"]: at + 1 for one in line["arrivals"]}
     return theta
 
 
@@ -230,12 +236,17 @@ def test_all_that_arrived_is_in_the_record_once_and_in_order(here):
     assert counted["a"] > counted["slow"] >= 1
 
 
-def test_a_silo_that_dies_at_its_work_changes_nothing_but_leaves_its_share_out(here):
-    study = made("buffered(size=2, deadline_s=5000)", strategy=ALL, weights="uniform()")
+@pytest.mark.parametrize("longest", [2, 8])
+def test_a_silo_that_dies_at_its_work_leaves_its_share_out_for_as_long_as_it_could_still_come(
+    longest, here
+):
+    schedule = f"buffered(size=2, max_staleness={longest}, deadline_s=5000)"
+    study = made(schedule, strategy=ALL, weights="uniform()")
     silos = {name: MIXED[name] for name in "abc"} | {"dead": 1e-3}
     dying, answers = begun(study, silos, here / "four")
     state, recorded = rounds.run(dying), record.lines(here / "four")[1:]
-    wanted = by_hand(dying.start, answers.sent, recorded, dict.fromkeys(silos, 1.0), 8)
+    assert (len(recorded) > longest + 1) == (longest == 2)
+    wanted = by_hand(dying.start, answers.sent, recorded, dict.fromkeys(silos, 1.0), longest)
     for name, x in state.adapter["everyone"].items():
         np.testing.assert_allclose(x, wanted[name], rtol=1e-5, atol=1e-6)
     assert not any(silo == "dead" for silo, _ in answers.orders)

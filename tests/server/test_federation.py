@@ -91,11 +91,17 @@ class Flower:
 
     def __init__(self):
         self.pushed, self.replies, self.pulled = [], {}, []
+        self.gone = set()
         self.on_push = lambda key, message: None
 
     def push_messages(self, pushed):
         keys = []
         for message in pushed:
+            if (
+                message.metadata.dst_node_id in self.gone
+            ):  # Flower's key for a node it does not know
+                keys.append("")
+                continue
             keys.append(f"{message.metadata.dst_node_id}/{len(self.pushed)}")
             message.metadata.__dict__["_message_id"] = keys[-1]
             self.pushed.append((keys[-1], message))
@@ -379,6 +385,23 @@ def test_a_silo_whose_process_dies_whenever_it_is_asked_fails_in_the_end(way, ga
     fails(flower, gateway, code=8, times=99)
     assert asked(way, ["as-1"]) == [("as-1", "lost")]
     assert len(flower.pushed) == 1 + silos.TRIES
+
+
+def test_a_silo_that_the_hub_no_longer_knows_counts_as_failed_at_once(way, gateway, flower):
+    flower.gone.add(1002)
+    flower.on_push = lambda key, message: (flower.reply(key), gateway.delivered(key))
+    assert sorted(asked(way)) == [("as-1", 0.0), ("ne-1", "lost")]
+
+
+def test_a_silo_whose_lost_message_cannot_be_sent_again_counts_as_failed(way, gateway, flower):
+    def failing(key, message):
+        flower.fail(key, 8)
+        flower.gone.add(1001)
+        gateway.delivered(key)
+
+    flower.on_push = failing
+    assert asked(way, ["as-1"]) == [("as-1", "lost")]
+    assert len(flower.pushed) == 1
 
 
 def test_a_silo_whose_app_raised_is_not_asked_again(way, gateway, flower):

@@ -66,8 +66,11 @@ def main(grid, context):
             content = RecordDict({"order": ConfigRecord({"text": path.read_text()})})
             message = Message(content, dst_node_id=int(path.name.split("-")[1]), message_type="train")
             (key,) = grid.push_messages([message])
-            asked[key] = path.name
             path.unlink()
+            if not key:
+                (folder / path.name.replace("ask", "reply")).write_text(json.dumps(key))
+                continue
+            asked[key] = path.name
         for reply in [] if (folder / "quiet").exists() else grid.pull_messages(list(asked)):
             name = asked.pop(reply.metadata.reply_to_message_id)
             said = reply.error.code if reply.has_error() else dict(reply.content.config_records["order"])

@@ -265,6 +265,12 @@ def test_a_message_goes_out_once_and_a_reply_comes_in_by_a_push_session(node, ru
     assert node.call(fleet.CONFIRM, run_id=run.id, message_object_id=said.message) == 403
 
 
+@pytest.mark.superlink
+def test_a_message_to_a_node_that_is_not_there_has_an_empty_key(run):
+    run.ask(12345, "nobody")
+    assert run.replied(12345) == ""
+
+
 def pulled(node, run, name):
     for _ in range(100):
         found = node.call(fleet.PULL_OBJECT, run_id=run.id, object_id=name)
