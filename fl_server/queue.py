@@ -170,6 +170,12 @@ def claimed(hub: Path, name: str) -> Iterator[None]:
         log.close()
 
 
+def claims(hub: Path, name: str) -> int:
+    """Return a number that is another one once a process has come to run this study's rounds, however soon it ended."""
+    path = folder(hub, name) / "running.lock"
+    return path.stat().st_mtime_ns if path.exists() else 0
+
+
 def held(hub: Path, name: str) -> bool:
     """Return whether a process runs this study's rounds."""
     path = folder(hub, name) / "running.lock"

@@ -98,7 +98,7 @@ def stop(folder: Path, ticket: Ticket) -> None:
 
 
 def start(folder: Path, app: Path, ticket: Ticket) -> None:
-    """Start a Flower run for a study and wait until its rounds run or it ended."""
+    """Start a Flower run for a study and wait until its rounds have begun; they may have ended by then."""
     name, study = ticket.name, queue.study_of(folder, ticket.name)
     here = queue.folder(folder, name)
     write_whole(here / "signed.json", sign(folder, study, ticket.silos))
@@ -106,14 +106,14 @@ def start(folder: Path, app: Path, ticket: Ticket) -> None:
     began = {"attempts": ticket.attempts + 1, "round": ticket.round, "run": ""}
     if queue.move(folder, name, "running", {"queued", "running"}, **began).state != "running":
         return  # it was stopped meanwhile
+    before = queue.claims(folder, name)
     made = flwr(folder, "run", str(app), "hub", "--run-config", str(here / "run.toml"))
     if not made.get("success"):  # the SuperLink may be starting anew
         queue.note(folder, name, error=str(made.get("error-message", "Flower refused")))
         return
     queue.note(folder, name, run=str(made["run-id"]), error="")
     LOG.info("%s runs as Flower's run %s", name, made["run-id"])
-    ended = {"finished", "failed"}
-    _wait(lambda: queue.held(folder, name) or queue.one(folder, name).state in ended, START_S)
+    _wait(lambda: queue.claims(folder, name) != before, START_S)
 
 
 def sign(folder: Path, study: Study, silos: tuple[str, ...]) -> bytes:

@@ -141,6 +141,21 @@ def test_a_run_that_ended_early_is_taken_up_again_and_after_some_the_study_fails
     assert len(flwr.asked()) == runner.ATTEMPTS
 
 
+@pytest.mark.parametrize("came", [True, False])
+def test_a_run_that_is_killed_before_anyone_looks_is_not_waited_for(one, flwr, monkeypatch, came):
+    with held(one, "one"):
+        pass  # an older run
+    lock = queue.folder(one, "one") / "running.lock"
+    flwr.then(f"echo 1 > {lock}" if came else "exit 0")
+    looks = []
+    monkeypatch.setattr(runner, "_wait", lambda until, seconds: looks.append(until()))
+    step(one)
+    assert looks == [came]
+    assert not queue.held(one, "one")
+    step(one)
+    assert standing(one) == ("running", "7", 2)
+
+
 def test_runs_that_end_early_do_not_add_up_as_long_as_the_study_gets_on(one, flwr):
     for number in range(2 * runner.ATTEMPTS):
         step(one)
