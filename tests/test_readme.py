@@ -1,4 +1,4 @@
-"""The README tells the truth: its commands run, its study can be read, its schema is the report's."""
+"""README and docs tell the truth: commands run, the study can be read, links lead somewhere, schemas are the files'."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from fl_server import config
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def blocks(kind: str) -> list[str]:
@@ -51,15 +52,32 @@ def test_every_make_target_that_the_readme_names_is_there_and_ci_calls_the_same_
     assert "make demo" in (ROOT / ".ci" / "run").read_text()
 
 
-def test_the_report_schema_in_the_readme_names_every_key(finished):
+def section(title: str) -> str:
+    """Return what the page about runs says under a title."""
+    return (ROOT / "docs" / "runs.md").read_text().split(f"## {title}\n")[1].split("\n## ")[0]
+
+
+def test_the_page_about_runs_names_every_key_of_a_report(finished):
     _, report = finished
-    told = README.split("`report.json`, schema 1:")[1].split("Bits per byte, not")[0]
+    told = section("`report.json`")
     for key in set(report) - {"schema"}:
         assert key in told, key
     for key in report["silo_scores"]["as-1"]:
         assert key in told, key
     for key in report["languages"]["as"]:
         assert key in told, key
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_link_to_a_file_of_ours_leads_somewhere(page):
+    links = re.findall(r"\]\((?!http)([^)#]+)(?:#([^)]+))?\)", page.read_text())
+    assert links or page.name != "README.md"
+    for path, anchor in links:
+        target = page.parent / path
+        assert target.exists(), path
+        if anchor:
+            titles = re.findall(r"^#+ (.+)$", target.read_text(), flags=re.M)
+            assert anchor in [re.sub(r"[^\w -]", "", t).lower().replace(" ", "-") for t in titles]
 
 
 def test_the_readme_types_commands_for_a_researcher_and_for_a_real_federation():
