@@ -18,6 +18,7 @@ from fl_client import hours, settings
 from fl_client.config import ConfigError, Section
 from fl_client.hours import Written
 from fl_server.forecast import Power
+from fl_server.lines import Line
 from fl_server.simulation import clock
 from fl_server.simulation.clock import Span
 
@@ -73,7 +74,7 @@ class Cuts(Section):
 
 
 class Profile(Section):
-    """A line and a machine. Speeds are what is really reached; a latency is that of one way."""
+    """A line, a machine and a budget. Speeds are what is really reached; a latency is that of one way."""
 
     uplink_bytes_s: float = Field(gt=0, allow_inf_nan=False)
     downlink_bytes_s: float = Field(gt=0, allow_inf_nan=False)
@@ -88,6 +89,13 @@ class Profile(Section):
     power_cuts: Cuts = Cuts()
     line_cuts: Cuts = Cuts()
     checkpoint_s: Number = 30
+    round_megabytes: Number = 0  # its budget, as in silo.toml
+    update_hours: Written = ""
+
+    @property
+    def line(self) -> Line:
+        """Return its budget."""
+        return Line(int(1e6 * self.round_megabytes), self.update_hours)
 
     @property
     def power(self) -> Power:
@@ -102,10 +110,15 @@ class Place(NamedTuple):
     key: str
     start: datetime
 
-    def moved(self, at: float, size: int, bytes_s: float) -> float:
-        """Return when so many bytes are over; a cut of line or power holds them up, and none is sent twice."""
-        line = self.profile.line_cuts.spans(f"{self.key}:line", self.start, at)
-        return clock.ends(at, size / bytes_s, heapq.merge(line, self._power(at)))
+    def received(self, at: float, size: int) -> float:
+        """Return when so many bytes have come; a cut of line or power holds them up, and none is sent twice."""
+        return clock.ends(at, size / self.profile.downlink_bytes_s, self._cuts(at))
+
+    def sent(self, at: float, size: int) -> float:
+        """Return when so many bytes of an update are over; its hours hold it up too."""
+        own = self.profile
+        shut = clock.closed(window(own.update_hours), range(7), self.start, at) if size else ()
+        return clock.ends(at, size / own.uplink_bytes_s, heapq.merge(self._cuts(at), shut))
 
     def worked(self, at: float, seconds: float) -> float:
         """Return when work is done: in working hours, and from the last checkpoint on again after a power cut."""
@@ -114,6 +127,10 @@ class Place(NamedTuple):
         own = self.profile
         shut = clock.closed(window(own.hours), weekdays(own.days), self.start, at)
         return clock.ends(at, seconds, shut, self._power(at), own.checkpoint_s)
+
+    def _cuts(self, at: float) -> Iterator[Span]:
+        line = self.profile.line_cuts.spans(f"{self.key}:line", self.start, at)
+        return heapq.merge(line, self._power(at))
 
     def _power(self, at: float) -> Iterator[Span]:
         return self.profile.power_cuts.spans(f"{self.key}:power", self.start, at)

@@ -13,7 +13,7 @@ import numpy as np
 from fl_client import messages
 from fl_client.config import ConfigError, Study
 from fl_client.messages import Order
-from fl_server import config, forecast, outlook
+from fl_server import config, forecast, lines, outlook
 from fl_server.forecast import FLOOR_S, Leg, Power
 from fl_server.outlook import Known
 from fl_server.simulation.seats import Seat
@@ -38,7 +38,7 @@ class Bill(NamedTuple):
 class Costs(NamedTuple):
     """What the messages of a study cost each silo."""
 
-    legs: list[Leg]
+    legs: dict[str, list[Leg]]
     ahead: int
     once: forecast.Trip
     paces: dict[str, forecast.Pace]
@@ -48,8 +48,8 @@ class Costs(NamedTuple):
 
     def bill(self, silo: str, kind: str, order: Order) -> Bill:
         """Return what a message of a kind costs this silo."""
-        pace, last = self.paces[silo], len(self.legs) - 1
-        coming, gone = self.legs[min(order.after, last)], self.legs[order.after - 1]
+        pace, legs = self.paces[silo], self.legs[silo]
+        coming, gone = legs[min(order.after, len(legs) - 1)], legs[order.after - 1]
         scored = gone.score if order.after else coming.start
         each = FLOOR_S / 2  # a round is two messages
         trains = pace.train_s * (order.steps or self.steps) / self.steps
@@ -133,7 +133,7 @@ def cast(study: Study, seats: list[Seat]) -> Cast:
     parts, _ = config.build(small)
     shares = study.alone.shares() if study.alone.enabled else []
     costs = Costs(
-        legs=forecast.legs(study, parts.strategy, found.tensors, len(seats)),
+        legs=_legs(study, parts, found, seats),
         ahead=forecast.ahead(parts.strategy, found.tensors).up,
         once=found.once,
         paces={s.silo: _pace(found, s) for s in seats},
@@ -144,6 +144,23 @@ def cast(study: Study, seats: list[Seat]) -> Cast:
     )
     shared = {n: s for n, s in found.tensors.items() if parts.strategy.scope(n) != "silo"}
     return Cast(languages, small, parts, _start(shared, study.seed), costs)
+
+
+def _legs(
+    study: Study, parts: Parts, found: outlook.Outlook, seats: list[Seat]
+) -> dict[str, list[Leg]]:
+    """Return the bytes of each silo's rounds, within its budget; raises ``ConfigError`` where the least is over it."""
+    by_budget: dict[int, list[Leg]] = {}
+    for silo, _, profile in seats:
+        most = profile.line.round_bytes
+        try:
+            by_budget[most] = by_budget.get(most) or forecast.legs(
+                study, parts.strategy, found.tensors, len(seats), most
+            )
+        except ValueError:
+            wrong, remedy = lines.short(profile.line)
+            raise ConfigError(f"{silo}: {wrong}; {remedy}") from None
+    return {silo: by_budget[profile.line.round_bytes] for silo, _, profile in seats}
 
 
 def _pace(found: outlook.Outlook, seat: Seat) -> forecast.Pace:

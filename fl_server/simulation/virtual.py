@@ -170,9 +170,9 @@ class VirtualGrid:
             self._held[silo].add(parcel.sha256)
         place = self._places[silo]
         own, number = place.profile, int(posted.message.metadata.group_id)
-        received = place.moved(self._now + own.latency_s, bill.down, own.downlink_bytes_s)
+        received = place.received(self._now + own.latency_s, bill.down)
         worked = place.worked(received, bill.work_s)
-        done = place.moved(worked, bill.up, own.uplink_bytes_s) + own.latency_s
+        done = place.sent(worked, bill.up) + own.latency_s
         line = bill.down / own.downlink_bytes_s + bill.up / own.uplink_bytes_s + 2 * own.latency_s
         return Errand(silo, kind, number, posted.sent, self._now, worked, done, bill, line)
 

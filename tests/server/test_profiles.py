@@ -39,6 +39,8 @@ WRONG = {
     "empty hours": ({"hours": "08:00-08:00"}, "not all of a day"),
     "no days": ({"days": "mon-fry"}, "'mon-fry' are no days"),
     "no cuts": ({"line_cuts": {"daily": ["noon"]}}, "line_cuts.daily: 'noon' are no hours"),
+    "no update hours": ({"update_hours": "at night"}, "'at night' are no hours"),
+    "a budget below 0": ({"round_megabytes": -1}, "round_megabytes=-1 is not allowed"),
     "endless": ({"latency_s": float("inf")}, "latency_s=inf is not allowed"),
 }
 
@@ -60,22 +62,31 @@ def test_days_may_run_over_the_end_of_the_week():
 @given(st.integers(0, 10**6), st.integers(0, 10**6), st.integers(0, 10**5).map(float))
 def test_a_transfer_is_never_faster_than_its_line_and_longer_the_more_there_is(few, more, at):
     own = place(line_cuts={"every_h": 1, "minutes": 20}, power_cuts={"daily": ["14:00-16:00"]})
-    sooner, later = own.moved(at, few, 1000), own.moved(at, few + more, 1000)
+    sooner, later = own.sent(at, few), own.sent(at, few + more)
     assert at + few / 1000 <= sooner <= later
 
 
 def test_a_cut_line_holds_a_transfer_up_and_nothing_is_sent_twice():
     own = place(line_cuts={"daily": ["09:00-09:30"]})
-    assert own.moved(0.0, 3_600_000, 1000) == HOUR
-    assert own.moved(0.0, 3_601_000, 1000) == 1.5 * HOUR + 1
-    assert place(power_cuts={"daily": ["09:00-09:30"]}).moved(0.0, 7_200_000, 1000) == 2.5 * HOUR
+    assert own.sent(0.0, 3_600_000) == HOUR
+    assert own.sent(0.0, 3_601_000) == 1.5 * HOUR + 1
+    assert place(power_cuts={"daily": ["09:00-09:30"]}).sent(0.0, 7_200_000) == 2.5 * HOUR
 
 
 def test_work_waits_for_working_hours_and_the_line_does_not():
     own = place(hours="08:00-12:00", days="mon-fri")
     assert own.worked(0.0, 5 * HOUR) == 25 * HOUR
     assert own.worked(4 * 24 * HOUR, 5 * HOUR) == (7 * 24 + 1) * HOUR  # from Friday to Monday
-    assert own.moved(0.0, 18_000_000, 1000) == 5 * HOUR
+    assert own.sent(0.0, 18_000_000) == 5 * HOUR
+
+
+def test_an_update_waits_for_its_hours_and_what_comes_down_or_is_empty_does_not():
+    own = place(update_hours="22:00-06:00", line_cuts={"daily": ["23:00-23:30"]})
+    assert own.sent(0.0, 3_600_000) == 15 * HOUR
+    # 7.5 hours of the first night, as the line is cut in it, and the rest in the second
+    assert own.sent(0.0, 8 * 3_600_000) == 38.5 * HOUR
+    assert own.received(0.0, 4 * 3_600_000) == HOUR
+    assert own.sent(0.0, 0) == 0.0
 
 
 def test_a_power_cut_costs_work_since_the_last_checkpoint_and_a_cut_line_none():

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from fl_client import messages, spec
 from fl_client.checks.check import span
-from fl_client.config import Study, from_flat
+from fl_client.config import ConfigError, Study, from_flat
 from fl_server import config, forecast, outlook
 from fl_server.outlook import Known
 from fl_server.simulation import advice, cli, rehearsal, seats
@@ -97,6 +97,24 @@ def test_an_adapter_that_travels_rounded_goes_down_whole_once_at_the_end():
     plan, found = planned(study, seat("a"), seat("b")), rehearsed(study, seat("a"), seat("b"))
     sent = 3 * forecast.sent_down({n: s for n, s in plan.tensors.items()}, study.broadcast)
     assert found["silos"]["b"]["down"] == sent + plan.once.down
+
+
+def test_a_budget_is_kept_by_who_has_it_and_hours_hold_its_updates_up():
+    study = made(codec="topk(0.5, least=0.001) | int8(least=4)", schedule="sync(deadline_s=90000)")
+    found = rehearsed(
+        study, seat("a"), seat("b", round_megabytes=0.02), seat("c", update_hours="22:00-06:00")
+    )
+    up = {name: own["up"] for name, own in found["silos"].items()}
+    assert up["b"] <= 2 * 20_000 < up["c"] < up["a"]  # a sent the first adapter too
+    # c waits from eight in the morning to ten at night, and then its rounds go on through the night
+    assert found["rounds"][0]["seconds"] == pytest.approx(14 * 3600, abs=60)
+    assert found["rounds"][1]["seconds"] < 600
+
+
+def test_a_budget_below_the_least_update_is_refused_and_what_to_do_is_said():
+    with pytest.raises(ConfigError, match="^b: its line may carry 1.0 kB a round") as caught:
+        rehearsed(made(codec="topk(0.5)"), seat("a"), seat("b", round_megabytes=0.001))
+    assert "let silos send less, as codec = " in str(caught.value)
 
 
 def test_the_same_seed_gives_the_same_rehearsal_and_another_one_other_cuts():
