@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from math import fsum
 from typing import NamedTuple
 
 from fl_client.messages import Content, Reply, size
@@ -177,26 +176,17 @@ def _committed(run: Run, held: Held, buffer: Buffer) -> Held:
 
 
 def _shares(run: Run, held: Held, buffer: Buffer) -> dict[str, float]:
-    """Return of each group how much of its silos' weight came, less for staleness; 1 at most.
+    """Return of each group how much of its silos' weight came, 1 at most; a silo that is gone has none.
 
-    A silo that was not heard for so long that its update would be refused is not counted among them: a group does not
-    go in smaller steps for ever because one of its silos is gone.
+    It is gone when it was not heard for so long that its update would be refused.
     """
     heard = visits.heard(record.lines(run.folder))
     heard |= {one["silo"]: held.state.round for one in held.arrivals}
+    since = held.state.round - buffer.longest
     weights = weighing.weights(run.cohort.silos, run.parts.weights, [], {})
-    there = [
-        (name, weight)
-        for name, weight in weights.items()
-        if held.state.round - heard.get(name, 0) <= buffer.longest
-    ]
+    there = {name: weight for name, weight in weights.items() if heard.get(name, 0) >= since}
     counted = [(one["silo"], one["weight"]) for one in held.arrivals if "weight" in one]
-    every, came = dict[str, list[float]](), dict[str, list[float]]()
-    for found, pairs in ((every, there), (came, counted)):
-        for name, weight in pairs:
-            for group in run.cohort.groups[name]:
-                found.setdefault(group, []).append(weight)
-    return {group: min(1.0, fsum(own) / fsum(every[group])) for group, own in came.items()}
+    return weighing.shares(there, counted, run.cohort.groups)
 
 
 def _too_few(run: Run, held: Held, buffer: Buffer) -> str:

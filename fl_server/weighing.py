@@ -7,7 +7,7 @@ that never was, or that tells nothing of training alone, counts as the mean of t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from math import fsum, isfinite
 
 from fl_server import record
@@ -23,6 +23,20 @@ def weights(
     names = [silo.name for silo in silos]
     counts = [total(silo.counts) for silo in silos]
     return dict(zip(names, weigh(weight, counts, seen(names, recorded, alone)), strict=True))
+
+
+def shares(
+    weights: Mapping[str, float],
+    came: Sequence[tuple[str, float]],
+    groups: Mapping[str, Collection[str]],
+) -> dict[str, float]:
+    """Return of each group the weight that came, as pairs of silo and weight, over that of all its silos, 1 at most."""
+    every, own = dict[str, list[float]](), dict[str, list[float]]()
+    for found, pairs in ((every, weights.items()), (own, came)):
+        for silo, weight in pairs:
+            for group in groups[silo]:
+                found.setdefault(group, []).append(weight)
+    return {group: min(1.0, fsum(held) / fsum(every[group])) for group, held in own.items()}
 
 
 def seen(names: Sequence[str], recorded: Sequence[Line], alone: Mapping[str, float]) -> Seen:
