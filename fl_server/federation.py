@@ -12,7 +12,7 @@ from fl_client.config import ConfigError
 from fl_client.parcels import Parcel
 from fl_server import queue
 from fl_server.freight import Freight
-from fl_server.gateway.client import AGAIN_S, Away, Gateway
+from fl_server.gateway.client import AGAIN_S, Away, Gateway, Heard
 from fl_server.queue import Ticket
 from strategies.adapter import Adapter
 
@@ -31,7 +31,7 @@ class Federation:
         self._grid, self._gateway, self._run, self._names = grid, gateway, run, names
         self.lay_out, self.settle, self._freight = freight.lay_out, freight.settle, freight
         self.now = time.monotonic
-        self._count = 0
+        self._heard = Heard()
         self._answered: set[str] = set()
         self._blind = False  # ask for all: Flower may have errors to tell
         self._looked = time.monotonic()
@@ -84,13 +84,13 @@ class Federation:
     def wait(self, seconds: float) -> None:
         """Return when something has come in, at the latest after so many seconds."""
         try:
-            count, answered = self._gateway.news(self._count, seconds)
+            heard, answered = self._gateway.news(self._heard, seconds)
             now = time.monotonic()
-            if count < self._count:  # it started anew, and may be about to end a delivery
-                self._looked, count = now, 0
+            if heard.process != self._heard.process:  # it may be about to end a delivery
+                self._looked = now
             self._blind = now - self._looked > LOOK_S
             self._looked = now if self._blind else self._looked
-            self._count = count
+            self._heard = heard
             self._answered.update(answered)
         except Away as error:
             LOG.warning("%s", error)

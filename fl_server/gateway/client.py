@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 
@@ -16,6 +16,13 @@ from fl_server import hub as hubs
 ANSWER_S = 30.0  # how long it may take for anything
 AGAIN_S = 0.5  # between two tries while it is started again
 REMEDY = "see logs/gateway.log in the hub's folder"
+
+
+class Heard(NamedTuple):
+    """How much of a gateway's news were heard: of which process of it, and how many. Another one counts anew."""
+
+    process: str = ""
+    rings: int = 0
 
 
 class Away(ConfigError):
@@ -49,16 +56,16 @@ class Gateway:
         """Say that there are messages to fetch."""
         self._ask("POST", "/kick")
 
-    def news(self, since: int, seconds: float) -> tuple[int, list[str]]:
-        """Return the count of what has come in, and the messages answered since it was ``since``.
+    def news(self, heard: Heard, seconds: float) -> tuple[Heard, list[str]]:
+        """Return what was heard now, and the messages answered since: of a process that is another one, all it knows.
 
-        As soon as there is more than that, or after so many seconds.
+        As soon as there is more than was ``heard``, or after so many seconds.
         """
         try:
-            said = self._call("GET", f"/ready?since={since}", seconds)
+            said = self._call("GET", f"/ready?process={heard.process}&since={heard.rings}", seconds)
         except httpx.TimeoutException:
-            return since, []
-        return int(said["count"]), list(said["answered"])
+            return heard, []
+        return Heard(str(said["process"]), int(said["count"])), list(said["answered"])
 
     def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         until = time.monotonic() + self._patience_s

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 from fl_client.config import ConfigError
 from fl_server import hub as hubs
@@ -26,6 +27,7 @@ class Gate(NamedTuple):
     """A running gateway."""
 
     folder: Path
+    process: str  # another one in each process: what was heard of one says nothing of the next
     settings: Hub
     relay: Relay
     seen: Seen
@@ -79,13 +81,13 @@ async def open_(folder: Path, superlink: int) -> AsyncIterator[Gate]:
     held = await asyncio.to_thread(spool.load, folder / "spool", settings.spool_bytes)
     kept, known = pulls.load(folder / "spool"), seen.load(folder / "seen")
     before = await asyncio.to_thread(spool.answered, folder / "spool")
-    told, ready = deque(((1, message) for message in before), ANSWERED), Bell()
-    if told:  # what was delivered before this process
-        ready.ring()
+    told = deque(((0, message) for message in before), ANSWERED)
     _ask_again(known, kept)
     way = relay.open_(folder / "keys", port)
     try:
-        yield Gate(folder, settings, way, known, held, kept, Bell(), ready, {}, told, {})
+        yield Gate(
+            folder, uuid4().hex, settings, way, known, held, kept, Bell(), Bell(), {}, told, {}
+        )
     finally:
         await relay.close(way)
 

@@ -15,6 +15,7 @@ from fl_server.gateway import pulls, seen, spool, studies
 from fl_server.gateway.gate import Gate
 
 READY_S = 20.0
+NOTHING = -1  # rings heard of this process
 
 
 class Registered(Section):
@@ -29,10 +30,12 @@ async def open_(gate: Gate, socket: Path) -> AsyncIterator[None]:
     """Listen on the socket as long as the context is open."""
 
     async def ready(request: web.Request) -> web.Response:
-        since = request.query.get("since", "0")
-        heard = int(since) if since.isdecimal() else 0
+        since = request.query.get("since", "")
+        own = request.query.get("process") == gate.process and since.isdecimal()
+        heard = int(since) if own else NOTHING
         count = await gate.ready.wait(heard, READY_S)
-        return web.json_response({"count": count, "answered": answered(gate, heard)})
+        told = {"process": gate.process, "count": count, "answered": answered(gate, heard)}
+        return web.json_response(told)
 
     async def kick(request: web.Request) -> web.Response:
         gate.kicks.ring()
@@ -73,8 +76,8 @@ async def open_(gate: Gate, socket: Path) -> AsyncIterator[None]:
 def answered(gate: Gate, since: int) -> list[str]:
     """Return the messages of which a reply was delivered after so many rings.
 
-    Who asks Flower for these alone never meets a reply that is half there, for which Flower waits a second. A count
-    below the one heard before means that the gateway was restarted: all that it remembers is told to who heard nothing.
+    Who asks Flower for these alone never meets a reply that is half there, for which Flower waits a second. What was
+    delivered before this process began is told to who has heard nothing of it.
     """
     return [message for ring, message in gate.answered if ring > since]
 

@@ -21,7 +21,7 @@ from fl_server import hub as hubs
 from fl_server.federation import Federation
 from fl_server.freight import Freight
 from fl_server.gateway import client, gate, local, seen, studies
-from fl_server.gateway.client import Away, Gateway
+from fl_server.gateway.client import Away, Gateway, Heard
 from fl_server.grid import Polled
 from fl_server.silos import Silo
 from strategies.weights.weight import Counts
@@ -301,7 +301,30 @@ def test_a_gateway_that_does_not_answer_in_time_is_an_error_too(hub, gateway, mo
 
 
 def test_silence_is_no_error(hub, gateway):
-    assert Gateway(hub).news(gateway.gate.ready.count, 0.05) == (gateway.gate.ready.count, [])
+    here = Gateway(hub)
+    heard, _ = here.news(Heard(), 5)
+    assert here.news(heard, 0.05) == (heard, [])
+
+
+def test_what_a_gateway_tells_after_a_start_is_heard_where_as_much_was_heard_of_the_one_before(
+    way, gateway, flower, hub
+):
+    """Counts of two processes say nothing of each other: the news of the second are told whatever was heard."""
+    gateway.tell(gateway.gate.ready.ring)
+    gateway.tell(gateway.gate.ready.ring)
+    way.wait(1)
+
+    def answered(key, message):
+        flower.reply(key)
+        if message.metadata.dst_node_id == 1002:  # both lie at Flower when the rounds look again
+            gateway.stop()
+            gateway.start()
+            gateway.delivered("1001/0")
+            gateway.delivered("1002/1")
+
+    flower.on_push = answered
+    assert sorted(asked(way)) == [("as-1", 0.0), ("ne-1", 0.0)]
+    assert gateway.gate.ready.count == 2
 
 
 # Silos that start anew.

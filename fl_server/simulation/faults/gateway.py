@@ -52,7 +52,7 @@ class Gateway:
         self.seen: Seen = seen.load(folder / "seen")
         self._spool: Spool = spool.load(folder / "spool", QUOTA)
         self._pulls: Pulls = pulls.load(folder / "spool")
-        self.answered: list[str] = []
+        self.answered = spool.answered(folder / "spool")
         self._gone = gone
 
     def answer(self, silo: str, call: Call) -> Any:

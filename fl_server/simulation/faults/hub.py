@@ -9,7 +9,7 @@ from typing import Any
 
 from fl_client.parcels import Parcel
 from fl_server.gateway import seen
-from fl_server.gateway.client import Away
+from fl_server.gateway.client import Away, Heard
 from fl_server.simulation.faults.disk import Disk, Killed
 from fl_server.simulation.faults.gateway import Anew, Call, Gateway, Over
 from fl_server.simulation.faults.network import Network
@@ -25,6 +25,7 @@ class Hub:
     def __init__(self, disk: Disk, network: Network, superlink: Superlink) -> None:
         self.disk, self._network, self.superlink = disk, network, superlink
         self._gateway: Gateway | None = None
+        self._starts = 0
         self.acknowledged: set[tuple[str, Parcel]] = set()
         self.gone: list[str] = []
 
@@ -35,6 +36,7 @@ class Hub:
 
     def start(self) -> None:
         """Start the gateway on what is on its disk."""
+        self._starts += 1
         self._gateway = Gateway(self.disk.folder, self.superlink, self.acknowledged, self.gone)
 
     def down(self) -> None:
@@ -82,12 +84,13 @@ class Hub:
     def kick(self) -> None:
         """Do nothing: silos ask every few seconds."""
 
-    def news(self, since: int, seconds: float) -> tuple[int, list[str]]:
-        """Return the count of replies, and the messages answered since; as soon as there are more."""
-        self._network.until(lambda: self._gateway is None or self._count() > since, seconds)
+    def news(self, heard: Heard, seconds: float) -> tuple[Heard, list[str]]:
+        """Return how many replies were heard of, and the messages answered since; as soon as there are more."""
+        self._network.until(lambda: self._gateway is None or self._now() != heard, seconds)
         if self._gateway is None:
             raise Away("the gateway does not run")
-        return self._count(), self._gateway.answered[since:]
+        now = self._now()
+        return now, self._gateway.answered[heard.rings if heard.process == now.process else 0 :]
 
-    def _count(self) -> int:
-        return len(self._gateway.answered) if self._gateway else 0
+    def _now(self) -> Heard:
+        return Heard(str(self._starts), len(self._gateway.answered) if self._gateway else 0)

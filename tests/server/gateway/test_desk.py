@@ -85,7 +85,9 @@ def test_a_run_that_a_silo_refuses_is_not_handed_out_again_and_the_hub_is_told(h
             h.superlink.ask(await silo.activate(), "work")
             await silo.call(fleet.PULL_MESSAGES)
             before = (await status(client))["one"]
-            waiting = asyncio.create_task(client.get(f"/ready?since={h.gate.ready.count}"))
+            waiting = asyncio.create_task(
+                client.get(f"/ready?process={h.gate.process}&since={h.gate.ready.count}")
+            )
             no = json.dumps({"run": 7, "code": "bundle_differs"}).encode()
             assert (await silo.post("/v1/silo/refuse", no))[0] == 200
             count = (await (await waiting).json())["count"]
@@ -183,12 +185,13 @@ def test_the_hubs_programs_wait_for_news_and_ring_for_work(house, monkeypatch):
 
     async def run():
         async with house() as h, inside(h) as client:
-            async with client.get("/ready?since=0") as back:
+            own = f"/ready?process={h.gate.process}"
+            async with client.get(f"{own}&since=0") as back:
                 nothing = (await back.json())["count"]
             h.gate.ready.ring()
-            async with client.get("/ready?since=0") as back:
+            async with client.get(f"{own}&since=0") as back:
                 missed = (await back.json())["count"]
-            async with client.get("/ready?since=rubbish") as back:
+            async with client.get(f"{own}&since=rubbish") as back:
                 assert back.status == 200
             async with client.post("/kick") as back:
                 assert back.status == 200
@@ -208,16 +211,14 @@ def test_the_hubs_programs_are_told_which_messages_were_answered_since(house, re
                 session = (await silo.announce(r)).session_id
                 for content in r.objects.values():
                     await silo.bring(session, content)
-                async with client.get("/ready?since=0") as back:
+                async with client.get(f"/ready?process={h.gate.process}&since=0") as back:
                     found.append(await back.json())
-            async with client.get("/ready?since=1") as back:
-                return [*found, await back.json()]
+            for process in (h.gate.process, "another"):
+                async with client.get(f"/ready?process={process}&since=1") as back:
+                    found.append(await back.json())
+            return [(one["count"], one["answered"]) for one in found]
 
-    assert asyncio.run(run()) == [
-        {"count": 1, "answered": ["a"]},
-        {"count": 2, "answered": ["a", "b"]},
-        {"count": 2, "answered": ["b"]},
-    ]
+    assert asyncio.run(run()) == [(1, ["a"]), (2, ["a", "b"]), (2, ["b"]), (2, ["a", "b"])]
 
 
 def test_the_socket_is_this_users_alone_and_goes_with_the_gateway(house, hub):
