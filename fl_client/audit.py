@@ -75,8 +75,11 @@ def read(folder: Path, since: str = "") -> Iterator[Entry]:
 
 
 def check(folder: Path) -> None:
-    """Raise ``ConfigError`` where nothing can be written to a silo's record."""
+    """Make a silo's record where there is none, durably; raise ``ConfigError`` where nothing can be written to it."""
     try:
         os.close(os.open(folder / FILE, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600))
+        memory.sync(
+            folder / FILE
+        )  # whoever writes the first line may be killed before its name is durable
     except OSError as error:
         raise ConfigError(f"{folder / FILE} cannot be written: {error.strerror}") from None

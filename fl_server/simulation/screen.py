@@ -11,6 +11,7 @@ from rich.console import Console, Group
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.traceback import Traceback
 
 from fl_client.config import Study
 from fl_server import config, summary
@@ -37,8 +38,9 @@ class Watch(logging.Handler):
             self._progress.update(self._task, description=_headline(event["line"]))
         elif record.levelno > logging.INFO or self._verbose:
             self._progress.console.print(record.getMessage(), style="yellow", highlight=False)
-            if record.exc_info:
-                self._progress.console.print_exception()
+            if record.exc_info and record.exc_info[1]:
+                failed = Traceback.from_exception(*record.exc_info)
+                self._progress.console.print(failed)
 
 
 def _headline(line: dict[str, Any]) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from random import Random
 
 import pytest
 
-from fl_client import deltas
+from fl_client import audit, deltas
 from fl_client.gateway import download
 from fl_server.simulation import lot
 from fl_server.simulation.faults import checks, draw
@@ -88,6 +89,36 @@ def test_what_was_not_synced_may_be_lost_and_what_was_is_kept(disk):
         assert kept.read_bytes() == b"whole"
         ends.add(lost.read_bytes() if lost.exists() else None)
     assert {None, b"", b"whole"} <= ends
+
+
+def test_files_of_a_folder_that_was_removed_whole_may_come_back(disk):
+    ends = set()
+    for number in range(40):
+        folder = disk.folder / f"folder-{number}"
+        folder.mkdir()
+        (folder / "begun").write_bytes(b"whole")
+        (folder / "begun").replace(folder / "held")
+        shutil.rmtree(folder)
+        with pytest.raises(Killed):
+            disk.die("power")
+        disk.revive()
+        ends.add(tuple(sorted(path.name for path in folder.glob("*"))))
+    assert ends == {(), ("begun",), ("held",)}
+
+
+def test_a_silo_killed_before_its_record_has_a_durable_name_loses_no_line_of_it(disk):
+    audit.check(disk.folder)
+    disk.blows = {
+        disk.operations + 4: Blow("kill")
+    }  # opened, written, synced: before the folder is
+    with pytest.raises(Killed):
+        audit.append(disk.folder, audit.entry("/first", b"12345"))
+    disk.revive()
+    audit.append(disk.folder, audit.entry("/second", b"12345"))
+    with pytest.raises(Killed):
+        disk.die("power")
+    disk.revive()
+    assert [entry.kind for entry in audit.read(disk.folder)] == ["/first", "/second"]
 
 
 def test_a_kill_in_a_write_leaves_its_beginning_and_nothing_is_written_after_it(disk):

@@ -156,13 +156,14 @@ class Calls:
                 disk.renamed(str(source), str(target))
         REAL.replace(source, target)
 
-    def unlink(self, path: Any, **more: Any) -> None:
-        """Take a file away."""
-        disk = None if more else self._disk(path)
-        if disk is not None and os.path.lexists(path):
+    def unlink(self, path: Any, *, dir_fd: int | None = None) -> None:
+        """Take a file away; ``shutil.rmtree`` names it in a folder that it has open."""
+        place = path if dir_fd is None else Path(f"/proc/self/fd/{dir_fd}").readlink() / path
+        disk = self._disk(place)
+        if disk is not None and os.path.lexists(place):
             disk.operation()
-            disk.removed(str(path))
-        REAL.unlink(path, **more)
+            disk.removed(str(place))
+        REAL.unlink(path, dir_fd=dir_fd)
 
     def utime(self, path: Any, *_: Any, **__: Any) -> None:
         """Make a file the newest."""

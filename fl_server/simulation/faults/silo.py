@@ -12,6 +12,7 @@ from collections.abc import Generator
 from typing import Any
 
 from fl_client import audit, fleet, messages, parcels
+from fl_client.config import ConfigError
 from fl_client.gateway import upload
 from fl_client.gateway.trip import PATH, Trip
 from fl_client.parcels import INBOX, OUTBOX, Parcel
@@ -71,7 +72,7 @@ class Silo:
         except (Killed, StopIteration):
             self._died()
             return
-        except (Anew, OSError):  # or the disk is full: the program ends and is started again
+        except (Anew, OSError, ConfigError):  # or the disk is full: it ends and is started again
             self._life, self._lives = None, self._lives + 1
             self._network.after(BACK_S, self.start)
             return
@@ -103,6 +104,7 @@ class Silo:
             audit.append(self.disk.folder, audit.entry(call.path, call.body, "tried"))
 
     def _lived(self) -> Life:
+        audit.check(self.disk.folder)
         yield from self._said(Call(fleet.ACTIVATE, {}))
         while True:
             pulled: Work | bool = yield from self._said(Call(fleet.PULL_MESSAGES, {}))
