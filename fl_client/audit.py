@@ -78,8 +78,7 @@ def check(folder: Path) -> None:
     """Make a silo's record where there is none, durably; raise ``ConfigError`` where nothing can be written to it."""
     try:
         os.close(os.open(folder / FILE, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600))
-        memory.sync(
-            folder / FILE
-        )  # whoever writes the first line may be killed before its name is durable
+        # Whoever writes the first line may be killed before its name is durable.
+        memory.sync(folder / FILE)
     except OSError as error:
         raise ConfigError(f"{folder / FILE} cannot be written: {error.strerror}") from None

@@ -148,7 +148,7 @@ def claimed(hub: Path, name: str) -> Iterator[None]:
     logger.addHandler(log)
     logger.addHandler(progress)
     try:
-        with (here / "running.lock").open("w") as lock:
+        with _lock(hub, name).open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             lock.write(str(os.getpid()))
             lock.flush()
@@ -170,15 +170,20 @@ def claimed(hub: Path, name: str) -> Iterator[None]:
         log.close()
 
 
+def _lock(hub: Path, name: str) -> Path:
+    """Return what the process of a study's rounds opens to write, and holds a lock on."""
+    return folder(hub, name) / "running.lock"
+
+
 def claims(hub: Path, name: str) -> int:
     """Return a number that is another one once a process has come to run this study's rounds, however soon it ended."""
-    path = folder(hub, name) / "running.lock"
+    path = _lock(hub, name)
     return path.stat().st_mtime_ns if path.exists() else 0
 
 
 def held(hub: Path, name: str) -> bool:
     """Return whether a process runs this study's rounds."""
-    path = folder(hub, name) / "running.lock"
+    path = _lock(hub, name)
     if not path.exists():
         return False
     with path.open("r+") as lock:

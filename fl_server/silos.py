@@ -122,7 +122,7 @@ def _exchange(
     tries: Counter[int] = Counter()
     while not closes(len(contents), answered, len(waiting) + len(unknown), grid.now() - began):
         before, send = answered, dict[int, Content]()
-        for node, reply in chain(_gone(unknown), _arrived(grid, waiting)):
+        for node, reply in chain(unknown, _arrived(grid, waiting)):
             if reply.code == "lost" and tries[node] < TRIES:
                 LOG.info("what node %d was asked is lost, and asked again", node)
                 tries[node] += 1
@@ -145,16 +145,19 @@ def _exchange(
             grid.wait(WAIT_S)
 
 
-def _push(grid: Grid, kind: str, contents: dict[int, Content]) -> tuple[dict[str, int], list[int]]:
-    """Send, and return the nodes by the keys of what was sent, and the nodes that are not known any more."""
+def _push(
+    grid: Grid, kind: str, contents: dict[int, Content]
+) -> tuple[dict[str, int], list[tuple[int, Reply]]]:
+    """Send; return the nodes by the keys of what was sent, and those that are not known any more, as failed."""
     nodes = list(contents)
     sent = [messages.to(n, kind, contents[n], messages.round_of(contents[n], kind)) for n in nodes]
     keys = list(zip(grid.push_messages(sent) if sent else [], nodes, strict=True))
-    return {key: node for key, node in keys if key}, [node for key, node in keys if not key]
+    unknown = [(node, _failed("lost")) for key, node in keys if not key]
+    return {key: node for key, node in keys if key}, unknown
 
 
-def _gone(nodes: list[int]) -> Iterator[tuple[int, Reply]]:
-    return ((node, Reply({}, {}, {}, "lost", 0)) for node in nodes)
+def _failed(code: str) -> Reply:
+    return Reply({}, {}, {}, code, 0)
 
 
 def _arrived(grid: Grid, waiting: dict[str, int]) -> Iterator[tuple[int, Reply]]:
@@ -167,13 +170,13 @@ def _arrived(grid: Grid, waiting: dict[str, int]) -> Iterator[tuple[int, Reply]]
     for key, node in list(waiting.items()):
         if node in refused:
             del waiting[key]
-            yield node, Reply({}, {}, {}, refused[node], 0)
+            yield node, _failed(refused[node])
 
 
 def _taken(message: Any) -> Reply:
     """Return a reply and empty its message: Flower's records are circles, which hold their arrays for long."""
     if message.has_error() and message.error.code in LOST:
-        return Reply({}, {}, {}, "lost", 0)
+        return _failed("lost")
     reply = messages.read_reply(message)
     for record in message.content.array_records.values() if message.has_content() else ():
         record.clear()
@@ -189,7 +192,7 @@ def _with_arrays(grid: Grid, node: int, reply: Reply) -> Reply:
         return reply._replace(arrays=arrays)
     except ValueError as error:
         LOG.error("an update cannot be read: %s", error)
-        return Reply({}, {}, {}, "malformed", 0)
+        return _failed("malformed")
 
 
 def _all_within(seconds: float) -> Closes:

@@ -153,10 +153,10 @@ def _legs(
     by_budget: dict[int, list[Leg]] = {}
     for silo, _, profile in seats:
         most = profile.line.round_bytes
+        if most in by_budget:
+            continue
         try:
-            by_budget[most] = by_budget.get(most) or forecast.legs(
-                study, parts.strategy, found.tensors, len(seats), most
-            )
+            by_budget[most] = forecast.legs(study, parts.strategy, found.tensors, len(seats), most)
         except ValueError:
             wrong, remedy = lines.short(profile.line)
             raise ConfigError(f"{silo}: {wrong}; {remedy}") from None

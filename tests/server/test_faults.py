@@ -108,9 +108,8 @@ def test_files_of_a_folder_that_was_removed_whole_may_come_back(disk):
 
 def test_a_silo_killed_before_its_record_has_a_durable_name_loses_no_line_of_it(disk):
     audit.check(disk.folder)
-    disk.blows = {
-        disk.operations + 4: Blow("kill")
-    }  # opened, written, synced: before the folder is
+    # the line is opened, written and synced, its folder is not
+    disk.blows = {disk.operations + 4: Blow("kill")}
     with pytest.raises(Killed):
         audit.append(disk.folder, audit.entry("/first", b"12345"))
     disk.revive()

@@ -97,10 +97,8 @@ class Flower:
     def push_messages(self, pushed):
         keys = []
         for message in pushed:
-            if (
-                message.metadata.dst_node_id in self.gone
-            ):  # Flower's key for a node it does not know
-                keys.append("")
+            if message.metadata.dst_node_id in self.gone:
+                keys.append("")  # Flower's key for a node it does not know
                 continue
             keys.append(f"{message.metadata.dst_node_id}/{len(self.pushed)}")
             message.metadata.__dict__["_message_id"] = keys[-1]

@@ -56,6 +56,10 @@ from flwr.serverapp import ServerApp
 app = ServerApp()
 client = ClientApp()
 
+def tell(folder, name, said):
+    (folder / f"{name}.part").write_text(json.dumps(said))
+    (folder / f"{name}.part").rename(folder / name.replace("ask", "reply"))
+
 @app.main()
 def main(grid, context):
     """Ask what is asked for in the folder, until it says stop; write down what comes back."""
@@ -67,15 +71,14 @@ def main(grid, context):
             message = Message(content, dst_node_id=int(path.name.split("-")[1]), message_type="train")
             (key,) = grid.push_messages([message])
             path.unlink()
-            if not key:
-                (folder / path.name.replace("ask", "reply")).write_text(json.dumps(key))
-                continue
-            asked[key] = path.name
+            if key:
+                asked[key] = path.name
+            else:
+                tell(folder, path.name, key)
         for reply in [] if (folder / "quiet").exists() else grid.pull_messages(list(asked)):
             name = asked.pop(reply.metadata.reply_to_message_id)
             said = reply.error.code if reply.has_error() else dict(reply.content.config_records["order"])
-            (folder / f"{name}.part").write_text(json.dumps(said))
-            (folder / f"{name}.part").rename(folder / name.replace("ask", "reply"))
+            tell(folder, name, said)
         time.sleep(0.05)
 '''
 
