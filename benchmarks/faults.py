@@ -20,6 +20,7 @@ from fl_server.simulation import lot
 from fl_server.simulation.faults import checks, draw
 from fl_server.simulation.faults.bugs import BUGS, planted
 
+SCHEDULES = 1000
 BOUND = 200  # trials in which a seeded bug must be found
 LOT = 25
 
@@ -35,7 +36,7 @@ class Lot(NamedTuple):
 def main(
     schedules: Annotated[
         int, typer.Option(min=1, help="Trials, each with a seed of its own.")
-    ] = 1000,
+    ] = SCHEDULES,
     seed: Annotated[int, typer.Option(help="The first seed.")] = 0,
     cores: Annotated[int, typer.Option(min=0, help="Processes; 0 for one a core.")] = 0,
     bugs: Annotated[bool, typer.Option(help="Look for the seeded bugs too.")] = True,
@@ -61,7 +62,8 @@ def main(
     for figure in figures:
         print(figure.figure, figure.value, figure.unit, figure.goal or "")
     if not dry:
-        write("faults", figures, "python -m benchmarks.faults")
+        asked = "" if schedules == SCHEDULES else f" --schedules {schedules}"
+        write("faults", figures, f"python -m benchmarks.faults{asked}")
     raise typer.Exit(1 if found.broken else 0)
 
 

@@ -61,13 +61,13 @@ def large(times: Times = 1, silos: Silos = 6, base: Base = "80M", dry: Dry = Fal
 
 
 @app.command()
-def ideal(times: Times = 5, silos: Silos = 100, base: Base = "6.5M", dry: Dry = False) -> None:
+def ideal(times: Times = 5, silos: Silos = 32, base: Base = "6.5M", dry: Dry = False) -> None:
     """A client-step beside that of the one-process PEFT ideal."""
     keep("ideal", training.against_ideal(base, silos, times, {"float32": 1.8, "bfloat16": 3}), dry)
 
 
 @app.command()
-def peak(times: Times = 5, silos: Silos = 100, base: Base = "6.5M", dry: Dry = False) -> None:
+def peak(times: Times = 5, silos: Silos = 32, base: Base = "6.5M", dry: Dry = False) -> None:
     """The share of the measured float32 matrix peak that training reaches."""
     keep("peak", training.of_the_peak(base, silos, times), dry)
 
