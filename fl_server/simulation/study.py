@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from rich.console import Console
 
-from fl_client import spec
+from fl_client import lock, spec
 from fl_client.app import app as client
 from fl_client.config import ConfigError, Study, flat
 from fl_server import config, journal, record
@@ -90,13 +90,14 @@ def run(
         share = crew.cores if crew else cores()
         together = do(at_once, study, folder, silos, cohort, share)
         record.claim(folder, study, resume, together)
-        if alone_from:
-            hand_on(alone_from, folder)
-        _spacious(folder)
-        done = max(journal.committed(folder / "journal"), default=0)
-        alone = do(trains_alone, study, folder)
-        with screen.watching(console, study, silos, done, verbose, alone), _whole(folder):
-            grid.run(server, client, silos, flat(study), pool=crew, cohort=together)
+        with lock.only_one(folder):
+            if alone_from:
+                hand_on(alone_from, folder)
+            _spacious(folder)
+            done = max(journal.committed(folder / "journal"), default=0)
+            alone = do(trains_alone, study, folder)
+            with screen.watching(console, study, silos, done, verbose, alone), _whole(folder):
+                grid.run(server, client, silos, flat(study), pool=crew, cohort=together)
     report: dict[str, Any] = json.loads((folder / "report.json").read_text("utf-8"))
     return report
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from fl_client import lock
 from fl_client.cli import app as fl_client
 from fl_client.config import ConfigError
 from fl_server import journal
@@ -175,6 +177,13 @@ def test_a_finished_run_can_be_resumed_and_says_the_same_as_json_and_nothing_els
     assert report == json.loads((folder / "report.json").read_text())
     for kept in ("adapter_sha256", "languages", "silo_scores", "bytes"):
         assert report[kept] == first[kept]
+
+
+def test_a_run_that_another_process_works_at_is_left_to_it(ran):
+    folder, _, _ = ran
+    with lock.only_one(folder):
+        again = call(fl_sim, "run", "--resume", folder, "--processes=1")
+    refused(again, "runs already", str(os.getpid()))
 
 
 @pytest.mark.parametrize(
