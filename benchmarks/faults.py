@@ -75,7 +75,9 @@ def played(seeds: range, cores: int) -> Lot:
     with ProcessPoolExecutor(cores) as pool:
         for one in track(pool.map(_lot, lots), "trials", len(lots)):
             for number, said in sorted(one.broken.items()):
-                print(f"seed {number}: {'; '.join(said)}\n  again: {AGAIN.format(number)}", flush=True)
+                print(
+                    f"seed {number}: {'; '.join(said)}\n  again: {AGAIN.format(number)}", flush=True
+                )
             broken, fired, seconds = broken | one.broken, fired + one.fired, seconds + one.seconds
     return Lot(broken, fired, seconds)
 

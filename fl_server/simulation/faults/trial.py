@@ -7,7 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
@@ -39,7 +39,7 @@ AT_REST = {
 }
 
 
-@cache
+@lru_cache(maxsize=256)  # each shape, and the latest of those in which silos were away
 def ideal(shape: Shape, absent: Absent = frozenset()) -> Trial:
     """Return the same study without any fault, in which some silos are not asked in some rounds."""
     return play(shape, Faults(), 0, absent)
