@@ -87,10 +87,11 @@ def place(base: str, silos: int, rounds: int, steps: int, bf16: bool = False) ->
 def _text(silo: int) -> str:
     """Return the text of a silo as JSON lines: enough for a few blocks of training, and a block to score.
 
-    Peers score nothing, and ours takes a tenth of the training documents for validation, so documents are short.
+    Peers score nothing, and ours takes a tenth of the training documents for validation: documents are short, and so many
+    that none of a thousand silos is left without.
     """
     draw, rows = random.Random(silo), []
-    splits = [("train", 10)] * 100 + [("test", 10)] * 2
+    splits = [("train", 10)] * 150 + [("test", 10)] * 2
     for number, (split, words) in enumerate(splits):
         said = ["".join(draw.choices(LETTERS, k=draw.randint(2, 6))) for _ in range(words)]
         doc = f"{plain.name(silo)}-{number}"
