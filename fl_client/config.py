@@ -87,11 +87,12 @@ class Alone(Section):
 class Evaluate(Section):
     """How much held-out text is scored, and every how many rounds.
 
+    With ``every`` 0 nothing is: a study for its time and bytes alone, whose last round is released and served unseen.
     ``characters`` of what is learned are read for each silo, language and split. ``answers`` are written for each silo
     and language at the end, of ``answer_tokens`` at most; where a task has choices, every example is answered.
     """
 
-    every: int = Field(1, ge=1)
+    every: int = Field(1, ge=0)
     characters: int = Field(3000, ge=100)
     answers: int = Field(16, ge=1)
     answer_tokens: int = Field(64, ge=1)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 from fl_client import alone, basis, evaluate, export, ranks, score
 from fl_client.evaluate import Asked, Asking
 from fl_client.model import Warm
+from fl_client.score import Choice
 from fl_client.workers import Result, Work
 from strategies.adapter import Adapter
 from strategies.strategy import Strategy
@@ -15,6 +18,8 @@ from strategies.strategy import Strategy
 def asking(work: Work, made: Warm, strategy: Strategy) -> Asking[Result]:
     """Return validation bits by language of the adapter received; at the end also the test of all candidates."""
     together = basis.received(made, strategy, work)
+    if not work.study.evaluate.every:
+        return _served(work, made, Choice("together", together, {}), {})
     valid = evaluate.blocks(made, work.site.valid, work.study.train.length)
     if not work.order.final:
         (found,) = yield [Asked(together, valid)]
@@ -25,6 +30,11 @@ def asking(work: Work, made: Warm, strategy: Strategy) -> Asking[Result]:
     held = {"together": together, "alone": own, "adapted": adapted}
     candidates: dict[str, Adapter] = {"base": {}} | {name: x for name, x in held.items() if x}
     chosen = yield from score.choose(made, work.study, work.site, valid, candidates)
+    return _served(work, made, chosen, facts)
+
+
+def _served(work: Work, made: Warm, chosen: Choice, facts: Mapping[str, Any]) -> Result:
+    """Return the result of a silo that serves this from now on; its folder holds it when this returns."""
     if ranks.first():
         export.served(work.home / "served", made, work.study, chosen.adapter)
     return Result({}, chosen.numbers, {"served": chosen.name, "alone_lr": facts.get("lr")})

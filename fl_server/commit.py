@@ -46,7 +46,7 @@ def close(
 def scored(run: Run, state: State, excused: Collection[str] = ()) -> Notes:
     """Return what silos reach on their validation text, where it is time to ask; the last time all are asked."""
     last = state.round == run.study.rounds
-    if not (last or _due(run, state.round)):
+    if not run.study.evaluate.every or not (last or _due(run, state.round)):
         return {silo.name: {"down": 0} for silo in run.cohort.silos}
     contents = [
         (silo, content)

@@ -36,7 +36,7 @@ def build(study: Study) -> tuple[Parts, Schedule]:
         broadcast=spec.codec(study.broadcast),
         guard=spec.build(study.guard, "guard"),
         alone=study.alone.enabled,
-        scored=study.rounds == 1 or study.evaluate.every < study.rounds,
+        scored=study.rounds == 1 or 0 < study.evaluate.every < study.rounds,
         adaptive=study.train.optimizer == "adamw",
         rank=study.model.rank,
         buffered=schedule.buffer is not None,
@@ -48,6 +48,11 @@ def build(study: Study) -> tuple[Parts, Schedule]:
     }
     for kind, text in parts_of_silos.items():
         spec.build(text, kind)
+    if study.alone.enabled and not study.evaluate.every:
+        raise ConfigError(
+            "evaluate.every = 0 scores nothing, so no silo can choose what it reached alone; "
+            "add alone.enabled = false, or score at least the last round, as with evaluate.every = 1000"
+        )
     study.alone.lrs()
     study.alone.shares()
     study.simulation.dealt(study.model.rank)

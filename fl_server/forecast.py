@@ -176,7 +176,8 @@ def pace(study: Study, shape: Shape, power: Power, trip: Trip, languages: int) -
     options = study.train
     train_s = options.steps * options.batch_size * options.length / speed
     # Of a language that the base knows badly, a token is little more than a character.
-    score_s = study.evaluate.characters * max(languages, 1) / (speed * UPDATE / SCORE)
+    characters = study.evaluate.characters * max(languages, 1) * bool(study.evaluate.every)
+    score_s = characters / (speed * UPDATE / SCORE)
     line_s = (trip.down + trip.up) / power.uplink_bytes_s if power.uplink_bytes_s else 0.0
     rates = len(study.alone.lrs()) if study.alone.enabled else 0
     return Pace(train_s, score_s, line_s, rates * study.rounds * (train_s + score_s))

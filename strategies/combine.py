@@ -46,8 +46,8 @@ def loss_needs_scores(parts: Parts) -> Refusal | None:
         return None
     return Refusal(
         "C17",
-        "the weight follows losses, and silos are scored only before the first round and after the last",
-        "lower evaluate.every, or weigh by text with weights='bytes()'",
+        "the weight follows losses, and silos are scored at most before the first round and after the last",
+        "score more often (evaluate.every, from 1 to below rounds), or weigh by text with weights='bytes()'",
     )
 
 

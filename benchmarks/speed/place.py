@@ -46,7 +46,7 @@ class Place(NamedTuple):
             "model": {"base": self.base, "rank": RANK, "alpha": 2 * RANK, "rows": "none"},
             "train": {"steps": self.steps, "batch_size": 1, "length": LENGTH, "lr": 1e-3, "dtype": dtype},
             "alone": {"enabled": False},
-            "evaluate": {"every": self.rounds, "characters": 100, "answers": 1},
+            "evaluate": {"every": 0},  # nor do the peers
             "simulation": {
                 "data": self.data, "languages": "hi", "silos": self.silos, "partition": "by_source()",
             },
@@ -85,10 +85,10 @@ def place(base: str, silos: int, rounds: int, steps: int, bf16: bool = False) ->
 
 
 def _text(silo: int) -> str:
-    """Return the text of a silo as JSON lines: enough for a few blocks of training, and a block to score.
+    """Return the text of a silo as JSON lines: enough for a few blocks of training.
 
-    Peers score nothing, and ours takes a tenth of the training documents for validation: documents are short, and so many
-    that none of a thousand silos is left without.
+    Ours takes a tenth of the documents for validation: they are short, and so many that none of a thousand silos is
+    left without.
     """
     draw, rows = random.Random(silo), []
     splits = [("train", 10)] * 150 + [("test", 10)] * 2

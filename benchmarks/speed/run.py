@@ -49,7 +49,7 @@ def ours(place: Place, processes: int = 0, **changes: object) -> tuple[Cost, Pat
 
 
 def round_s(folder: Path) -> list[float]:
-    """Return the seconds of the rounds of a run that neither warm up nor score: all but the first and the last."""
+    """Return the seconds of the rounds of a run but the first, which warms up, and the last."""
     lines = [json.loads(line) for line in (folder / "rounds.jsonl").read_text().splitlines()]
     return [line["seconds"] for line in lines[2:-1]]
 

@@ -13,7 +13,7 @@ from benchmarks.speed import run
 from benchmarks.speed.place import LENGTH, place
 from fl_client import shapes
 
-STEPS, ROUNDS = 2, 4  # of which the first warms up and the last scores
+STEPS, ROUNDS = 2, 4  # of which the first warms up
 PEAK = """
 import os, time, torch
 torch.set_num_threads(len(os.sched_getaffinity(0)))

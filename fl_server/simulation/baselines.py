@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fl_client import spec
-from fl_client.config import Study
+from fl_client.config import ConfigError, Study
 
 POOLED = {
     "strategy": "fedavg(lora='everyone', rows='everyone')",
@@ -14,7 +14,14 @@ POOLED = {
 
 
 def centralised(study: Study, silos: int) -> dict[float, Study]:
-    """Return, by learning rate, the study in which one silo holds all text and takes every silo's steps."""
+    """Return, by learning rate, the study in which one silo holds all text and takes every silo's steps.
+
+    Raises ``ConfigError`` where nothing is scored.
+    """
+    if not study.evaluate.every:
+        raise ConfigError(
+            "methods are compared by their scores: evaluate.every is 1 or more, not 0"
+        )
     shared = POOLED | {
         "alone": study.alone.model_copy(update={"enabled": False}),
         "simulation": study.simulation.model_copy(update={"pooled": True}),

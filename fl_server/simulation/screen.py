@@ -80,9 +80,8 @@ def watching(
 def tables(report: dict[str, Any]) -> Group:
     """Return the tables of a report: by language, then by silo."""
     spoken = Table(title="Bits per byte by language (lower is better)")
-    names = sorted(
-        {n for row in report["languages"].values() for n in row["after"]} - {"bits_per_byte"}
-    )
+    rows = report["languages"].values()
+    names = sorted({n for row in rows for n in row["after"] or ()} - {"bits_per_byte"})
     for heading in (
         "language",
         "silos",
@@ -95,12 +94,13 @@ def tables(report: dict[str, Any]) -> Group:
         "sent up",
     ):
         spoken.add_column(heading, justify="left" if heading == "language" else "right")
-    for row in report["languages"].values():
-        before, after = row["before"]["bits_per_byte"], row["after"]["bits_per_byte"]
-        alone = row["alone"]["bits_per_byte"] if row["alone"] else None
+    for row in rows:
+        stages = [row[stage] or {} for stage in ("before", "alone", "after")]
+        before, alone, after = (stage.get("bits_per_byte") for stage in stages)
+        scores = (f"{stages[-1][n]:.1f}" if n in stages[-1] else "-" for n in names)
         spoken.add_row(
             row["name"], str(row["silos"]), *_cells(before, alone, after), gain(before, after),
-            gain(alone, after), *(f"{row['after'][n]:.1f}" for n in names), size(row["traffic"]["up"]),
+            gain(alone, after), *scores, size(row["traffic"]["up"]),
         )  # fmt: skip
     sent = report["bytes"]
     spoken.caption = (
@@ -182,9 +182,9 @@ def _cells(*values: float | None) -> list[str]:
     return ["-" if value is None else f"{value:.3f}" for value in values]
 
 
-def gain(before: float | None, after: float) -> str:
-    """Return how much lower ``after`` is, in percent; a dash where there is nothing to compare with."""
-    return "-" if not before else f"{100 * (1 - after / before):.1f} %"
+def gain(before: float | None, after: float | None) -> str:
+    """Return how much lower ``after`` is, in percent; a dash where there is nothing to compare."""
+    return "-" if not before or after is None else f"{100 * (1 - after / before):.1f} %"
 
 
 def size(count: float) -> str:

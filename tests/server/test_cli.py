@@ -83,6 +83,7 @@ BAD = {
     ),
     "rates that are no numbers": (["--set=alone.rates=a,b"], ["alone.rates"]),
     "targets that the base lacks": (["--set=model.targets=nothing"], ["model.targets='nothing'"]),
+    "alone without scores": (["--set=evaluate.every=0"], ["alone.enabled = false"]),
     "a run folder that holds nothing": (["--resume=nowhere"], ["holds no run"]),
 }
 
@@ -177,6 +178,18 @@ def test_a_finished_run_can_be_resumed_and_says_the_same_as_json_and_nothing_els
     assert report == json.loads((folder / "report.json").read_text())
     for kept in ("adapter_sha256", "languages", "silo_scores", "bytes"):
         assert report[kept] == first[kept]
+
+
+def test_a_study_that_scores_nothing_still_trains_releases_and_reports(tmp_path):
+    given = ("--set=evaluate.every=0", "--set=alone.enabled=false", "--out", tmp_path / "run")
+    result = call(fl_sim, "run", *SMALL, *given)
+    assert result.exit_code == 0, result.output
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert set(report["released_round"].values()) == {1} and report["bytes"]["up"] > 0
+    assert not report["curves"] and {row["after"] for row in report["languages"].values()} == {None}
+    for silo, own in report["silo_scores"].items():
+        assert own["served"] == "together"
+        assert any((tmp_path / "run" / "silos" / silo / "served").iterdir())
 
 
 def test_a_run_that_another_process_works_at_is_left_to_it(ran):
