@@ -192,6 +192,18 @@ def test_a_study_that_scores_nothing_still_trains_releases_and_reports(tmp_path)
         assert any((tmp_path / "run" / "silos" / silo / "served").iterdir())
 
 
+@pytest.mark.parametrize("command", ["compare", "sweep"])
+def test_methods_are_not_compared_where_nothing_is_scored(command, tmp_path):
+    given = (
+        "--set=evaluate.every=0",
+        "--set=alone.enabled=false",
+        "--set=alone.rates=0.003,0.01,0.03",
+    )
+    said = call(fl_sim, command, "--strategies=fedavg()", *SMALL, *given, "--out", tmp_path)
+    refused(said, "compared by their scores")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_run_that_another_process_works_at_is_left_to_it(ran):
     folder, _, _ = ran
     with lock.only_one(folder):
