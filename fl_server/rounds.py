@@ -37,6 +37,8 @@ def run(run: Run) -> State:
         }
         line = {"round": 0, "silos": notes, "seconds": 0.0}
         commit.keep(run, state, line | {"scripts": run.base.scripts})
+    # This also syncs the folder of the journal, in which a process that was killed may have left the round unsynced:
+    # silos are asked to begin with nothing that a power cut would take back.
     record.rewind(run.folder, state.round)
     if run.study.alone.enabled:
         run = run._replace(alone=alone(run))

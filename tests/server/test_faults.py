@@ -6,10 +6,12 @@ import shutil
 from collections import Counter
 from random import Random
 
+import numpy as np
 import pytest
 
 from fl_client import audit, deltas
 from fl_client.gateway import download
+from fl_server import journal, record
 from fl_server.simulation import lot
 from fl_server.simulation.faults import checks, draw
 from fl_server.simulation.faults.bugs import BUGS, planted
@@ -118,6 +120,29 @@ def test_a_silo_killed_before_its_record_has_a_durable_name_loses_no_line_of_it(
         disk.die("power")
     disk.revive()
     assert [entry.kind for entry in audit.read(disk.folder)] == ["/first", "/second"]
+
+
+@pytest.mark.parametrize("rewound", [True, False])
+def test_a_round_that_a_killed_hub_left_is_durable_once_the_record_is_rewound(rewound, disk):
+    """A killed process left the round in place and its folder unsynced; silos are asked after the record is rewound."""
+    state = journal.State(0, {"everyone": {"l": np.ones(3, np.float32)}}, {}, {}, {})
+    begun = disk.operations
+    journal.commit(disk.folder / "undisturbed", state, set())
+    last, there = disk.operations - begun, []
+    for number in range(20):
+        run = disk.folder / f"run-{number}"
+        disk.blows = {disk.operations + last: Blow("kill")}
+        with pytest.raises(Killed):
+            journal.commit(run / "journal", state, set())
+        disk.revive()
+        assert journal.recall(run / "journal") is not None
+        if rewound:
+            record.rewind(run, 0)
+        with pytest.raises(Killed):
+            disk.die("power")
+        disk.revive()
+        there.append(journal.recall(run / "journal") is not None)
+    assert all(there) == rewound
 
 
 def test_a_kill_in_a_write_leaves_its_beginning_and_nothing_is_written_after_it(disk):

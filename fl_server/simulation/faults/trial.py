@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from fl_client import audit, memory
 from fl_client.config import ConfigError
@@ -106,6 +107,7 @@ class World:
         names, hub = list(self._shape.names), self._hub
         grid = Federation(self._superlink, hub, number, names, Freight(folder))  # type: ignore[arg-type]
         grid.settle = self._settling(grid.settle)
+        grid.push_messages = self._pushing(grid.push_messages)
         grid.get_node_ids()
         self._looked()
         run = studies.run(self._shape)
@@ -117,7 +119,16 @@ class World:
         number = -1 if held is None else held.round
         if number < self._committed - self._flipped:
             self._back.append(f"round {self._committed} was committed, and {number} is the last")
-        self._committed, self._flipped = number, 0
+        self._committed, self._flipped = min(number, self._committed), 0
+
+    def _pushing(self, push: Callable[..., Iterable[str]]) -> Callable[..., Iterable[str]]:
+        def pushed(messages: Iterable[Any]) -> Iterable[str]:
+            self._committed = _newest(
+                self._run
+            )  # what silos are asked to begin with is there for good
+            return push(messages)
+
+        return pushed
 
     def _settling(self, settle: Callable[[], None]) -> Callable[[], None]:
         def settled() -> None:
