@@ -109,15 +109,15 @@ def put(
         if wanted not in (None, parcel):
             raise ValueError(f"these bytes are not the parcel {wanted}")
         target = path(folder, parcel)
-        there = whole(target, parcel)
-        if there:
+        if whole(target, parcel):
             os.utime(target)
         else:
             begun.replace(target)
         if ready is not None:
             ready(parcel)
-        if not there:
-            memory.sync(target)
+        memory.sync(
+            target
+        )  # also of one that is there: who put it there may have been killed before
     finally:
         begun.unlink(missing_ok=True)
     return parcel

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -189,6 +188,8 @@ def audit_(
         row = (entry.time[:19], entry.study, entry.round, kind)
         table.add_row(*row, f"{entry.bytes:,}", entry.sha256[:16])
     Console().print(table)
-    counted = Counter(entry.study or "-" for entry in entries)
+    named = sorted({entry.study for entry in entries if entry.study})
     total = sum(entry.bytes for entry in entries)
-    Console().print(f"{len(entries)} messages, {total:,} bytes, {len(counted)} studies")
+    Console().print(
+        f"{len(entries)} messages, {total:,} bytes; studies: {', '.join(named) or 'none'}"
+    )

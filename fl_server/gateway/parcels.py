@@ -57,14 +57,14 @@ async def held(gate: Gate, call: Call) -> Answer:
         return _held(size)
     if file in gate.uploads:
         raise Refused(503)
-    with _claimed(gate, file):  # it had all come when this gateway was killed
+    with _claimed(gate, file):
         return _held(await asyncio.to_thread(kept, file, asked.parcel))
 
 
 def standing(file: Path, parcel: Parcel) -> int | None:
-    """Return how many bytes of an update are here; None where all came and nobody has looked at them yet."""
+    """Return how many bytes of an update are here; None where all came, of which ``kept`` tells."""
     if file.exists():
-        return parcel.bytes
+        return None
     part = memory.part(file)
     size = part.stat().st_size if part.exists() else 0
     if not size:  # one update after the other: of a silo's older ones the last may yet be collected
@@ -76,7 +76,7 @@ async def take(gate: Gate, call: Call) -> Answer:
     """Take an update from where it stands to its end; 409 where it stands elsewhere, 422 where the hash is wrong."""
     asked, file = await _update(gate, call)
     if file.exists():
-        return _held(asked.parcel.bytes)
+        return _held(await asyncio.to_thread(kept, file, asked.parcel))
     if asked.parcel.bytes > gate.settings.spool_bytes:
         LOG.error("%s brings %d bytes, over spool_bytes in hub.toml", call.silo, asked.parcel.bytes)
         raise Refused(507)
@@ -145,6 +145,11 @@ def kept(file: Path, parcel: Parcel, sha256: str = "") -> int:
 
     Its hash may be known from while it came in.
     """
+    if (
+        file.exists()
+    ):  # put there by a gateway that may have been killed before the name was durable
+        memory.sync(file)
+        return parcel.bytes
     part = memory.part(file)
     size = part.stat().st_size
     if size < parcel.bytes:

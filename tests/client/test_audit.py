@@ -8,8 +8,10 @@ import multiprocessing
 import stat
 
 import pytest
+from typer.testing import CliRunner
 
-from fl_client import audit
+from fl_client import audit, silo
+from fl_client.cli import app
 from fl_client.config import ConfigError
 
 
@@ -20,6 +22,14 @@ def test_an_entry_says_what_left(tmp_path):
     assert (found.study, found.round, found.bytes) == ("small", "3", 4)
     assert found.sha256 == hashlib.sha256(b"body").hexdigest()
     assert found.time.endswith("+00:00")
+
+
+def test_the_command_counts_what_left_and_names_the_studies_it_left_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(silo, "read", lambda folder: None)
+    audit.append(tmp_path, audit.entry("/v1/silo/time", b""))
+    audit.append(tmp_path, audit.entry("/v1/fleet/push-object", b"body", "small", "3"))
+    said = CliRunner().invoke(app, ["audit", "--dir", str(tmp_path)])
+    assert said.exit_code == 0 and "2 messages, 4 bytes; studies: small" in said.output
 
 
 def test_a_line_is_json_with_the_time_first(tmp_path):

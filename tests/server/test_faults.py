@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections import Counter
 from random import Random
@@ -9,9 +10,11 @@ from random import Random
 import numpy as np
 import pytest
 
-from fl_client import audit, deltas
+from fl_client import audit, deltas, memory, parcels
 from fl_client.gateway import download
+from fl_client.parcels import Parcel
 from fl_server import journal, record
+from fl_server.gateway import parcels as arrivals
 from fl_server.simulation import lot
 from fl_server.simulation.faults import checks, draw
 from fl_server.simulation.faults.bugs import BUGS, planted
@@ -143,6 +146,37 @@ def test_a_round_that_a_killed_hub_left_is_durable_once_the_record_is_rewound(re
         disk.revive()
         there.append(journal.recall(run / "journal") is not None)
     assert all(there) == rewound
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_an_update_that_a_killed_gateway_left_is_durable_once_its_silo_is_told(told, disk):
+    content = b"an update"
+    parcel = Parcel(hashlib.sha256(content).hexdigest(), len(content))
+
+    def brought(folder):
+        folder.mkdir()
+        file = parcels.path(folder, parcel)
+        with memory.part(file).open("ab", buffering=0) as stream:
+            stream.write(content)
+        return file
+
+    file, begun = brought(disk.folder / "undisturbed"), disk.operations
+    assert arrivals.kept(file, parcel) == len(content)
+    last, there = disk.operations - begun, []
+    for number in range(20):
+        file = brought(disk.folder / f"update-{number}")
+        disk.blows = {disk.operations + last: Blow("kill")}
+        with pytest.raises(Killed):
+            arrivals.kept(file, parcel)
+        disk.revive()
+        assert file.exists() and arrivals.standing(file, parcel) is None
+        if told:
+            assert arrivals.kept(file, parcel) == len(content)
+        with pytest.raises(Killed):
+            disk.die("power")
+        disk.revive()
+        there.append(parcels.whole(file, parcel))
+    assert all(there) == told
 
 
 def test_a_kill_in_a_write_leaves_its_beginning_and_nothing_is_written_after_it(disk):

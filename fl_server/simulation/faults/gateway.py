@@ -150,7 +150,7 @@ class Gateway:
 
 def _taken(file: Path, parcel: Parcel, at: int, body: bytes) -> int | None:
     if file.exists():
-        return parcel.bytes
+        return arrivals.kept(file, parcel)
     file.parent.mkdir(parents=True, exist_ok=True)
     part = memory.part(file)
     with part.open("ab", buffering=0) as stream:

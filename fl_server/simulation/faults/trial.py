@@ -107,7 +107,7 @@ class World:
         names, hub = list(self._shape.names), self._hub
         grid = Federation(self._superlink, hub, number, names, Freight(folder))  # type: ignore[arg-type]
         grid.settle = self._settling(grid.settle)
-        grid.push_messages = self._pushing(grid.push_messages)
+        grid.push_messages = self._pushing(grid.push_messages)  # type: ignore[method-assign]
         grid.get_node_ids()
         self._looked()
         run = studies.run(self._shape)
