@@ -149,4 +149,4 @@ def test_a_parcel_can_be_read_before_it_is_durable_and_is_durable_in_the_end(tmp
     parcels.keep(tmp_path, ARRAYS, ready)
     assert order == [["a", "b"], "durable"]
     parcels.keep(tmp_path, ARRAYS, ready)
-    assert order == [["a", "b"], "durable", ["a", "b"]]
+    assert order == [["a", "b"], "durable", ["a", "b"], "durable"]

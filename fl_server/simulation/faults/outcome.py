@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import NamedTuple
 
+from fl_client.config import ConfigError
 from fl_server import record
 from fl_server.journal import State
 from fl_server.simulation.faults.disk import Blow, Disk
@@ -42,3 +44,11 @@ class Trial(NamedTuple):
     operations: dict[str, int]
     seconds: float
     fired: Counter[str]
+
+
+def recorded(run: Path) -> list[record.Line]:
+    """Return the lines of the record; none where it is past mending, and so nothing is told of its rounds."""
+    try:
+        return record.lines(run)
+    except ConfigError:
+        return []

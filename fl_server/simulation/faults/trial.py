@@ -15,7 +15,7 @@ from typing import Any
 
 from fl_client import audit, memory
 from fl_client.config import ConfigError
-from fl_server import journal, record, rounds
+from fl_server import journal, rounds
 from fl_server.federation import Federation
 from fl_server.freight import Freight
 from fl_server.journal import State
@@ -26,11 +26,10 @@ from fl_server.simulation.faults.calls import interposed
 from fl_server.simulation.faults.disk import Disk, Killed
 from fl_server.simulation.faults.hub import BACK_S, Hub
 from fl_server.simulation.faults.network import Network
-from fl_server.simulation.faults.outcome import HUB, Faults, Trial
+from fl_server.simulation.faults.outcome import HUB, Faults, Trial, recorded
 from fl_server.simulation.faults.silo import Silo
 from fl_server.simulation.faults.study import Shape
 from fl_server.simulation.faults.superlink import Absent, Superlink
-from strategies.adapter import Adapter
 
 MEMORY = "/dev/shm"  # where real files cost little
 LONGEST_S, MOST = 8 * 3600.0, 60  # virtual seconds, and runs of the rounds, that a study may take
@@ -168,12 +167,12 @@ class World:
             self._shape,
             self._faults,
             state,
-            _recorded(self._run),
+            recorded(self._run),
             self._back,
             self._hub.gone,
             self.disks[HUB],
             self._silos,
-            {n: _held(s.disk.folder, last) for n, s in self._silos.items()},
+            {n: memory.held(worker.home(s.disk.folder), last) for n, s in self._silos.items()},
             {n: sum(e.bytes for e in audit.read(s.disk.folder)) for n, s in self._silos.items()},
             {name: disk.operations for name, disk in self.disks.items()},
             self.network.now(),
@@ -183,18 +182,6 @@ class World:
 
 def _newest(run: Path) -> int:
     return max(journal.committed(run / "journal"), default=-1)
-
-
-def _recorded(run: Path) -> list[record.Line]:
-    """Return the lines of the record; none where it is past mending, and so nothing is told of its rounds."""
-    try:
-        return record.lines(run)
-    except ConfigError:
-        return []
-
-
-def _held(folder: Path, number: int) -> Adapter:
-    return memory.held(worker.home(folder), number)
 
 
 @contextmanager
