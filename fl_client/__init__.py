@@ -16,6 +16,6 @@ for name, value in {
 # PEFT imports it wherever it is installed, and it warns of kernels that only some processors need.
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
-# It also marks functions for torch.compile: that alone loads the compiler, 1.6 s and 40 MB of every process. Nothing here
-# is compiled.
+# It also marks functions for torch.compile: that alone loads the compiler, 1.6 s and 40 MB of every process. Nothing is
+# compiled here.
 os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")

@@ -35,6 +35,12 @@ clientapp = "flower_app:client"
 """
 LINK = '[superlink]\ndefault = "sim"\n[superlink.sim]\naddress = "{address}"\ninsecure = true\n'
 FLARE = "nvflare==2.9.0"
+OURS = "TORCHDYNAMO_DISABLE"  # what importing this project sets, and no peer's users do
+
+
+def plain() -> dict[str, str]:
+    """Return the environment of a peer."""
+    return {name: value for name, value in os.environ.items() if name != OURS}
 
 
 def ours(place: Place, processes: int = 0, **changes: object) -> tuple[Cost, Path]:
@@ -68,7 +74,7 @@ def flower(place: Place, actors: int) -> Cost:
     port, control = ports.free(), ports.free()
     address = f"127.0.0.1:{port}"
     (home / "config.toml").write_text(LINK.format(address=address))
-    environment = os.environ | {
+    environment = plain() | {
         "FLWR_HOME": str(home), "FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1",
         "HF_HUB_OFFLINE": "1", "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}",
     }  # fmt: skip
@@ -102,7 +108,9 @@ def ideal(place: Place, threads: int) -> dict[str, list[float]]:
     folder = place.own("ideal")
     asked = json.dumps(place.asked() | {"threads": threads})
     command = [sys.executable, str(PEERS / "ideal.py"), asked]
-    ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    ended = subprocess.run(
+        command, cwd=folder, env=plain(), capture_output=True, text=True, check=False
+    )
     if ended.returncode:
         raise SystemExit(f"the ideal failed:\n{ended.stderr[-3000:]}")
     found: dict[str, list[float]] = json.loads(ended.stdout.splitlines()[-1])
@@ -118,7 +126,7 @@ def nvflare(place: Place, python: Path) -> Cost:
     workspace.mkdir()
     asked = json.dumps(place.asked() | {"workspace": str(workspace)})
     own = {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", "SPEED": asked}
-    environment = os.environ | own
+    environment = plain() | own
     made = "import sys, plain, torch; torch.save(plain.read(plain.load(sys.argv[1])), sys.argv[2])"
     start = [sys.executable, "-c", made, place.base, str(workspace / "start.pt")]
     subprocess.run(start, env=environment, check=True, capture_output=True)
