@@ -115,9 +115,7 @@ def put(
             begun.replace(target)
         if ready is not None:
             ready(parcel)
-        memory.sync(
-            target
-        )  # also of one that is there: who put it there may have been killed before
+        memory.sync(target)  # also one that is there: its writer may have been killed before this
     finally:
         begun.unlink(missing_ok=True)
     return parcel

@@ -145,10 +145,8 @@ def kept(file: Path, parcel: Parcel, sha256: str = "") -> int:
 
     Its hash may be known from while it came in.
     """
-    if (
-        file.exists()
-    ):  # put there by a gateway that may have been killed before the name was durable
-        memory.sync(file)
+    if file.exists():
+        memory.sync(file)  # the gateway that put it there may have been killed before this
         return parcel.bytes
     part = memory.part(file)
     size = part.stat().st_size

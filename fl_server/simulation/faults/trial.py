@@ -122,9 +122,8 @@ class World:
 
     def _pushing(self, push: Callable[..., Iterable[str]]) -> Callable[..., Iterable[str]]:
         def pushed(messages: Iterable[Any]) -> Iterable[str]:
-            self._committed = _newest(
-                self._run
-            )  # what silos are asked to begin with is there for good
+            # What silos are asked to begin with is there for good.
+            self._committed = _newest(self._run)
             return push(messages)
 
         return pushed
