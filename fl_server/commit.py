@@ -46,7 +46,7 @@ def close(
 def scored(run: Run, state: State, excused: Collection[str] = ()) -> Notes:
     """Return what silos reach on their validation text, where it is time to ask; the last time all are asked."""
     last = state.round == run.study.rounds
-    if not run.study.evaluate.every or not (last or _due(run, state.round)):
+    if not _due(run, state.round):
         return {silo.name: {"down": 0} for silo in run.cohort.silos}
     contents = [
         (silo, content)
@@ -64,8 +64,9 @@ def scored(run: Run, state: State, excused: Collection[str] = ()) -> Notes:
 
 
 def _due(run: Run, number: int) -> bool:
-    """Return whether silos are scored after a round that is not the last; with a buffer they are at work."""
-    return number == 0 or run.schedule.buffer is None and number % run.study.evaluate.every == 0
+    """Return whether silos are scored after a round; between the first and the last those of a buffer are at work."""
+    every, ends = run.study.evaluate.every, (0, run.study.rounds)
+    return every > 0 and (number in ends or run.schedule.buffer is None and number % every == 0)
 
 
 def keep(run: Run, state: State, line: Line) -> None:

@@ -38,8 +38,8 @@ FLARE = "nvflare==2.9.0"
 OURS = "TORCHDYNAMO_DISABLE"  # what importing this project sets, and no peer's users do
 
 
-def plain() -> dict[str, str]:
-    """Return the environment of a peer."""
+def bare() -> dict[str, str]:
+    """Return the environment of a peer: this one without what is ours."""
     return {name: value for name, value in os.environ.items() if name != OURS}
 
 
@@ -74,7 +74,7 @@ def flower(place: Place, actors: int) -> Cost:
     port, control = ports.free(), ports.free()
     address = f"127.0.0.1:{port}"
     (home / "config.toml").write_text(LINK.format(address=address))
-    environment = plain() | {
+    environment = bare() | {
         "FLWR_HOME": str(home), "FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1",
         "HF_HUB_OFFLINE": "1", "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}",
     }  # fmt: skip
@@ -109,7 +109,7 @@ def ideal(place: Place, threads: int) -> dict[str, list[float]]:
     asked = json.dumps(place.asked() | {"threads": threads})
     command = [sys.executable, str(PEERS / "ideal.py"), asked]
     ended = subprocess.run(
-        command, cwd=folder, env=plain(), capture_output=True, text=True, check=False
+        command, cwd=folder, env=bare(), capture_output=True, text=True, check=False
     )
     if ended.returncode:
         raise SystemExit(f"the ideal failed:\n{ended.stderr[-3000:]}")
@@ -126,7 +126,7 @@ def nvflare(place: Place, python: Path) -> Cost:
     workspace.mkdir()
     asked = json.dumps(place.asked() | {"workspace": str(workspace)})
     own = {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", "SPEED": asked}
-    environment = plain() | own
+    environment = bare() | own
     made = "import sys, plain, torch; torch.save(plain.read(plain.load(sys.argv[1])), sys.argv[2])"
     start = [sys.executable, "-c", made, place.base, str(workspace / "start.pt")]
     subprocess.run(start, env=environment, check=True, capture_output=True)
