@@ -103,7 +103,7 @@ class Calls:
         return next((disk for disk in self._disks if str(text).startswith(disk.root)), None)
 
     def _of(self, handle: int) -> tuple[Disk | None, str]:
-        path = str(Path(f"/proc/self/fd/{handle}").readlink())
+        path = os.readlink(f"/proc/self/fd/{handle}")
         return self._disk(f"{path}{os.sep}"), path
 
     def open(

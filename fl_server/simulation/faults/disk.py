@@ -71,7 +71,7 @@ class Disk:
 
     def synced(self, path: str) -> None:
         """Note that a file's content, or the names in a folder, are durable."""
-        if Path(path).is_dir():
+        if os.path.isdir(path):
             self._changes.pop(path, None)
             return
         self._durable[_inode(path)] = _content(path)
@@ -94,7 +94,7 @@ class Disk:
         self._changed(path, [(path, 0, _inode(path))])
 
     def _changed(self, path: str, names: Names) -> None:
-        self._changes.setdefault(str(Path(path).parent), []).append(names)
+        self._changes.setdefault(os.path.dirname(path), []).append(names)
 
     def _tear(self) -> None:
         now = {str(p): _inode(str(p)) for p in sorted(self.folder.rglob("*")) if p.is_file()}
@@ -171,7 +171,7 @@ class Stream(io.FileIO):
 
 def _inode(path: str) -> int:
     try:
-        return Path(path).stat().st_ino
+        return os.stat(path).st_ino
     except FileNotFoundError:
         return 0
 

@@ -74,7 +74,8 @@ class World:
         }
         self._run = self.disks[HUB].folder / "run"
         self._run.mkdir()
-        self._committed, self._flipped, self._back = -1, 0, list[str]()
+        self._committed, self._whole, self._flipped = -1, -1, 0
+        self._back: list[str] = []
 
     def studied(self) -> State | None:
         """Run the study, again and again until its last round is committed; None if it never is."""
@@ -114,23 +115,28 @@ class World:
 
     def _looked(self) -> None:
         """Compare what the journal has with what was committed; a flipped bit may take the last round back."""
+        self._whole = self._newest()
+        if self._whole < self._committed - self._flipped:
+            said = f"round {self._committed} was committed, and {self._whole} is the last"
+            self._back.append(said)
+        self._committed, self._flipped = min(self._whole, self._committed), 0
+
+    def _newest(self) -> int:
+        """Return the newest round that is whole; a damaged one is none, whatever files there are of it."""
         held = journal.recall(self._run / "journal")
-        number = -1 if held is None else held.round
-        if number < self._committed - self._flipped:
-            self._back.append(f"round {self._committed} was committed, and {number} is the last")
-        self._committed, self._flipped = min(number, self._committed), 0
+        return -1 if held is None else held.round
 
     def _pushing(self, push: Callable[..., Iterable[str]]) -> Callable[..., Iterable[str]]:
         def pushed(messages: Iterable[Any]) -> Iterable[str]:
             # What silos are asked to begin with is there for good.
-            self._committed = _newest(self._run)
+            self._committed = max(self._whole, self._committed)
             return push(messages)
 
         return pushed
 
     def _settling(self, settle: Callable[[], None]) -> Callable[[], None]:
         def settled() -> None:
-            before, self._committed = self._committed, _newest(self._run)
+            before, self._committed = self._committed, self._newest()
             if self._committed > before:  # what was acknowledged for it may go
                 self._hub.acknowledged.clear()
             settle()
@@ -177,10 +183,6 @@ class World:
             self.network.now(),
             fired,
         )
-
-
-def _newest(run: Path) -> int:
-    return max(journal.committed(run / "journal"), default=-1)
 
 
 @contextmanager
