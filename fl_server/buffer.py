@@ -11,7 +11,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from fl_client.messages import Content, Reply, size
+from fl_client.messages import Content, Reply
 from fl_server import broadcast, commit, merge, record, replies, silos, visits, weighing
 from fl_server.journal import State
 from fl_server.merge import Merge
@@ -165,7 +165,7 @@ def _contents(run: Run, held: Held, asked: Mapping[str, Asked]) -> list[tuple[Si
     contents = broadcast.contents(run, held.state, training=True, own=own)
     for silo, content in contents:
         note = held.notes.setdefault(silo.name, {})
-        note["down"] = note.get("down", 0) + size(content)
+        note["down"] = note.get("down", 0) + run.grid.down(silo.name, content)
     return contents
 
 

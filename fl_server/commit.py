@@ -54,7 +54,7 @@ def scored(run: Run, state: State, excused: Collection[str] = ()) -> Notes:
         if last or silo.name not in excused
     ]
     notes: Notes = {silo.name: {"down": 0} for silo in run.cohort.silos}
-    notes |= {silo.name: {"down": messages.size(content)} for silo, content in contents}
+    notes |= {silo.name: {"down": run.grid.down(silo.name, content)} for silo, content in contents}
     for silo, reply in silos.ask(run.grid, "evaluate", contents, run.schedule.scored):
         if reply.code:
             LOG.warning("%s was not evaluated: %s", silo.name, messages.CODES[reply.code])

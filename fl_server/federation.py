@@ -8,7 +8,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from fl_client import messages, parcels
 from fl_client.config import ConfigError
+from fl_client.messages import Content
 from fl_client.parcels import Parcel
 from fl_server import queue
 from fl_server.freight import Freight
@@ -109,6 +111,13 @@ class Federation:
         """Return the nodes that started anew since they were last sent a message: what they held may be lost."""
         now = self._activations()
         return {node for node, before in self._starts.items() if now.get(node, before) > before}
+
+    def down(self, silo: str, content: Content) -> int:
+        """Return the bytes of a message's arrays that a silo fetches, given what it was sent before."""
+        said = content.config_records.get("parcel")
+        if said is None:
+            return messages.size(content)
+        return self._freight.down(silo, parcels.offered({k: str(v) for k, v in said.items()}))
 
     def collect(self, node: int, parcel: Parcel) -> Adapter:
         """Return the arrays of a parcel that a silo brought; raises ``ValueError``."""

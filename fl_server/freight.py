@@ -22,6 +22,7 @@ class Freight:
         self._laid: deque[set[Path]] = deque([set()], late + 1)  # by round, the newest last
         self._newest: dict[tuple[Hashable, int], Offer] = {}  # by kind of silo and length
         self._collected: set[Path] = set()
+        self._sent: dict[str, deque[Parcel]] = {}  # by silo, what it keeps, the newest last
 
     def lay_out(self, arrays: Adapter, kind: Hashable = None) -> Offer | None:
         """Return the parcel of arrays, once it is on disk; None where there are none.
@@ -46,6 +47,21 @@ class Freight:
         delta = deltas.between(self._adapters, before.parcel, parcel) if before else None
         found = self._newest[kind, parcel.bytes] = Offer(parcel, delta)
         return found
+
+    def down(self, silo: str, offer: Offer) -> int:
+        """Return the bytes of an offer that a silo fetches: a delta from what it keeps, and nothing of that itself.
+
+        What silos kept when a hub ended is not known: they count as sent nothing before.
+        """
+        kept = self._sent.setdefault(silo, deque(maxlen=parcels.KEPT))
+        size = offer.parcel.bytes
+        if offer.parcel in kept:
+            kept.remove(offer.parcel)
+            size = 0
+        elif offer.delta is not None and offer.delta.start in kept:
+            size = offer.delta.parcel.bytes
+        kept.append(offer.parcel)
+        return size
 
     def collect(self, silo: str, parcel: Parcel) -> Adapter:
         """Return the arrays of a parcel that a silo brought; raises ``ValueError``."""

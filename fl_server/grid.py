@@ -6,6 +6,8 @@ import time
 from collections.abc import Hashable, Iterable
 from typing import Any, Protocol
 
+from fl_client import messages
+from fl_client.messages import Content
 from fl_client.parcels import Offer, Parcel
 from strategies.adapter import Adapter
 
@@ -43,6 +45,9 @@ class Grid(Protocol):
         Silos of one ``kind`` are sent one adapter after the other; None is for what follows on nothing.
         """
 
+    def down(self, silo: str, content: Content) -> int:
+        """Return the bytes that cross a silo's line for the arrays of a message which it is sent now."""
+
     def collect(self, node: int, parcel: Parcel) -> Adapter:
         """Return the arrays of a parcel that a silo brought; raises ``ValueError``."""
 
@@ -79,6 +84,10 @@ class Polled:
     def lay_out(self, arrays: Adapter, kind: Hashable = None) -> Offer | None:
         """Return nothing: arrays travel in the message."""
         return None
+
+    def down(self, silo: str, content: Content) -> int:
+        """Return the bytes of the message's arrays."""
+        return messages.size(content)
 
     def collect(self, node: int, parcel: Parcel) -> Adapter:
         """Refuse: no parcel ever comes."""

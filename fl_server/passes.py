@@ -87,7 +87,7 @@ def _answers(
     for silo in present:
         content = messages.order(order, asked[silo.name], offers[silo.name])
         contents.append((silo, content))
-        down = notes[silo.name].get("down", 0) + messages.size(content)
+        down = notes[silo.name].get("down", 0) + run.grid.down(silo.name, content)
         notes[silo.name]["down"] = down
     answers = _lying(run, _heard(run, "train.second", order.round, contents, known, notes))
     for name in asked.keys() - answers.keys():

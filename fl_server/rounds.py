@@ -74,7 +74,7 @@ def one(run: Run, state: State) -> State:
     late = [silo.name for silo, _ in contents if silo.name not in notes]
     for silo, content in contents:
         note = notes.setdefault(silo.name, {"late": True})
-        note["down"] = note.get("down", 0) + messages.size(content)
+        note["down"] = note.get("down", 0) + run.grid.down(silo.name, content)
     # Those whom the round did not wait for are still at work, and would hold up everyone's scores.
     spared = run.schedule.closes(len(contents), len(contents) - len(late), len(late), 0.0)
     return commit.close(run, state, merged, notes, began, excused=late if spared else ())

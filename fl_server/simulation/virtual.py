@@ -64,6 +64,7 @@ class VirtualGrid:
     ) -> None:
         self._silos = dict(enumerate(places, 1))
         self._places, self._bill, self._answer = places, bill, answer
+        self.down = lambda _, content: messages.size(content)
         self._now = 0.0
         self._count = 0
         self._queues: dict[int, deque[Posted]] = {node: deque() for node in self._silos}

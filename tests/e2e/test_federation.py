@@ -28,6 +28,8 @@ def test_a_federation_ends_where_the_same_study_on_one_machine_does(
     report = real.finished()
     assert report["rounds_completed"] == 3
     assert set(report["effort"]["as-1"]["efficiency"]) == {str(n) for n in range(processes)}
+    # an adapter that was sent to be scored is not fetched again to train from
+    assert report["bytes"]["down"] < 0.7 * local["bytes"]["down"]
     if not tolerance:
         assert report["adapter_sha256"] == local["adapter_sha256"]
     for lang, row in local["languages"].items():

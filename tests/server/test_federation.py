@@ -489,3 +489,15 @@ def test_a_plain_grid_lays_nothing_out_and_takes_no_parcel(flower):
     polled.settle()
     with pytest.raises(ValueError, match="through a gateway"):
         polled.collect(1, parcels.Parcel("0" * 64, 1))
+
+
+def test_what_a_silo_was_sent_before_does_not_cross_its_line_again(way, flower):
+    flower.get_node_ids = list
+    arrays = {"x": np.arange(9, dtype=np.float32)}
+    content = messages.order(Order(), arrays, way.lay_out(arrays))
+    size = messages.size(content)
+    assert [way.down("as-1", content) for _ in range(2)] == [size, 0]
+    assert way.down("as-2", content) == size
+    inline, nothing = messages.order(Order(), arrays), messages.order(Order())
+    assert way.down("as-1", inline) == Polled(flower).down("as-1", inline) == messages.size(inline)
+    assert way.down("as-1", nothing) == 0
