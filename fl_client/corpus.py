@@ -1,42 +1,27 @@
 """Text that lies in a silo: a folder of txt, jsonl, csv or parquet files, read row by row.
 
-Rows are streamed through ``datasets`` so that no copy of the text is left in a cache folder. A row is
-a plain dict with ``lang`` and the fields that a task needs, ``text`` for most. In a folder with one
+A row is a plain dict with ``lang`` and the fields that a task needs, ``text`` for most. In a folder with one
 subfolder a language (``as/``, ``or/``, ``mni-Beng/``) the subfolder names the language and only those
 subfolders are read.
 """
 
 from __future__ import annotations
 
-import codecs
-import glob
-import gzip
-import zlib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
 
+from fl_client import formats
 from fl_client.config import ConfigError
+from fl_client.formats import Damaged, Row
 from strategies.scope import CODE, languages
 from tasks.task import Example, Fields, Task
 
-Row = dict[str, Any]
 Placed = tuple[str, Row]  # a row behind its file and number, as an error names them
 
-LOADERS = {".txt": "text", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
 UNKNOWN = "und"
 WORDS = ("text", "prompt", "response")
 ANY: Fields = (("text",), ("messages",), ("prompt", "response"))  # for whoever only counts
-TEXTS = (*WORDS, "messages", "label", "lang", "en", "source", "doc", "split")
-OPTIONS: dict[str, dict[str, Any]] = {
-    "text": {"encoding": "utf-8-sig"},
-    "csv": {
-        "encoding": "utf-8-sig",
-        "keep_default_na": False,
-        "converters": dict.fromkeys(TEXTS, str),  # "007" and "nan" are text
-    },
-}
 
 
 class CorpusError(ConfigError):
@@ -95,12 +80,7 @@ def files(folder: Path) -> list[Path]:
         raise CorpusError(f"no folder {folder}; give a folder of text files or the name 'cldr'")
     spoken = [p for p in folder.iterdir() if p.is_dir() and is_language(p.name)]
     within = sorted(spoken) or [folder]
-    return [p for top in within for p in sorted(top.rglob("*")) if p.is_file() and _kind(p)]
-
-
-def _kind(path: Path) -> str | None:
-    name = path.name.removesuffix(".gz")
-    return LOADERS.get(Path(name).suffix)
+    return [p for top in within for p in sorted(top.rglob("*")) if p.is_file() and formats.kind(p)]
 
 
 def language_of(path: Path, folder: Path) -> str:
@@ -125,29 +105,12 @@ def _cldr() -> frozenset[str]:
 
 def rows(path: Path, lang: str = UNKNOWN, fields: Fields = ANY) -> Iterator[Row]:
     """Yield the rows of one file, checked; raises ``CorpusError``. ``lang`` is for rows that do not name theirs."""
-    import datasets
-
-    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = (
-        False  # it would tell a stranger that a file was read
-    )
-    kind = _kind(path) or ""
-    if kind != "parquet" and not _size_in_utf8(path):
-        return
     try:
-        stream = datasets.load_dataset(
-            kind,
-            data_files=glob.escape(str(path)),
-            split="train",
-            streaming=True,
-            **OPTIONS.get(kind, {}),
-        )
-        for number, row in enumerate(stream, 1):
+        for number, row in enumerate(formats.read(path), 1):
             _demand(row, fields, f"{path} row {number}")
-            yield _checked(dict(row), path, number, lang)
-    except CorpusError:
-        raise
-    except Exception as error:  # whatever the reader of this format raises on a damaged file
-        raise CorpusError(f"{path} cannot be read as {kind}: {type(error).__name__}") from error
+            yield _checked(row, path, number, lang)
+    except Damaged as error:
+        raise CorpusError(str(error)) from error
 
 
 def serves(row: Row, fields: Fields) -> bool:
@@ -173,21 +136,3 @@ def _checked(row: Row, path: Path, number: int, lang: str) -> Row:
         )
     row.setdefault("source", path.name.split(".")[0])
     return row
-
-
-def _size_in_utf8(path: Path) -> int:
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    at = 0
-    try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                decoder.decode(block)
-                at += len(block)
-            decoder.decode(b"", final=True)
-    except UnicodeDecodeError as error:
-        raise CorpusError(
-            f"{path} is not UTF-8 near byte {at + error.start}; save it as UTF-8"
-        ) from error
-    except (OSError, EOFError, zlib.error) as error:
-        raise CorpusError(f"{path} is damaged: {error}") from error
-    return at

@@ -159,8 +159,7 @@ def _warm_up() -> None:
     """Import all that a job needs, without bars and notices."""
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     importlib.import_module("fl_client.work")
-    for library in ("transformers.utils.logging", "datasets.utils.logging"):
-        importlib.import_module(library).disable_progress_bar()
+    importlib.import_module("transformers.utils.logging").disable_progress_bar()
 
 
 def _listen_for_signals() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from sys import intern
 from typing import Any, NamedTuple
 
 Row = Mapping[str, Any]
@@ -70,9 +71,11 @@ def example(
     doc = str(row.get("doc") or "") or (letters(key) if key else "")
     return Example(
         text=text,
-        lang=str(row["lang"]),
+        lang=intern(
+            str(row["lang"])
+        ),  # which many examples have in common, as they do their source
         prompt=prompt,
-        source=str(row.get("source") or ""),
+        source=intern(str(row.get("source") or "")),
         doc=doc,
         split=split(doc or letters(text), str(row.get("split") or "")),
         turns=turns,

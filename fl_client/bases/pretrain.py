@@ -25,6 +25,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from fl_client import corpus
 from fl_client.bases import card
+from fl_client.formats import Row
 
 HELD_OUT = frozenset({"as", "or", "ne", "sat", "brx", "mai", "kok", "ks", "kha", "lus"})
 PERMISSIVE = frozenset({"CC0-1.0", "CC-BY", "UDHR", "MPL-2.0"})
@@ -79,7 +80,7 @@ def select(data: Path, cap: int, seed: int) -> tuple[list[str], dict[str, dict[s
     return [kept[i] for i in order], {k: dict(v) for k, v in sorted(sources.items())}
 
 
-def _allowed(folder: Path) -> list[corpus.Row]:
+def _allowed(folder: Path) -> list[Row]:
     paths = corpus.files(folder)
     if folder.name == "permissive-40":
         paths = [p for p in paths if p.parent == folder]
@@ -93,8 +94,8 @@ def _allowed(folder: Path) -> list[corpus.Row]:
     ]
 
 
-def _shuffled(rows: list[corpus.Row], seed: int) -> list[corpus.Row]:
-    def key(row: corpus.Row) -> bytes:
+def _shuffled(rows: list[Row], seed: int) -> list[Row]:
+    def key(row: Row) -> bytes:
         return hashlib.sha256(f"{seed}{row['text']}".encode()).digest()
 
     return sorted(rows, key=key)

@@ -9,6 +9,8 @@ import itertools
 import json
 import random
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import datasets
@@ -86,6 +88,32 @@ def test_each_format_gives_its_texts_in_their_order(name, put):
     assert [(row["text"], row["lang"], row["source"]) for row in rows] == [
         (text, "as", "as") for text in TEXTS
     ]
+
+
+def test_rows_of_json_are_what_stands_there_whatever_the_others_hold(put):
+    told = [
+        {"text": "2024-01-31"},
+        {"text": "এক", "page": 3, "more": {"of": [None]}},
+        {"text": "\U0001f642"},
+    ]
+    text = json.dumps(told[0]) + "\r\n\n" + lines(told[1]) + json.dumps(told[2])
+    assert "\\ud83d" in text
+    found = [
+        {key: row[key] for key in row.keys() - {"lang", "source"}}
+        for row in corpus.read(put("as.jsonl", text))
+    ]
+    assert found == told
+
+
+@pytest.mark.parametrize("name", ["as.txt", "as.jsonl.gz"])
+def test_to_read_lines_takes_no_library(name, put):
+    code = (
+        "import sys; from fl_client import corpus; rows = list(corpus.read(sys.argv[1])); "
+        "print(len(rows), sorted({'datasets', 'pandas', 'pyarrow'} & set(sys.modules)))"
+    )
+    folder = put(name, WRITTEN[name])
+    ended = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True)
+    assert ended.stdout == f"{len(TEXTS)} []\n", ended.stderr
 
 
 @pytest.mark.parametrize("name", WRITTEN)
@@ -406,6 +434,8 @@ def test_a_damaged_gzip_file_is_named(name, put):
     [
         ("x.jsonl", b'{"text": "a"\n'),
         ("x.jsonl", b'"just a text"\n'),
+        ("x.jsonl", b'[["text", "a"]]\n'),
+        ("x.jsonl", b'{"text": "half a \\ud83d"}\n'),
         ("x.parquet", b"no parquet"),
         ("x.parquet", WRITTEN["as.parquet"][:-9]),
         ("x.parquet", b""),
