@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from fl_client import corpus, silo, spec
 from fl_client.config import ConfigError, Study, digest
@@ -89,7 +89,7 @@ def _deal(task: str, seed: int, held_out: int, simulation: str) -> tuple[Site, .
 
 def _examples(data: str, wanted: list[str], task: Task, lang: str = "") -> list[Example]:
     """Return what a task reads in a corpus, nothing twice. ``lang`` is for text whose language nothing says."""
-    kept: dict[tuple[Any, ...], Example] = {}
+    kept: dict[Hashable, Example] = {}
     spoken: set[str] = set()
     for place, row in corpus.placed(data, task.fields):
         if lang and row["lang"] == corpus.UNKNOWN:
@@ -99,7 +99,7 @@ def _examples(data: str, wanted: list[str], task: Task, lang: str = "") -> list[
             continue
         example = corpus.example(task, place, row)
         if example is not None:
-            kept.setdefault((example.turns, example.prompt, example.text), example)
+            kept.setdefault(_said(example), example)
     missing = sorted(set(wanted) - {e.lang for e in kept.values()})
     if missing:
         raise ConfigError(
@@ -107,6 +107,12 @@ def _examples(data: str, wanted: list[str], task: Task, lang: str = "") -> list[
             f"it has {', '.join(sorted(spoken))}: change simulation.languages or add text"
         )
     return list(kept.values())
+
+
+def _said(example: Example) -> Hashable:
+    """Return all that is said in an example, by which it is known again: mostly a text that is held anyway."""
+    text = example.text
+    return (example.turns, example.prompt, text) if example.turns or example.prompt else text
 
 
 def _named(listed: str) -> list[str]:
