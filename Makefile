@@ -1,7 +1,10 @@
 # One Makefile: the README names these targets and .ci/run calls them.
 PYTHON ?= python3
 BIN := .venv/bin
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# the seed from which a sweep goes on
+FROM ?= 0
+# Modules are compiled as they are first imported: most of those that are installed never are.
+INSTALL := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt
 
 .PHONY: help demo setup check test test-all notebooks figures bench sweep base all clean
 
@@ -46,8 +49,9 @@ figures: .venv/.dev  ## print every measured figure, missed goals first
 bench: .venv/.dev  ## speed and memory beside peers that are really run; an hour and more on two cores
 	$(BIN)/fl-sim bench
 
-sweep: .venv/.dev  ## 100,000 studies through drawn faults, on all cores
-	$(BIN)/python -m benchmarks.faults --schedules 100000 --cores 0
+sweep: .venv/.dev  ## 100,000 studies through drawn faults, on all cores, ten thousand after ten thousand
+	for seed in $$(seq $(FROM) 10000 99999); do \
+	  $(BIN)/python -m benchmarks.faults --seed $$seed --schedules 10000 --no-bugs || exit 1; done
 
 base: .venv/.dev  ## train builtin:tiny anew from a folder of text: make base DATA=folder
 	$(BIN)/python -m fl_client.bases.pretrain --data $(DATA) --out fl_client/bases/tiny
