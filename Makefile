@@ -6,6 +6,9 @@ FROM ?= 0
 # Modules are compiled as they are first imported: most of those that are installed never are.
 INSTALL := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt
 
+# Wherever this was switched off, hundreds of processes of the tests would compile the same modules again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo setup check test test-all notebooks figures bench sweep base all clean
 
 help:  ## list the targets

@@ -53,7 +53,7 @@ class Train(Section):
     optimizer: Literal["adamw", "sgd"] = "adamw"
     keep_optimizer: bool = True
     schedule: Literal["linear", "cosine", "constant"] = "linear"
-    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     micro_batch: int = Field(0, ge=0)
     checkpointing: bool = False
     parallel: str = "ddp()"

@@ -22,7 +22,8 @@ SCORED, SCORE_LOGIT = (
     16,
     8,
 )  # rows that are scored at once without gradients, and bytes a logit of theirs
-WIDTH = {"float32": 4.0, "bfloat16": 3.2}  # bytes an activation: some stay in float32
+# bytes an activation, of which some stay in float32; what a machine chooses is not known here
+WIDTH = {"float32": 4.0, "bfloat16": 3.2, "auto": 4.0}
 ATTENTION = 6  # bytes a score of attention that is written out, as on a CPU
 KEPT = {
     True: 1.25,

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +23,9 @@ seen = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_cou
 print(json.dumps([{"name": gpu.name, "memory_bytes": gpu.total_memory} for gpu in seen]))
 """
 MOST_GPUS, LONGEST = 64, 40
+
+
+SHORT = {"avx512_bf16", "amx_bf16", "bf16"}  # as Linux calls it on x86 and on Arm
 
 
 class Gpu(NamedTuple):
@@ -43,6 +47,19 @@ class Machine(NamedTuple):
     free_bytes: int  # of memory, now
     disk_free_bytes: int
     gpus: tuple[Gpu, ...] = ()
+
+
+@cache
+def multiplies_bfloat16() -> bool:
+    """Return whether the processor multiplies bfloat16 itself; others take up to ten times as long by it."""
+    try:
+        told = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return False
+    flags = [
+        line.partition(":")[2].split() for line in told if line.startswith(("flags", "Features"))
+    ]
+    return bool(flags) and all(SHORT & set(each) for each in flags)
 
 
 def look(folder: Path, gpus: bool = False) -> Machine:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fl_client import ranks
+from fl_client import machine, ranks
 from fl_client.config import ConfigError, Train
 from fl_client.model import Warm
 from fl_client.parallel.parallel import Team
@@ -47,6 +47,15 @@ def pieces(rows: Rows, micro: int) -> list[Rows]:
     return [own[at : at + size] for at in range(0, largest, size)]
 
 
+def half(options: Train, device: torch.device) -> bool:
+    """Return whether products are in bfloat16: as asked, and by itself where the device multiplies it at speed."""
+    if options.dtype != "auto":
+        return options.dtype == "bfloat16"
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return machine.multiplies_bfloat16()
+
+
 def backward(team: Team, held: Text, rows: Rows, options: Train) -> torch.Tensor:
     """Add the gradients of a global batch; return this rank's part of its loss, in nats a token of the whole batch."""
     own = pieces(rows, options.micro_batch)
@@ -56,7 +65,7 @@ def backward(team: Team, held: Text, rows: Rows, options: Train) -> torch.Tensor
     found = []
     for number, piece in enumerate(own):
         with team.quiet() if number + 1 < len(own) else nullcontext():
-            nats = loss(team.model, held, piece, options.dtype == "bfloat16")
+            nats = loss(team.model, held, piece, half(options, held.ids.device))
             (nats / divisor).backward()  # type: ignore[no-untyped-call]
         found.append(nats.detach())
     team.gather()

@@ -58,7 +58,7 @@ def sketches(
         for number, own in enumerate(rows):
             step.seed(key, number)
             for piece in step.pieces(own, options.micro_batch):
-                nats = step.loss(made.model, text, piece, options.dtype == "bfloat16")
+                nats = step.loss(made.model, text, piece, step.half(options, made.device))
                 (nats / learned).backward()  # type: ignore[no-untyped-call]
         found = [torch.zeros_like(x) if x.grad is None else x.grad for x in zeros.values()]
         ranks.add(found)

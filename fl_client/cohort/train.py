@@ -93,7 +93,7 @@ def fit(made: Warm, members: Sequence[Member], options: Train) -> list[Trained]:
     held = buffers.make(made, len(members))
     silos = [_silo(made, held, row, members[i], options) for row, i in enumerate(order)]
     table = tokens.within(made.model.get_output_embeddings()).weight
-    dtype = torch.bfloat16 if options.dtype == "bfloat16" else table.dtype
+    dtype = torch.bfloat16 if step.half(options, made.device) else table.dtype
     table = table.detach().to(dtype, copy=tokens.tied(made))
     cohort = Cohort(made, held, silos, options, {}, {}, table)
     told = []

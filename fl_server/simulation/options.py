@@ -49,7 +49,7 @@ Threads = Annotated[
     int | None, typer.Option(help="Threads of each process, train.threads; usually one.")
 ]
 Dtype = Annotated[
-    str | None, typer.Option(help="Numbers to train with, train.dtype: float32 or bfloat16.")
+    str | None, typer.Option(help="Numbers to train with, train.dtype: auto, float32 or bfloat16.")
 ]
 Engine = Annotated[
     str, typer.Option(help="Where silos work: local, or ray, on RAY_ADDRESS or on this machine.")

@@ -45,6 +45,33 @@ def test_a_machine_is_described_by_what_is_true_here(tmp_path):
     assert seen.gpus == ()
 
 
+@pytest.mark.parametrize(
+    ("told", "short"),
+    [
+        ("flags\t\t: fpu avx2\nflags\t\t: fpu avx2\n", False),
+        ("flags\t\t: fpu avx512_bf16\nbugs\t: none\nflags\t\t: fpu avx512_bf16\n", True),
+        ("flags\t\t: fpu amx_bf16\n", True),
+        ("flags\t\t: fpu avx512_bf16\nflags\t\t: fpu\n", False),  # not on every core
+        ("processor\t: 0\nFeatures\t: fp asimd bf16\n", True),
+        ("Features\t: fp asimd\n", False),
+        ("", False),
+        (None, False),
+    ],
+)
+def test_a_processor_multiplies_bfloat16_where_all_its_cores_say_so(told, short, monkeypatch):
+    def read(path):
+        if told is None:
+            raise FileNotFoundError(path)
+        return told
+
+    monkeypatch.setattr(Path, "read_text", read)
+    machine.multiplies_bfloat16.cache_clear()
+    try:
+        assert machine.multiplies_bfloat16() is short
+    finally:
+        machine.multiplies_bfloat16.cache_clear()
+
+
 def test_looking_imports_no_torch():
     code = "import sys; from pathlib import Path; from fl_client import machine; machine.look(Path('.')); "
     code += "sys.exit('torch' in sys.modules)"

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fl_client import gauge, model, optimizer, step, train
+from fl_client import gauge, machine, model, optimizer, step, train
 from fl_client.config import ConfigError, Train
 from fl_client.hooks import Hooks
 from fl_client.train import Plan
@@ -50,6 +50,18 @@ def test_training_twice_from_the_same_state_gives_the_same_bits(dtype, made, blo
     assert equal(first[0], second[0])
     assert equal(first[1], second[1])
     assert first[2] == second[2] > 0
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_by_itself_training_is_in_bfloat16_where_the_processor_multiplies_it(
+    here, made, blocks, options, monkeypatch
+):
+    monkeypatch.setattr(machine, "multiplies_bfloat16", lambda: here)
+    own, asked = (
+        fit(made, blocks, options.model_copy(update={"dtype": dtype}))[0]
+        for dtype in ("auto", "bfloat16" if here else "float32")
+    )
+    assert equal(own, asked)
 
 
 def test_training_lowers_the_loss(made, blocks, options):
