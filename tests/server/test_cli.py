@@ -214,11 +214,11 @@ def test_a_run_that_another_process_works_at_is_left_to_it(ran):
 @pytest.mark.parametrize(
     ("given", "taken"),
     [
-        ([], (cores(), 1, "bfloat16", 0)),
-        (["--processes=3", "--cohort=2"], (3, 1, "bfloat16", 2)),
+        ([], (cores(), 1, "auto", 0)),
+        (["--processes=3", "--cohort=2"], (3, 1, "auto", 2)),
         ([f"--threads={cores()}", "--dtype=float32"], (1, cores(), "float32", 0)),
-        ([f"--threads={2 * cores()}"], (1, 2 * cores(), "bfloat16", 0)),
-        (["--threads=0"], (1, 0, "bfloat16", 0)),  # which leaves the cores to Torch
+        ([f"--threads={2 * cores()}"], (1, 2 * cores(), "auto", 0)),
+        (["--threads=0"], (1, 0, "auto", 0)),  # which leaves the cores to Torch
     ],
 )
 def test_a_run_fills_the_cores_with_processes_of_one_thread_where_nobody_says_otherwise(
