@@ -73,6 +73,8 @@ def _table(path: Path) -> Iterator[Row]:
     # It would tell a stranger that a file was read.
     datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False
     datasets.utils.logging.disable_progress_bar()
+    # What is wrong with a file is ours to say.
+    datasets.utils.logging.set_verbosity(datasets.utils.logging.CRITICAL)
     known = kind(path) or ""
     options = CSV if known == "csv" else {}
     files = glob.escape(str(path))

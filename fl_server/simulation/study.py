@@ -178,7 +178,5 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    # A word to the library itself would import it, for a second and often in vain.
-    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
-    for name in ("httpx", "datasets", "flwr"):
+    for name in ("httpx", "flwr"):
         logging.getLogger(name).setLevel(logging.ERROR)
