@@ -26,7 +26,7 @@ help:  ## list the targets
 	touch $@
 
 demo: .venv/.sim  ## federated fine-tune over 8 silos in 4 languages, with a report
-	$(BIN)/fl-sim run --set alone.adapt=false $(DEMO)  # the demo is short
+	$(BIN)/fl-sim run --set alone.adapt=false  # the demo is short
 
 setup: .venv/.dev  ## everything that development needs
 

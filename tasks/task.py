@@ -71,9 +71,8 @@ def example(
     doc = str(row.get("doc") or "") or (letters(key) if key else "")
     return Example(
         text=text,
-        lang=intern(
-            str(row["lang"])
-        ),  # which many examples have in common, as they do their source
+        # Many examples have their language and their source in common.
+        lang=intern(str(row["lang"])),
         prompt=prompt,
         source=intern(str(row.get("source") or "")),
         doc=doc,
