@@ -134,4 +134,5 @@ def job(message: Message, context: Context) -> Job:
         place = Place(silo=str(context.node_config["silo"]))
     else:
         place = Place(home=study.home, number=int(context.node_config["partition-id"]))
-    return Job(study, place, order, received, messages.parcel_of(message.content))
+    offer = messages.offer_of(message.content)
+    return Job(study, place, order, received, offer.parcel if offer else None)

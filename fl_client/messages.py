@@ -127,18 +127,18 @@ def round_of(content: Content, kind: str) -> int:
 
 def size(content: Content) -> int:
     """Return the bytes that the arrays of a message take."""
-    if beside := parcel_of(content):
-        return beside.bytes
+    if beside := offer_of(content):
+        return beside.parcel.bytes
     return sum(len(a.data) for record in content.array_records.values() for a in record.values())
 
 
-def parcel_of(content: Content) -> Parcel | None:
-    """Return the parcel that a message names; raises ``Fault`` where the name cannot be read."""
+def offer_of(content: Content) -> Offer | None:
+    """Return the parcel that a message names, with its delta if any; raises ``Fault`` where the name cannot be read."""
     said = content.config_records.get("parcel")
     if said is None:
         return None
     try:
-        return parcels.offered({key: str(text) for key, text in said.items()}).parcel
+        return parcels.offered({key: str(text) for key, text in said.items()})
     except ValueError as error:
         raise Fault("malformed", str(error)) from error
 
@@ -194,7 +194,7 @@ def read_reply(message: Message) -> Reply:
         arrays, size = unpack(held, tensors.over) if held is not None else ({}, 0)
         if not isinstance(facts, dict):
             raise Fault("malformed", "facts are no table")
-        parcel = parcel_of(records)
+        parcel = beside.parcel if (beside := offer_of(records)) else None
         return Reply(arrays, metrics, facts, "", parcel.bytes if parcel else size, parcel)
     except (Fault, KeyError, TypeError, ValueError, RecursionError):
         return Reply({}, {}, {}, "malformed", 0)

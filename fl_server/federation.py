@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from fl_client import messages, parcels
+from fl_client import messages
 from fl_client.config import ConfigError
 from fl_client.messages import Content
 from fl_client.parcels import Parcel
@@ -114,10 +114,8 @@ class Federation:
 
     def down(self, silo: str, content: Content) -> int:
         """Return the bytes of a message's arrays that a silo fetches, given what it was sent before."""
-        said = content.config_records.get("parcel")
-        if said is None:
-            return messages.size(content)
-        return self._freight.down(silo, parcels.offered({k: str(v) for k, v in said.items()}))
+        offer = messages.offer_of(content)
+        return self._freight.down(silo, offer) if offer else messages.size(content)
 
     def collect(self, node: int, parcel: Parcel) -> Adapter:
         """Return the arrays of a parcel that a silo brought; raises ``ValueError``."""

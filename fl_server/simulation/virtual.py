@@ -164,11 +164,11 @@ class VirtualGrid:
 
     def _errand(self, silo: str, posted: Posted) -> Errand:
         order, kind = messages.read_order(posted.message)[0], posted.message.metadata.message_type
-        bill, parcel = self._bill(silo, kind, order), messages.parcel_of(posted.message.content)
-        if parcel is not None and parcel.sha256 in self._held[silo]:
+        bill, offer = self._bill(silo, kind, order), messages.offer_of(posted.message.content)
+        if offer is not None and offer.parcel.sha256 in self._held[silo]:
             bill = bill._replace(down=0)
-        elif parcel is not None:
-            self._held[silo].add(parcel.sha256)
+        elif offer is not None:
+            self._held[silo].add(offer.parcel.sha256)
         place = self._places[silo]
         own, number = place.profile, int(posted.message.metadata.group_id)
         received = place.received(self._now + own.latency_s, bill.down)

@@ -323,7 +323,7 @@ def test_arrays_that_travel_as_a_parcel_are_named_and_counted(identity):
     content = messages.order(Order(after=2), ADAPTER, Offer(parcel))
     message = asked(content)
     assert messages.read_order(message) == (Order(after=2), {})
-    assert messages.parcel_of(message.content) == parcel
+    assert messages.offer_of(message.content) == Offer(parcel)
     assert messages.size(content) == 123
     reply = messages.read_reply(messages.answer(message, {}, {"round": 3}, {}, parcel))
     assert reply == Reply({}, {}, {"round": 3}, "", 123, parcel)
@@ -338,10 +338,13 @@ def test_a_delta_is_offered_beside_the_parcel_that_is_named_and_counted(identity
     assert parcels.offered(dict(said.config_records["parcel"])) == Offer(
         parcel, Delta(short, start)
     )
-    assert (messages.parcel_of(said), messages.size(said)) == (parcel, 123)
+    assert (messages.offer_of(said), messages.size(said)) == (
+        Offer(parcel, Delta(short, start)),
+        123,
+    )
     said.config_records["parcel"]["more"] = str(parcel)
     with pytest.raises(Fault) as caught:
-        messages.parcel_of(said)
+        messages.offer_of(said)
     assert caught.value.code == "malformed"
 
 
@@ -349,7 +352,7 @@ def test_a_name_that_is_no_parcel_is_malformed(identity):
     content = messages.order(Order(), None, Offer(Parcel("0a" * 32, 123)))
     content.config_records["parcel"]["parcel"] = "../secret"
     with pytest.raises(Fault) as caught:
-        messages.parcel_of(content)
+        messages.offer_of(content)
     assert caught.value.code == "malformed"
     message = asked(messages.order(Order()))
     reply = messages.answer(message, {}, {}, {}, Parcel("0a" * 32, 1))

@@ -127,13 +127,11 @@ class Silo:
             yield IDLE_S
 
     def _worked(self, pulled: Work) -> Life:
-        parcel = messages.parcel_of(pulled.message.content)
-        if parcel:
-            said = pulled.message.content.config_records["parcel"]
-            offer, torn = parcels.offered(dict(said)), self._network.torn
+        offer, torn = messages.offer_of(pulled.message.content), self._network.torn
+        if offer:
             yield from inbox.fetched(self.disk.folder, pulled.run, offer, self._said, torn)
         yield from self._said(Call(fleet.CONFIRM, {"message": pulled.id}))
-        reply = yield from self._answered(pulled, parcel)
+        reply = yield from self._answered(pulled, offer.parcel if offer else None)
         if reply.parcel:
             yield from self._brought(pulled.run, reply.parcel)
         yield from self._replied(pulled, reply)
