@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ CONTROL = ".control"  # of NAME, beside it: see ``Strategy.controls``
 ROWS = ".trainable_tokens_delta"
 
 
+@lru_cache(1 << 14)  # the same names are asked for again and again
 def part(name: str) -> str:
     """Return which part of an adapter a tensor belongs to, one of ``PARTS``; a control variate to its tensor's."""
     name = name.removesuffix(CONTROL)

@@ -29,7 +29,7 @@ SMALL = {
     "train.length": 32,
     "train.dtype": "float32",
     "alone.enabled": False,
-    "evaluate.characters": 300,
+    "evaluate.characters": 100,
     "simulation.languages": "as,ne",
     "simulation.silos": 4,
     "simulation.characters": 2000,
@@ -51,12 +51,14 @@ def small() -> Callable[..., Study]:
 def simulate() -> Callable[..., dict[str, Any]]:
     """Return a function that runs a study in its folder and returns its report."""
 
-    def run(study: Study, order: int | None = None, app: Any = client) -> dict[str, Any]:
+    def run(
+        study: Study, order: int | None = None, app: Any = client, cohort: int = 0
+    ) -> dict[str, Any]:
         silos = study.simulation.silos
         folder = Path(study.home)
         if not (folder / "provenance.json").exists():
             record.claim(folder, study, resume=False)
-        grid.run(server, app, silos, flat(study), order)
+        grid.run(server, app, silos, flat(study), order, cohort=cohort)
         report: dict[str, Any] = json.loads((folder / "report.json").read_text())
         return report
 

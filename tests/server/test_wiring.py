@@ -30,7 +30,8 @@ def bits(request, small, simulate, tmp_path_factory) -> Callable[..., float]:
     def run(strategy: str, codec: str = "float32()") -> float:
         changes = {key.replace(".", "__"): value for key, value in SHORT.items()}
         changes |= {"strategy": strategy, "codec": codec, "seed": request.param}
-        report = simulate(small(tmp_path_factory.mktemp("wiring") / "run", **changes))
+        study = small(tmp_path_factory.mktemp("wiring") / "run", **changes)
+        report = simulate(study, cohort=study.simulation.silos)
         rows = [row["after"]["bits_per_byte"] for row in report["languages"].values()]
         return sum(rows) / len(rows)
 
