@@ -6,7 +6,7 @@ import logging
 from collections.abc import Collection
 
 from fl_client import messages, metrics
-from fl_server import broadcast, estimates, journal, merge, record, silos
+from fl_server import broadcast, config, estimates, journal, merge, record, silos
 from fl_server import cohort as cohorts
 from fl_server.journal import State
 from fl_server.merge import Merge
@@ -46,7 +46,7 @@ def close(
 def scored(run: Run, state: State, excused: Collection[str] = ()) -> Notes:
     """Return what silos reach on their validation text, where it is time to ask; the last time all are asked."""
     last = state.round == run.study.rounds
-    if not _due(run, state.round):
+    if not config.scored(run.study, run.schedule, state.round):
         return {silo.name: {"down": 0} for silo in run.cohort.silos}
     contents = [
         (silo, content)
@@ -61,12 +61,6 @@ def scored(run: Run, state: State, excused: Collection[str] = ()) -> Notes:
             continue
         notes[silo.name]["valid"] = metrics.by_language(reply.metrics, "valid")
     return notes
-
-
-def _due(run: Run, number: int) -> bool:
-    """Return whether silos are scored after a round; between the first and the last those of a buffer are at work."""
-    every, ends = run.study.evaluate.every, (0, run.study.rounds)
-    return every > 0 and (number in ends or run.schedule.buffer is None and number % every == 0)
 
 
 def keep(run: Run, state: State, line: Line) -> None:

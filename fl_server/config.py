@@ -61,6 +61,12 @@ def build(study: Study) -> tuple[Parts, Schedule]:
     return parts, schedule
 
 
+def scored(study: Study, schedule: Schedule, number: int) -> bool:
+    """Return whether silos are scored after a round; between the first and the last those of a buffer are at work."""
+    every, ends = study.evaluate.every, (0, study.rounds)
+    return every > 0 and (number in ends or schedule.buffer is None and number % every == 0)
+
+
 def toml(study: Study) -> str:
     """Return the study as a study file, every key written out; ``home`` is left out, it names a machine."""
     tables: dict[str, list[str]] = {"study": []}

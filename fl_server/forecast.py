@@ -15,6 +15,7 @@ from safetensors.numpy import save
 from fl_client import spec
 from fl_client.config import Study
 from fl_client.shapes import Shape
+from fl_server import config
 from fl_server.encoded import encoded
 from strategies import adapter as algebra
 from strategies import broadcast, product
@@ -90,6 +91,7 @@ def legs(
     shared |= {own: shared[name] for own, name in strategy.beside(shared).items()}
     changed = {n: s for n, s in shared.items() if strategy.changed(n, 1)}
     merged: Layout = {}
+    schedule = spec.build(study.schedule, "schedule")
     trained = scored = sent_down(changed, study.broadcast)
     found = []
     for number in range(1, study.rounds + 1):
@@ -103,7 +105,8 @@ def legs(
             own = {n: s for n, s in changed.items() if n in tensors}
             scored = sent_down(own | merged, study.broadcast)
         # What is trained next goes out at the start of the round, what came of it goes out to be scored.
-        found.append(Leg(before, *exchanged(study, strategy, sent, silos, most), scored))
+        score = scored if config.scored(study, schedule, number) else 0
+        found.append(Leg(before, *exchanged(study, strategy, sent, silos, most), score))
     return found
 
 

@@ -8,7 +8,7 @@ from fl_client import footprint, shapes
 from fl_client.checks.check import Check, size
 from fl_client.config import ConfigError, Study
 from fl_client.footprint import Need, Room
-from fl_client.machine import Machine
+from fl_client.machine import Machine, multiplies_bfloat16
 from fl_client.shapes import Shape
 from fl_client.silo import Settings
 from strategies import adapter as algebra
@@ -34,9 +34,11 @@ def sized(study: Study, own: Settings, scripts: str) -> Sized:
 
 
 def processors(machine: Machine) -> Check:
-    """Return what training would run on."""
+    """Return what training would run on, and on a CPU in which numbers."""
     if not machine.gpus:
-        return Check("GPU", True, f"none; training runs on {machine.cpus} CPU cores")
+        numbers = "bfloat16" if multiplies_bfloat16() else "float32"
+        found = f"none; training runs on {machine.cpus} CPU cores, in {numbers} by default"
+        return Check("GPU", True, found)
     held = [f"{gpu.name} ({size(gpu.memory_bytes)})" for gpu in machine.gpus]
     return Check("GPU", True, ", ".join(held))
 

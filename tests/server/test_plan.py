@@ -74,6 +74,8 @@ FAST = [
     {"strategy": "flora()", "codec": "int8()"},
     {"model.rows": "none", "model.targets": "q_proj,v_proj", "codec": "topk(0.1)"},
     {"codec": "topk(0.01, decay=0.9) | int4()"},
+    {"evaluate.every": 2, "rounds": 3},
+    {"evaluate.every": 0, "rounds": 1},
 ]
 SGD = {"scaffold": {"train.optimizer": "sgd"}}
 SLOW = [

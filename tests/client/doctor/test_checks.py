@@ -53,7 +53,14 @@ def machine_of(**facts: object) -> Machine:
 def test_gpus_are_named_with_their_memory():
     found = room.processors(machine_of(gpus=(Gpu("H200", 141_000_000_000),)))
     assert found.found == "H200 (141 GB)"
-    assert "4 CPU cores" in room.processors(machine_of()).found
+
+
+@pytest.mark.parametrize(("short", "numbers"), [(True, "bfloat16"), (False, "float32")])
+def test_without_a_gpu_the_cores_are_named_and_the_numbers_that_they_train_in(
+    short, numbers, monkeypatch
+):
+    monkeypatch.setattr(room, "multiplies_bfloat16", lambda: short)
+    assert f"4 CPU cores, in {numbers} by default" in room.processors(machine_of()).found
 
 
 def settings_of(**changes: object) -> silo.Settings:
