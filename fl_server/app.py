@@ -37,4 +37,4 @@ def _run(grid: Way, study: Study, folder: Path) -> None:
     parts, schedule = config.build(study)
     record.claim(folder, study, resume=(folder / "provenance.json").exists())
     joined = runs.join(grid, study, parts, schedule, folder)
-    release.release(joined, rounds.run(joined))
+    release.release(*rounds.run(joined))

@@ -38,6 +38,7 @@ class Federation:
         self._blind = False  # ask for all: Flower may have errors to tell
         self._looked = time.monotonic()
         self._starts: dict[int, int] = {}
+        self._met: set[str] = set()
 
     def get_node_ids(self) -> list[int]:
         """Return the nodes of the study's silos once all are there; raises ``ConfigError`` if none comes."""
@@ -55,7 +56,19 @@ class Federation:
                 f"none of {', '.join(self._names)} was there within {JOIN_S:.0f} s; "
                 "fl-server status shows who is, and fl-server resume goes on"
             )
-        return sorted(int(known[name]["node_id"]) for name in there)
+        if missing:
+            LOG.warning("the study goes on without %s until they come", ", ".join(missing))
+        return self._meet(there, known)
+
+    def newcomers(self) -> list[int]:
+        """Return the nodes of the study's silos that came since others were returned here."""
+        known = self._gateway.status()
+        came = [name for name in self._names if known.get(name, {}).get("connected")]
+        return self._meet([name for name in came if name not in self._met], known)
+
+    def _meet(self, names: list[str], known: dict[str, dict[str, Any]]) -> list[int]:
+        self._met.update(names)
+        return sorted(int(known[name]["node_id"]) for name in names)
 
     def names(self) -> dict[int, str]:
         """Return the names of the study's silos by node, connected or not: who left is still who it was."""

@@ -18,6 +18,9 @@ class Grid(Protocol):
     def get_node_ids(self) -> Iterable[int]:
         """Return the nodes that are there."""
 
+    def newcomers(self) -> Iterable[int]:
+        """Return the nodes of silos that are there and were not when ``get_node_ids`` or this was asked before."""
+
     def push_messages(self, messages: Iterable[Any]) -> Iterable[str]:
         """Send messages; return a key for each, empty where it could not be sent."""
 
@@ -68,6 +71,10 @@ class Polled:
     def wait(self, seconds: float) -> None:
         """Wait until it is time to ask again."""
         time.sleep(min(seconds, self._every_s))
+
+    def newcomers(self) -> Iterable[int]:
+        """Return nothing: who is not there as a study begins is not waited for."""
+        return ()
 
     def refused(self) -> dict[int, str]:
         """Return nothing: no gateway stands between."""

@@ -26,8 +26,11 @@ from fl_server.silos import Silo
 LOG = logging.getLogger("bhasha_fl.hub")
 
 
-def run(run: Run) -> State:
-    """Run the study to its last round, from the newest committed one where there is one; return the last state."""
+def run(run: Run) -> tuple[Run, State]:
+    """Run the study to its last round, from the newest committed one where there is one.
+
+    Return it with the silos that came meanwhile, and its last state.
+    """
     state = runs.recall(run)
     if state is None:
         state, heard = survey.begun(run, runs.first(run))
@@ -40,13 +43,28 @@ def run(run: Run) -> State:
     # This also syncs the folder of the journal, in which a process that was killed may have left the round unsynced:
     # silos are asked to begin with nothing that a power cut would take back.
     record.rewind(run.folder, state.round)
-    if run.study.alone.enabled:
-        run = run._replace(alone=alone(run))
+    run = _alone(run, run.cohort.silos)
     if run.schedule.buffer is not None:
-        return buffer.rest(run, state, run.schedule.buffer)
+        return run, buffer.rest(run, state, run.schedule.buffer)
     while state.round < run.study.rounds:
+        run, state = _grown(run, state)
         state = one(run, state)
-    return state
+    return run, state
+
+
+def _grown(run: Run, state: State) -> tuple[Run, State]:
+    """Return the run and its state with the silos that came since the last round."""
+    more = runs.grown(run)
+    if more is run:
+        return run, state
+    known = {silo.name for silo in run.cohort.silos}
+    more = _alone(more, [silo for silo in more.cohort.silos if silo.name not in known])
+    return more, runs.completed(more, state)
+
+
+def _alone(run: Run, whom: list[Silo]) -> Run:
+    """Return the run with what these silos reached by themselves, where the study asks for that."""
+    return run._replace(alone=run.alone | alone(run, whom)) if run.study.alone.enabled else run
 
 
 def one(run: Run, state: State) -> State:
@@ -91,9 +109,9 @@ def _too_few(
     )
 
 
-def alone(run: Run) -> dict[str, float]:
-    """Have every silo train by itself, once; each keeps its result. Return the bits per byte it reached."""
-    contents = [(silo, messages.order(run.base)) for silo in run.cohort.silos]
+def alone(run: Run, whom: list[Silo]) -> dict[str, float]:
+    """Have each silo train by itself, once; each keeps its result. Return the bits per byte it reached."""
+    contents = [(silo, messages.order(run.base)) for silo in whom]
     reached: dict[str, float] = {}
     for silo, reply in silos.ask(run.grid, "train.alone", contents):
         if reply.code:

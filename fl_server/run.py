@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 from fl_client import messages
 from fl_client.config import ConfigError, Study
 from fl_client.messages import Order
+from fl_server import adapter_config, controls, introduction, journal, record, silos
 from fl_server import cohort as cohorts
-from fl_server import controls, journal, record, silos
 from fl_server.cohort import Cohort
 from fl_server.grid import Grid
 from fl_server.journal import State
@@ -23,6 +23,7 @@ from strategies.combine import Parts
 from strategies.schedules.schedule import Schedule
 
 LOG = logging.getLogger("bhasha_fl.hub")
+MADE_S = 3600.0  # how long one silo may take to load a base and make the first adapter
 
 
 class RoundFailed(RuntimeError):
@@ -47,19 +48,44 @@ class Run(NamedTuple):
 
 def join(grid: Grid, study: Study, parts: Parts, schedule: Schedule, folder: Path) -> Run:
     """Return the run after its silos introduced themselves and one made the seeded adapter; raises ``ConfigError``."""
-    present = silos.introduce(grid)
+    present = introduction.introduce(grid)
     scripts = _scripts(present, folder)
-    shared, peft_config = _initial(grid, present[0], Order(scripts=scripts))
-    languages = {silo.name: silo.language for silo in present}
-    ranks = {silo.name: silo.rank for silo in present if 0 < silo.rank < study.model.rank}
-    for refusal in combine.refusals(parts, combine.Cohort(languages, tuple(shared), ranks)):
-        raise ConfigError(str(refusal))
+    shared, said = _initial(grid, present, Order(scripts=scripts))
+    config = adapter_config.of(said, study, shared)
+    base = Order(scripts=scripts, start_sha256=algebra.sha256(shared))
     start = controls.beside(parts.strategy, shared)
-    cohort = cohorts.gather(present, parts.strategy, sorted(start))
-    size = cohorts.sketch(cohort, parts.strategy, {s: study.model.rank for s in languages} | ranks)
-    base = Order(scripts=scripts, start_sha256=algebra.sha256(shared), sketch=size)
-    LOG.info("%d silos joined: %s", len(present), ", ".join(languages))
-    return Run(grid, study, parts, schedule, folder, cohort, {}, start, base, peft_config, ranks)
+    nobody = Cohort([], {})
+    run = Run(grid, study, parts, schedule, folder, nobody, {}, start, base, config, {})
+    LOG.info("%d silos joined: %s", len(present), ", ".join(silo.name for silo in present))
+    return _gathered(run, present)
+
+
+def grown(run: Run) -> Run:
+    """Return the run with the silos that came since it began; the run as it is where none did, or none fits."""
+    came = introduction.came(run.grid, run.cohort.silos)
+    if not came:
+        return run
+    present = sorted([*run.cohort.silos, *came], key=lambda silo: silo.name)
+    try:
+        more = _gathered(run, present)
+    except ConfigError as error:
+        LOG.warning("silos that came later cannot take part: %s", error)
+        return run
+    LOG.info("%d silos came: %s", len(came), ", ".join(silo.name for silo in came))
+    return more
+
+
+def _gathered(run: Run, present: list[Silo]) -> Run:
+    """Return the run with these silos; raises ``ConfigError`` where the study's parts do not fit them."""
+    rank, shared = run.study.model.rank, list(algebra.trained(run.start))
+    languages = {silo.name: silo.language for silo in present}
+    ranks = {silo.name: silo.rank for silo in present if 0 < silo.rank < rank}
+    for refusal in combine.refusals(run.parts, combine.Cohort(languages, tuple(shared), ranks)):
+        raise ConfigError(str(refusal))
+    strategy = run.parts.strategy
+    cohort = cohorts.gather(present, strategy, sorted(run.start))
+    size = cohorts.sketch(cohort, strategy, {name: rank for name in languages} | ranks)
+    return run._replace(cohort=cohort, base=run.base._replace(sketch=size), ranks=ranks)
 
 
 def _scripts(present: list[Silo], folder: Path) -> str:
@@ -89,17 +115,25 @@ def first(run: Run, number: int = 0, held: Collection[str] = ()) -> State:
 def recall(run: Run, number: int | None = None) -> State | None:
     """Return a committed round as the journal does; groups whose silos all came later are at their start in it."""
     held = journal.recall(run.folder / "journal", number)
-    if held is None:
-        return None
+    return None if held is None else completed(run, held)
+
+
+def completed(run: Run, held: State) -> State:
+    """Return a state with the groups that it does not hold, of silos that came later, at their start."""
     came = first(run, held.round, held.adapter)
     return State(held.round, *(old | new for old, new in zip(held[1:], came[1:], strict=True)))
 
 
-def _initial(grid: Grid, silo: Silo, order: Order) -> tuple[Adapter, dict[str, Any]]:
-    for _, reply in silos.ask(grid, "query.initial", [(silo, messages.order(order))]):
-        if not reply.code:
-            return reply.arrays, reply.facts["peft"]
-        raise ConfigError(
-            f"silo {silo.name} cannot make the first adapter: {messages.CODES[reply.code]}"
-        )
-    raise ConfigError(f"silo {silo.name} did not answer")
+def _initial(grid: Grid, present: list[Silo], order: Order) -> tuple[Adapter, Any]:
+    """Return the seeded adapter and what its silo says of it, from the first silo that makes one."""
+    why = "no silo answered"
+    for silo in present:
+        content = messages.order(order)
+        for _, reply in silos.ask(
+            grid, "query.initial", [(silo, content)], silos.all_within(MADE_S)
+        ):
+            if not reply.code:
+                return reply.arrays, reply.facts.get("peft")
+            why = f"silo {silo.name} cannot make it: {messages.CODES[reply.code]}"
+            LOG.warning("the first adapter: %s", why)
+    raise ConfigError(f"there is no first adapter; {why}")

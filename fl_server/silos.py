@@ -1,28 +1,25 @@
-"""The silos of a study: who they are, and how they are asked."""
+"""The silos of a study, and how they are asked: what comes back as it comes, and again what was lost on the way."""
 
 from __future__ import annotations
 
 import logging
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import Any, NamedTuple
 
 from fl_client import messages
-from fl_client.config import ConfigError
-from fl_client.messages import Content, Order, Reply
+from fl_client.messages import Content, Reply
 from fl_server.grid import Grid
 from strategies.schedules.schedule import Closes
 from strategies.weights.weight import Counts
 
 LOG = logging.getLogger("bhasha_fl.hub")
 WAIT_S = 2.0  # the longest wait for news before deadlines are looked at again
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-CARD_S = 600.0
 # Flower's errors 3 to 5 and 8: it has a message, a reply or the node no more, or the silo's process died at its work.
 LOST = frozenset({3, 4, 5, 8})
 TRIES = 3  # times a silo is asked again where that was lost, before it counts as failed
+LOST_S = 30.0  # between two of them; the first is at once
 
 
 class Silo(NamedTuple):
@@ -41,42 +38,6 @@ class Silo(NamedTuple):
 
 
 Again = Callable[[], list[tuple[Silo, Content]]]
-
-
-def introduce(grid: Grid) -> list[Silo]:
-    """Return the silos that are there, by name; raises ``ConfigError`` where names clash or bases differ."""
-    nodes = sorted(grid.get_node_ids())
-    found = []
-    content = messages.order(Order())
-    for node, reply in _exchange(grid, "query", {n: content for n in nodes}, _all_within(CARD_S)):
-        if reply.code:
-            raise ConfigError(f"a silo could not join: {messages.CODES[reply.code]}")
-        found.append(_silo(node, reply, grid.names().get(node)))
-    names = [silo.name for silo in found]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice or not found:
-        raise ConfigError(f"two silos are named {twice[0]}" if twice else "no silo answered")
-    if len({silo.base for silo in found}) > 1:
-        raise ConfigError("the silos hold different base models; each must hold the study's")
-    return sorted(found, key=lambda silo: silo.name)
-
-
-def _silo(node: int, reply: Reply, known: str | None) -> Silo:
-    try:
-        rows = {str(lang): Counts(*map(int, row)) for lang, row in reply.facts["languages"].items()}
-        name, base = str(reply.facts["silo"]), str(reply.facts["base"])
-        silo = Silo(node, name, rows, base, int(reply.facts.get("rank", 0)))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ConfigError(
-            f"a silo introduced itself in a way that cannot be read: {error!r}"
-        ) from None
-    if not NAME.fullmatch(silo.name) or not rows or min(map(min, rows.values())) < 0:
-        raise ConfigError(
-            f"a silo introduced itself as {silo.name!r} with {rows}; it cannot take part"
-        )
-    if known is not None and silo.name != known:
-        raise ConfigError(f"silo {known} introduced itself as {silo.name!r}; it cannot take part")
-    return silo
 
 
 def ask(
@@ -102,37 +63,43 @@ def ask(
         return {silo.node: content for silo, content in contents}
 
     first, more = pushed(contents), (lambda: pushed(again())) if again else dict
-    for node, reply in _exchange(grid, kind, first, closes or _all_within(float("inf")), more):
+    for node, reply in exchange(grid, kind, first, closes or all_within(float("inf")), more):
         answer = {"kind": "answer", "silo": by_node[node].name, "code": reply.code}
         LOG.debug("%s answered", by_node[node].name, extra={"event": answer})
         out.pop(by_node[node].name, None)
         yield by_node[node], reply
 
 
-def _exchange(
+def exchange(
     grid: Grid,
     kind: str,
     contents: dict[int, Content],
     closes: Closes,
     again: Callable[[], dict[int, Content]] = dict,
 ) -> Iterator[tuple[int, Reply]]:
+    """Send each node its message and yield the replies as ``ask`` does, by node."""
     waiting, unknown = _push(grid, kind, contents)
-    began, answered = grid.now(), 0
+    began, heard, answered = grid.now(), 0, 0
     anew: set[int] = set()
     tries: Counter[int] = Counter()
-    while not closes(len(contents), answered, len(waiting) + len(unknown), grid.now() - began):
-        before, send = answered, dict[int, Content]()
+    lost: dict[int, float] = {}  # whom to ask again, and when
+    while not closes(
+        len(contents), answered, len(waiting) + len(unknown) + len(lost), grid.now() - began
+    ):
+        before = heard
         for node, reply in chain(unknown, _arrived(grid, waiting)):
-            if reply.code == "lost" and tries[node] < TRIES:
+            if reply.code == "lost" and tries[node] < TRIES and node not in dict(unknown):
                 LOG.info("what node %d was asked is lost, and asked again", node)
+                lost[node] = grid.now() + tries[node] * LOST_S
                 tries[node] += 1
-                send[node] = contents[node]
                 continue
-            answered += 1
+            heard, answered = heard + 1, answered + (not reply.code)
             yield node, reply
+        send = {node: contents[node] for node, due in lost.items() if due <= grid.now()}
+        lost = {node: due for node, due in lost.items() if node not in send}
         send |= again()
         contents = contents | send
-        idle = not send and answered == before
+        idle = not send and heard == before
         if idle:
             send = {node: contents[node] for node in anew & set(waiting.values())}
             if send:
@@ -195,5 +162,6 @@ def _with_arrays(grid: Grid, node: int, reply: Reply) -> Reply:
         return _failed("malformed")
 
 
-def _all_within(seconds: float) -> Closes:
+def all_within(seconds: float) -> Closes:
+    """Return the rule that waits for everyone, at most so many seconds."""
     return lambda asked, answered, waiting, elapsed: waiting == 0 or elapsed >= seconds

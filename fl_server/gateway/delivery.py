@@ -104,7 +104,7 @@ async def sweep(gate: Gate) -> None:
         parcels.expire(updates, gate.settings.spool_hours * 3600)
     for session in spool.waiting(gate.spool):
         node = seen.of(gate.seen, session.silo).node
-        if _ejected(gate, session.silo):
+        if ejected(gate, session.silo):
             await drop(gate, session)
         elif not session.missing:
             await deliver(gate, session)
@@ -112,7 +112,8 @@ async def sweep(gate: Gate) -> None:
             await drop(gate, session)
 
 
-def _ejected(gate: Gate, silo: str) -> bool:
+def ejected(gate: Gate, silo: str) -> bool:
+    """Return whether a silo was put off the roster."""
     try:
         return roster.one(gate.folder, silo).state == "ejected"
     except ConfigError:  # a damaged entry lets nobody in, but what came before may stay

@@ -18,7 +18,7 @@ from aiohttp import web
 from fl_client import address, certificates, fleet
 from fl_client.config import ConfigError
 from fl_server import roster
-from fl_server.gateway import calls, delivery, desk, limits, parcels, seen, spool
+from fl_server.gateway import calls, delivery, desk, limits, parcels, presence, seen, spool
 from fl_server.gateway.gate import Call, Gate, Route
 from fl_server.gateway.limits import Door, Refused
 from fl_server.gateway.relay import Answer
@@ -36,7 +36,7 @@ ROUTES = (
         for path, rule in fleet.PATHS.items()
     }
 )
-TICK_S, SWEEP_S = 1.0, 30.0
+TICK_S, SWEEP_S, PRESENT_S = 1.0, 30.0, 60.0
 
 
 async def handle(gate: Gate, door: Door, request: web.BaseRequest) -> web.StreamResponse:
@@ -112,6 +112,7 @@ async def open_(gate: Gate) -> AsyncIterator[tuple[Door, int]]:
         loop.create_task(_every(TICK_S, lambda: limits.admit(door, listener))),
         loop.create_task(_every(TICK_S, lambda: _tick(door))),
         loop.create_task(_every(SWEEP_S, lambda: delivery.sweep(gate))),
+        loop.create_task(_every(PRESENT_S, lambda: presence.keep(gate))),
     ]
     try:
         yield door, listener.getsockname()[1]

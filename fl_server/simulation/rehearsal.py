@@ -77,7 +77,7 @@ def _run(run: Run, grid: VirtualGrid) -> str:
     failed, reached = 0, -1
     while True:
         try:
-            state = rounds.run(run)
+            _, state = rounds.run(run)
         except RoundFailed as error:
             done = len(record.lines(run.folder))
             failed, reached = (1 if done > reached else failed + 1), done

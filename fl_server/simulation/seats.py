@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fl_client.config import ConfigError
-from fl_server import silos
+from fl_server import introduction
 from fl_server.simulation.profiles import Profile, bundled, checked, toml
 
 
@@ -70,7 +70,7 @@ def _names(kind: str, who: Any) -> list[str]:
     if type(who) is int and who >= 1:
         return [f"{kind}-{number}" for number in range(1, who + 1)]
     named = isinstance(who, list) and who
-    if not named or not all(isinstance(n, str) and silos.NAME.fullmatch(n) for n in who):
+    if not named or not all(isinstance(n, str) and introduction.NAME.fullmatch(n) for n in who):
         raise ConfigError(f"{kind} = {who!r} should be how many silos, or a list of their names")
     return list(who)
 

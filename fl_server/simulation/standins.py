@@ -89,7 +89,7 @@ class Cast(NamedTuple):
             spoken = {self.languages[silo]: [1, 1, 1, 1]}
             return messages.answer(message, {}, {"silo": silo, "languages": spoken, "base": ""})
         if kind == "query.initial":
-            return messages.answer(message, {}, {"peft": {}}, self.start)
+            return messages.answer(message, {}, {"peft": _said(self.start)}, self.start)
         if kind == "query.gradient":
             wanted = self.parts.strategy.survey
             shapes = survey.sketched(wanted, algebra.layout(self.start)) if wanted else {}
@@ -168,6 +168,13 @@ def _pace(found: outlook.Outlook, seat: Seat) -> forecast.Pace:
     if pace is None:
         raise AssertionError("a profile has a core at least")
     return pace
+
+
+def _said(start: Adapter) -> dict[str, Any]:
+    """Return what a silo says of an adapter: its modules, by their whole names, and its token rows."""
+    modules = {name.split(".lora_")[0] for name in start if algebra.part(name) != "rows"}
+    rows = sum(len(x) for name, x in start.items() if algebra.part(name) == "rows")
+    return {"target_modules": sorted(modules), "trainable_token_indices": list(range(rows))}
 
 
 def _start(tensors: Layout, seed: int) -> Adapter:

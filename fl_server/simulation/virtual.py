@@ -96,6 +96,10 @@ class VirtualGrid:
         """Return the nodes of all silos."""
         return list(self._silos)
 
+    def newcomers(self) -> list[int]:
+        """Return nothing: all were there as the study began."""
+        return []
+
     def names(self) -> dict[int, str]:
         """Return the silos by node."""
         return self._silos
@@ -156,8 +160,7 @@ class VirtualGrid:
         queue = self._queues[node]
         while queue and node not in self._at_work:
             posted = queue.popleft()
-            forgotten = posted.sent + TTL_S <= self._now
-            if not forgotten and len(self.commits) < posted.commits + KEPT:
+            if self._now < posted.sent + TTL_S and len(self.commits) < posted.commits + KEPT:
                 errand = self._errand(self._silos[node], posted)
                 self._at_work[node] = posted, errand
                 self.errands.append(errand)

@@ -16,7 +16,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from fl_client import messages, parcels
 from fl_client.config import ConfigError
 from fl_client.messages import Order
-from fl_server import federation, queue, silos
+from fl_server import federation, introduction, queue, silos
 from fl_server import hub as hubs
 from fl_server.federation import Federation
 from fl_server.freight import Freight
@@ -24,6 +24,7 @@ from fl_server.gateway import client, gate, local, seen, studies
 from fl_server.gateway.client import Away, Gateway, Heard
 from fl_server.grid import Polled
 from fl_server.silos import Silo
+from strategies.schedules.sync import sync
 from strategies.weights.weight import Counts
 
 RUN = 7
@@ -192,6 +193,20 @@ def test_a_study_goes_on_with_those_who_came_in_time(way, gateway, monkeypatch):
     assert way.get_node_ids() == [1001]
 
 
+def test_a_silo_that_was_not_there_in_time_is_a_newcomer_when_it_comes_and_only_once(
+    way, gateway, monkeypatch
+):
+    gateway.here("ne-1", contact=time.time() - 3600)
+    monkeypatch.setattr(federation, "JOIN_S", 0.0)
+    monkeypatch.setattr(way, "wait", lambda seconds: None)
+    assert way.get_node_ids() == [1001]
+    assert way.newcomers() == []
+    gateway.here("ne-1")
+    gateway.here("stranger")
+    assert way.newcomers() == [1002]
+    assert way.newcomers() == []
+
+
 def test_a_study_whose_silos_all_stay_away_is_told_so(way, gateway, monkeypatch):
     for name in NODES:
         gateway.here(name, left=True)
@@ -213,7 +228,7 @@ def test_a_silo_that_left_as_soon_as_it_had_answered_cannot_take_another_name(
     way = Federation(flower, Gateway(gateway.hub), RUN, ["as-1"], Freight(gateway.hub))
     flower.on_push = lie_and_leave
     with pytest.raises(ConfigError, match="silo as-1 introduced itself as 'ne-1'"):
-        silos.introduce(way)
+        introduction.introduce(way)
 
 
 # Asking and hearing.
@@ -393,8 +408,9 @@ def fails(flower, gateway, code, times):
 
 @pytest.mark.parametrize("code", sorted(silos.LOST))
 def test_a_silo_whose_process_died_at_its_work_or_whose_message_is_lost_is_asked_again(
-    code, way, gateway, flower
+    code, way, gateway, flower, monkeypatch
 ):
+    monkeypatch.setattr(silos, "LOST_S", 0.0)
     fails(flower, gateway, code, times=silos.TRIES)
     assert asked(way, ["as-1"]) == [("as-1", 0.0)]
     first, *again = [message for _, message in flower.pushed]
@@ -402,10 +418,45 @@ def test_a_silo_whose_process_died_at_its_work_or_whose_message_is_lost_is_asked
     assert all(message.content == first.content for message in again)
 
 
-def test_a_silo_whose_process_dies_whenever_it_is_asked_fails_in_the_end(way, gateway, flower):
+def test_a_silo_whose_process_dies_whenever_it_is_asked_fails_in_the_end(
+    way, gateway, flower, monkeypatch
+):
+    monkeypatch.setattr(silos, "LOST_S", 0.0)
     fails(flower, gateway, code=8, times=99)
     assert asked(way, ["as-1"]) == [("as-1", "lost")]
     assert len(flower.pushed) == 1 + silos.TRIES
+
+
+def test_after_the_first_try_a_silo_is_given_time_to_come_back(way, gateway, flower, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(way, "now", lambda: now[0])
+    monkeypatch.setattr(way, "wait", lambda seconds: now.__setitem__(0, now[0] + seconds))
+    at = []
+
+    def failing(key, message):
+        at.append(now[0])
+        flower.fail(key, 5) if now[0] < 80 else flower.reply(key)
+
+    flower.on_push = failing
+    monkeypatch.setattr(way, "pull_messages", lambda keys: flower.pull_messages(list(keys)))
+    assert asked(way, ["as-1"], lambda asked, answered, waiting, elapsed: not waiting) == [
+        ("as-1", 0.0)
+    ]
+    assert at[:2] == [0.0, 0.0]
+    assert [later - before >= silos.LOST_S for before, later in zip(at[1:], at[2:], strict=False)] == [
+        True, True,
+    ]  # fmt: skip
+
+
+def test_a_round_that_asks_more_than_it_needs_does_not_close_on_an_error(way, gateway, flower):
+    def answer(key, message):
+        node = message.metadata.dst_node_id
+        flower.fail(key, 2) if node == 1001 else flower.reply(key)
+        gateway.delivered(key)
+
+    flower.on_push = answer
+    closes = sync(sample=1, over_sample=1).closes
+    assert sorted(asked(way, closes=closes)) == [("as-1", "internal"), ("ne-1", 0.0)]
 
 
 def test_a_silo_that_the_hub_no_longer_knows_counts_as_failed_at_once(way, gateway, flower):
@@ -466,6 +517,7 @@ def test_any_other_grid_is_asked_every_so_often_and_has_nothing_to_tell(flower):
     polled = Polled(flower, every_s=0.0)
     polled.wait(60)
     assert (polled.refused(), polled.restarted(), polled.names()) == ({}, set(), {})
+    assert not list(polled.newcomers())
     assert polled.get_node_ids() == [1]
 
 

@@ -18,8 +18,9 @@ from flwr.clientapp import ClientApp
 from fl_client import messages
 from fl_client.app import app as client
 from fl_client.config import ConfigError, flat
-from fl_server import journal, record
+from fl_server import app, journal, record
 from fl_server.app import app as server
+from fl_server.grid import Polled
 from fl_server.run import RoundFailed
 from fl_server.simulation import grid
 
@@ -79,13 +80,8 @@ def faulty(silo: int, rounds: set[int], reply) -> tuple[ClientApp, list[int]]:
     def query(message, context):
         return client(message, context)
 
-    @made.query("initial")
-    def initial(message, context):
-        return client(message, context)
-
-    @made.evaluate()
-    def evaluate(message, context):
-        return client(message, context)
+    for kind in (made.query("initial"), made.train("alone"), made.evaluate()):
+        kind(lambda message, context: client(message, context))
 
     @made.train()
     def train(message, context):
@@ -191,6 +187,63 @@ def test_a_silo_that_came_only_after_a_stop_takes_part_from_then_on(
         assert set(report["released_round"].values()) == {1}
 
 
+class Late(Polled):
+    """A way to silos of which the second comes after round 1."""
+
+    home = Path()
+
+    def __init__(self, grid):
+        super().__init__(grid)
+        self.get_node_ids = lambda: [1]
+
+    def newcomers(self):
+        return [2] if record.lines(self.home)[-1]["round"] == 1 else []
+
+
+@pytest.mark.parametrize("rail", [False, True])
+def test_a_silo_that_comes_between_two_rounds_takes_part_as_after_a_stop(
+    rail, small, tmp_path, monkeypatch
+):
+    more = {"rounds": 3, "simulation__silos": 2, "alone__enabled": rail}
+    stopped = joined(small(tmp_path / "stopped", **more), 1, 2)
+    monkeypatch.setattr(app, "Polled", Late)
+    monkeypatch.setattr(Late, "home", tmp_path / "run")
+    study = small(tmp_path / "run", **more)
+    grid.run(server, client, 2, flat(study))
+    lines = record.lines(tmp_path / "run")
+    assert [sorted(line["silos"]) for line in lines] == [["as-1"]] * 2 + [["as-1", "ne-1"]] * 2
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["adapter_sha256"] == stopped["adapter_sha256"]
+    assert report["languages"].keys() == {"as", "ne"}
+    assert all(bool(row["alone_lr"]) == rail for row in report["silo_scores"].values())
+
+
+@pytest.mark.parametrize("said", ["ne-2", "../ne", "as-1"])
+def test_a_newcomer_that_does_not_fit_is_left_out_and_the_study_goes_on(
+    said, small, tmp_path, monkeypatch, caplog
+):
+    """It is another silo's base, a name that climbs, or a name that is taken."""
+    made, asked = ClientApp(), []
+
+    @made.query()
+    def query(message, context):
+        found = client(message, context)
+        if context.node_id == 2:
+            asked.append(said)
+            base = "another" if said == "ne-2" else ""
+            facts = {"silo": said, "languages": {"ne": [1, 1, 1, 1]}, "base": base}
+            return messages.answer(message, {}, facts)
+        return found
+
+    for kind in (made.query("initial"), made.train(), made.evaluate()):
+        kind(lambda message, context: client(message, context))
+    monkeypatch.setattr(app, "Polled", Late)
+    monkeypatch.setattr(Late, "home", tmp_path / "run")
+    grid.run(server, made, 2, flat(small(tmp_path / "run", simulation__silos=2)))
+    assert asked and "cannot take part" in caplog.text
+    assert {n for line in record.lines(tmp_path / "run") for n in line["silos"]} == {"as-1"}
+
+
 def test_a_study_goes_on_without_a_silo_that_did_not_come_back(small, tmp_path):
     study = small(tmp_path / "run", rounds=3, simulation__silos=2)
     report = joined(study, 2, 1)
@@ -254,6 +307,10 @@ CARDS = {
     "no languages": {"silo": "as-1", "languages": {}, "base": ""},
     "counts below zero": {"silo": "as-1", "languages": {"as": [1, -1, 1, 1]}, "base": ""},
     "counts that are no numbers": {"silo": "as-1", "languages": {"as": "many"}, "base": ""},
+    "a language that climbs": {"silo": "as-1", "languages": {"../as": [1, 1, 1, 1]}, "base": ""},
+    "a language that divides": {"silo": "as-1", "languages": {"as|b": [1, 1, 1, 1]}, "base": ""},
+    "no end of text": {"silo": "as-1", "languages": {"as": [1, float("inf"), 1, 1]}, "base": ""},
+    "too much text": {"silo": "as-1", "languages": {"as": [1, 10**400, 1, 1]}, "base": ""},
     "nothing": {},
     "two of one name": {"silo": "as-1", "languages": {"as": [1, 1, 1, 1]}, "base": ""},
 }

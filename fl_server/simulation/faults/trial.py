@@ -111,7 +111,7 @@ class World:
         grid.get_node_ids()
         self._looked()
         run = studies.run(self._shape)
-        return rounds.run(run._replace(grid=grid, folder=self._run))
+        return rounds.run(run._replace(grid=grid, folder=self._run))[1]
 
     def _looked(self) -> None:
         """Compare what the journal has with what was committed; a flipped bit may take the last round back."""
