@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from fl_client import messages
-from fl_client.config import ConfigError
 from fl_client.messages import Content
 from fl_client.parcels import Parcel
 from fl_server import queue
@@ -19,7 +18,7 @@ from fl_server.queue import Ticket
 from strategies.adapter import Adapter
 
 LOG = logging.getLogger("bhasha_fl.hub")
-JOIN_S = 600.0  # how long a study waits for its silos to be there
+JOIN_S = 600.0  # how long a study waits for the rest of its silos; for the first of them as long as it takes
 LOOK_S = 30.0  # between two looks for what the gateway does not announce
 PATIENCE_S = 300.0  # how long a study waits for a gateway that is started again
 
@@ -41,21 +40,16 @@ class Federation:
         self._met: set[str] = set()
 
     def get_node_ids(self) -> list[int]:
-        """Return the nodes of the study's silos once all are there; raises ``ConfigError`` if none comes."""
+        """Return the nodes of the study's silos once all are there, after ``JOIN_S`` those of whoever is."""
         until = time.monotonic() + JOIN_S
         while True:
             known = self._gateway.status()
             there = [name for name in self._names if known.get(name, {}).get("connected")]
             missing = [name for name in self._names if name not in there]
-            if not missing or time.monotonic() > until:
+            if not missing or there and time.monotonic() > until:
                 break
             LOG.info("waiting for %s", ", ".join(missing))
             self.wait(5)
-        if not there:
-            raise ConfigError(
-                f"none of {', '.join(self._names)} was there within {JOIN_S:.0f} s; "
-                "fl-server status shows who is, and fl-server resume goes on"
-            )
         if missing:
             LOG.warning("the study goes on without %s until they come", ", ".join(missing))
         return self._meet(there, known)

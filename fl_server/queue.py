@@ -18,6 +18,7 @@ from fl_client.memory import write_whole
 from fl_client.settings import sentence
 from fl_server import config, room
 from fl_server.progress import Progress
+from fl_server.run import RoundFailed
 
 State = Literal["queued", "running", "finished", "failed", "stopping", "stopped"]
 ENDED = {"finished", "failed", "stopped"}
@@ -135,9 +136,10 @@ def _read(path: Path) -> Ticket:
 
 @contextmanager
 def claimed(hub: Path, name: str) -> Iterator[None]:
-    """Hold a study while its rounds run, write its log, and note how it ended; for want of disk it has not ended.
+    """Hold a study while its rounds run, write its log, and note how it ended.
 
-    Raises ``ConfigError`` where the study is not to run: Flower may start a run after it was stopped.
+    For want of disk, or of silos in a round, it has not: another run takes it up. Raises ``ConfigError`` where the
+    study is not to run: Flower may start a run after it was stopped.
     """
     here = folder(hub, name)
     log = logging.FileHandler(here / "log.txt", encoding="utf-8")
@@ -161,6 +163,8 @@ def claimed(hub: Path, name: str) -> Iterator[None]:
         logger.exception("the study ended before its last round")
         if room.lacked(hub, error):
             logger.error("it has not failed: %s", room.WAITS)
+        elif isinstance(error, RoundFailed):  # the runner counts how often
+            note(hub, name, error=str(error))
         else:
             move(hub, name, "failed", {"running"}, error=str(error) or type(error).__name__)
         raise

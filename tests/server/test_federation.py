@@ -207,13 +207,24 @@ def test_a_silo_that_was_not_there_in_time_is_a_newcomer_when_it_comes_and_only_
     assert way.newcomers() == []
 
 
-def test_a_study_whose_silos_all_stay_away_is_told_so(way, gateway, monkeypatch):
+def test_a_study_whose_silos_are_all_away_begins_when_one_comes_however_late(
+    way, gateway, monkeypatch, caplog
+):
+    caplog.set_level("INFO")
     for name in NODES:
         gateway.here(name, left=True)
     monkeypatch.setattr(federation, "JOIN_S", 0.0)
-    monkeypatch.setattr(way, "wait", lambda seconds: None)
-    with pytest.raises(ConfigError, match=r"none of as-1, ne-1 was there within 0 s; fl-server st"):
-        way.get_node_ids()
+    waits = []
+
+    def wait(seconds):
+        waits.append(seconds)
+        if len(waits) == 4:
+            gateway.here("ne-1")
+
+    monkeypatch.setattr(way, "wait", wait)
+    assert way.get_node_ids() == [1002]
+    assert len(waits) == 4
+    assert "waiting for as-1, ne-1" in caplog.text and "goes on without as-1" in caplog.text
 
 
 def test_a_silo_that_left_as_soon_as_it_had_answered_cannot_take_another_name(

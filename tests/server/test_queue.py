@@ -14,6 +14,7 @@ import pytest
 
 from fl_client.config import ConfigError
 from fl_server import progress, queue, room
+from fl_server.run import RoundFailed
 
 ROOT = Path(__file__).parents[2]
 LOG = logging.getLogger("bhasha_fl.hub")
@@ -152,6 +153,14 @@ def test_a_study_that_ends_with_an_error_is_failed_with_the_reason(running, erro
     log = (queue.folder(running, "one") / "log.txt").read_text()
     assert "the study ended before its last round" in log and "Traceback" in log
     assert not queue.held(running, "one")
+
+
+def test_a_study_whose_round_lacks_silos_is_taken_up_again_and_says_why(running):
+    with pytest.raises(RoundFailed), queue.claimed(running, "one"):
+        raise RoundFailed("round 3 has 1 of 2 updates and needs 2")
+    ticket = queue.one(running, "one")
+    assert (ticket.state, ticket.error) == ("running", "round 3 has 1 of 2 updates and needs 2")
+    assert "round 3 has 1 of 2" in (queue.folder(running, "one") / "log.txt").read_text()
 
 
 def test_a_study_that_is_ended_from_outside_is_not_failed(running):
