@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 from safetensors.numpy import load_file
 
-from fl_client import frames, parcels, silo, site
+from fl_client import bases, frames, parcels, silo, site
 from fl_client.config import Study, from_flat
 from fl_client.messages import Order
 from fl_client.site import Place
@@ -30,9 +30,8 @@ def silo_of(folder: Path, steps: int) -> Job:
     (folder / "text" / "all.jsonl").write_text(text)
     changes = {"data": str(folder / "text"), "threads": 1, "checkpoint_s": CHECKPOINT_S}
     known = {"name": "clinic", "federation": "figures", "address": "hub.example.org:8443"}
-    silo.create(
-        folder, silo.Settings(**known, **changes, base="builtin:tiny", base_sha256="0" * 64)
-    )
+    pinned = {"base": "builtin:tiny", "base_sha256": bases.sha256("builtin:tiny")}
+    silo.create(folder, silo.Settings(**known, **changes, **pinned))
     study = from_flat({"train.steps": steps, "train.dtype": "float32", "rounds": 2})
     order = Order(scripts=scope.scripts(e.lang for e in own.train))
     return Job(study, Place(silo=str(folder)), order, {})

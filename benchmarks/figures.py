@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from fl_server.record import cpu
+from fl_server.provenance import cpu
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -16,10 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from safetensors import safe_open
-from safetensors.numpy import save
+import numpy as np
 
-from fl_client import checkpoint, evaluate, hooks, model, optimizer, ranks, train
+from fl_client import checkpoint, evaluate, hooks, model, optimizer, ranks, sealed, train
 from fl_client.checkpoint import Keeper
 from fl_client.config import Study, digest
 from fl_client.memory import write_whole
@@ -116,11 +115,8 @@ def _fit(
 ) -> Best:
     model.write(made, begins.adapter)
     used, around = optimizer.start(made, {}), hooks.Hooks(made, PLAIN, 0, {})
-    total, steps, lr = (
-        study.rounds * study.train.steps,
-        study.train.steps,
-        begins.lrs[stand.rate],
-    )
+    steps, lr = study.train.steps, begins.lrs[stand.rate]
+    total = study.rounds * steps
     best = stand.own._replace(lr=lr)
     for first in range(stand.first, total, steps):
         plan = train.Plan(first, steps, total, lr, f"{study.seed}:{silo}")
@@ -183,16 +179,20 @@ def skip(steps: int) -> None:
 def keep(home: Path, key: str, best: Best, what: Kind = "alone") -> None:
     """Write a result into the silo's folder: one file, with the key that says which study it belongs to."""
     note = {"key": key, "valid": best.valid, "lr": best.lr, "step": best.step}
-    write_whole(home / what / FILE, save(best.adapter, {"note": json.dumps(note)}))
+    held = {f"adapter/{name}": x for name, x in best.adapter.items()}
+    held["note"] = np.frombuffer(json.dumps(note).encode(), np.uint8)
+    write_whole(home / what / FILE, sealed.seal(held))
 
 
 def recall(home: Path, key: str, what: Kind = "alone") -> tuple[Adapter, dict[str, Any]]:
-    """Return the adapter and its facts if a result of this very study is there, else nothing."""
+    """Return the adapter and its facts if a result of this very study is there and whole, else nothing."""
     path = home / what / FILE
     if not path.is_file():
         return {}, {}
-    with safe_open(path, "numpy") as held:
-        facts: dict[str, Any] = json.loads((held.metadata() or {}).get("note", "{}"))
-        if facts.get("key") != key:
-            return {}, {}
-        return {name: held.get_tensor(name) for name in held.keys()}, facts  # noqa: SIM118
+    try:
+        held = sealed.open_(path.read_bytes())
+        facts: dict[str, Any] = json.loads(held["note"].tobytes())
+    except (OSError, ValueError, KeyError) as error:
+        LOG.warning("%s cannot be read and counts as no result: %s", path, error)
+        return {}, {}
+    return (algebra.under("adapter/", held), facts) if facts["key"] == key else ({}, {})

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+from pathlib import Path
+
 import numpy as np
 
-from fl_client import chat, merged, model, spec
+from fl_client import bases, chat, merged, model, silo, spec
+from fl_client.config import ConfigError
 from fl_client.messages import Fault
 from fl_client.model import Warm
 from fl_client.workers import Work
@@ -12,6 +16,26 @@ from strategies import adapter as algebra
 from strategies import broadcast
 from strategies.adapter import Adapter, Layout
 from strategies.strategy import Strategy
+
+LOG = logging.getLogger("bhasha_fl.silo")
+
+
+def pinned(folder: Path) -> None:
+    """Return where a silo's base is the pinned one; it is read once in the life of a process.
+
+    Raises ``Fault`` where it is another one, ``ConfigError`` where it cannot be read.
+    """
+    own = silo.read(folder)
+    try:
+        found = bases.sha256(own.base)
+    except ConfigError:
+        raise
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"model.base={own.base!r} cannot be read: {error}") from error
+    if found != own.base_sha256:
+        said = f"{own.base} is not the base that silo.toml pins: its hash is {found}"
+        LOG.error("nothing is trained: %s; put it back, then stop and start this silo", said)
+        raise Fault("base_not_allowed", said)
 
 
 def ready(work: Work) -> tuple[Warm, Strategy]:

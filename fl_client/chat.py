@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 from jinja2 import TemplateError
 
 from fl_client import bases, spec
-from fl_client.config import ConfigError, Study
+from fl_client.config import Study
+from fl_client.corpus import CorpusError
 from fl_client.model import Warm
 from fl_client.site import Own
 from tasks.task import ASSISTANT, Example, Task, Turn
@@ -70,7 +71,7 @@ def _written(base: str, example: Example) -> Example:
 def frame(base: str, roles: tuple[str, ...]) -> Frame:
     """Return what the template of a base prints around turns of these roles, the last an assistant's.
 
-    Raises ``ConfigError`` where the template refuses such a conversation, or leaves a turn out.
+    Raises ``CorpusError`` where the template refuses such a conversation, or leaves a turn out.
     """
     tokenizer = bases.tokenizer(base)
     marks = [f"\ue000{number}\ue001" for number in range(len(roles))]
@@ -80,7 +81,7 @@ def frame(base: str, roles: tuple[str, ...]) -> Frame:
     for role, mark in zip(roles, marks, strict=True):
         glue, found, rest = rest.partition(mark)
         if not found or mark in rest:
-            raise ConfigError(
+            raise CorpusError(
                 f"the chat template of model.base={base!r} does not print each of {', '.join(roles)} once; "
                 "choose another base, or other messages"
             )
@@ -99,7 +100,7 @@ def _rendered(base: str, tokenizer: Any, roles: tuple[str, ...], marks: list[str
         )
     except (TemplateError, ValueError, TypeError) as error:
         first = str(error).partition("\n")[0]
-        raise ConfigError(
+        raise CorpusError(
             f"the chat template of model.base={base!r} refuses messages of {', '.join(roles)}: {first}; "
             "choose another base, or other messages"
         ) from error

@@ -11,12 +11,12 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from fl_client import lock, notice, processes
+from fl_client import lock, notice, processes, pulse
 from fl_client.config import ConfigError
 
 TICK_S = 0.1
@@ -24,13 +24,17 @@ LARGEST = 10 << 20  # bytes of a log, which then goes on from the start beside a
 
 
 class Child(NamedTuple):
-    """One program: its command, what its environment has more than ours, if it started, for how long it was silent."""
+    """One program: its command, what its environment has more than ours, if it started, for how long it was silent.
+
+    Where that cannot be asked, a program beats by itself (see ``pulse``), or is not looked at.
+    """
 
     name: str
     command: list[str]
     env: dict[str, str] = {}
     ready: Callable[[], bool] | None = None
     silence: Callable[[], float] | None = None
+    longer_s: float = 0.0  # than others it may be silent
 
 
 class Pace(NamedTuple):
@@ -40,7 +44,7 @@ class Pace(NamedTuple):
     most_s: float = 60.0
     healthy_s: float = 60.0
     stop_s: float = 15.0
-    silent_s: float = 180.0
+    silent_s: float = 120.0
 
 
 PACE = Pace()
@@ -51,7 +55,9 @@ class Kept:
 
     def __init__(self, child: Child, log: Path, pace: Pace) -> None:
         self.child, self.log, self.delay_s = child, log, pace.first_s
+        self.pulse = log.with_suffix(".pulse")
         self.process: subprocess.Popen[bytes] | None = None
+        self.mute = False  # its log could not be opened, and that was said
         self.ready = child.ready is None
         self.began = self.due = 0.0
 
@@ -70,7 +76,7 @@ def supervise(
     logs.mkdir(parents=True, exist_ok=True)
     kept: list[Kept] = []
     ready = False
-    with lock.only_one(folder), _asked_to_stop() as stop:
+    with lock.only_one(folder), processes.asked_to_stop() as stop:
         processes.adopt()
         try:
             while not stop:
@@ -100,7 +106,7 @@ def _look_after(kept: Kept, on_event: Callable[[str], None], pace: Pace) -> bool
             _start(kept, on_event, pace)
         return False
     code, lived = kept.process.poll(), now - kept.began
-    why = processes.ended(code) if code is not None else _silent(kept.child, lived, pace)
+    why = processes.ended(code) if code is not None else _silent(kept, lived, pace)
     if why:
         kept.delay_s = pace.first_s if lived >= pace.healthy_s else kept.delay_s
         on_event(f"{name} {why}; it starts again in {kept.delay_s:g} s; see {kept.log}")
@@ -114,9 +120,10 @@ def _look_after(kept: Kept, on_event: Callable[[str], None], pace: Pace) -> bool
     return False
 
 
-def _silent(child: Child, lived: float, pace: Pace) -> str:
-    silence = min(child.silence(), lived) if child.silence is not None else 0.0
-    return f"was silent for {silence:.0f} s" if silence > pace.silent_s else ""
+def _silent(kept: Kept, lived: float, pace: Pace) -> str:
+    silence = kept.child.silence() if kept.child.silence else pulse.silence(kept.pulse)
+    since = min(silence, lived)
+    return f"was silent for {since:.0f} s" if since > pace.silent_s + kept.child.longer_s else ""
 
 
 def _put_off(kept: Kept, pace: Pace) -> None:
@@ -125,14 +132,23 @@ def _put_off(kept: Kept, pace: Pace) -> None:
 
 
 def _start(kept: Kept, on_event: Callable[[str], None], pace: Pace) -> None:
-    with kept.log.open("ab") as log:
+    pulse.forget(kept.pulse)
+    try:
+        log = kept.log.open("ab")
+    except OSError as error:
+        if not kept.mute:
+            on_event(f"{kept.child.name} waits: {kept.log} cannot be opened: {error.strerror}")
+        kept.mute = True
+        _put_off(kept, pace)
+        return
+    with log:
         try:
             kept.process = subprocess.Popen(
                 kept.child.command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=os.environ | kept.child.env,
+                env=os.environ | kept.child.env | {pulse.FILE: str(kept.pulse)},
                 start_new_session=True,
                 preexec_fn=processes.dies_with(os.getpid()),
             )
@@ -140,7 +156,7 @@ def _start(kept: Kept, on_event: Callable[[str], None], pace: Pace) -> None:
             on_event(f"{kept.child.name} cannot start: {error.strerror}: {kept.child.command[0]}")
             _put_off(kept, pace)
             return
-    kept.began = time.monotonic()
+    kept.began, kept.mute = time.monotonic(), False
     on_event(f"{kept.child.name} runs (pid {kept.process.pid})")
 
 
@@ -151,27 +167,12 @@ def _end(kept: Kept, seconds: float) -> None:
 
 
 def _rotate(log: Path) -> None:
-    if log.exists() and log.stat().st_size > LARGEST:
-        shutil.copyfile(log, log.with_name(log.name + ".1"))
-        os.truncate(log, 0)  # programs append, so they go on at the new end
-
-
-@contextmanager
-def _asked_to_stop() -> Iterator[list[int]]:
-    asked: list[int] = []
-
-    def note(number: int, frame: Any) -> None:
-        asked.append(number)
-
-    ends = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
-    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # under nohup
-        ends.remove(signal.SIGHUP)
-    before = {each: signal.signal(each, note) for each in ends}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    with suppress(OSError):  # a full disk has no room for its past
+        if log.stat().st_size > LARGEST:
+            try:
+                shutil.copyfile(log, log.with_name(log.name + ".1"))
+            finally:
+                os.truncate(log, 0)  # programs append, so they go on at the new end
 
 
 def running(folder: Path) -> int:

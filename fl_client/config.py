@@ -23,11 +23,12 @@ class ConfigError(ValueError):
 
 
 class Section(BaseModel):
-    """A table of the study file: unknown keys are refused, values do not change once read."""
+    """A table of the study file: unknown keys are refused, values do not change once read, numbers are finite."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, coerce_numbers_to_str=True, validate_default=True
-    )
+        extra="forbid", frozen=True, coerce_numbers_to_str=True, validate_default=True,
+        allow_inf_nan=False,  # TOML does not read JSON's infinity
+    )  # fmt: skip
 
 
 class Model(Section):
@@ -35,7 +36,7 @@ class Model(Section):
 
     base: str = Field("builtin:tiny", min_length=1)
     rank: int = Field(16, ge=1, le=1024)
-    alpha: float = Field(32, gt=0, allow_inf_nan=False)
+    alpha: float = Field(32, gt=0)
     targets: str = Field("all-linear", min_length=1)
     rows: Literal["scripts", "none"] = "scripts"
     quantization: Literal["none", "bfloat16", "nf4"] = "none"
@@ -47,9 +48,9 @@ class Train(Section):
     steps: int = Field(12, ge=1)
     batch_size: int = Field(8, ge=1)
     length: int = Field(96, ge=8)
-    lr: float = Field(1e-2, gt=0, allow_inf_nan=False)
+    lr: float = Field(1e-2, gt=0)
     decay: float = Field(0.1, gt=0, le=1)
-    clip: float = Field(1.0, gt=0, allow_inf_nan=False)
+    clip: float = Field(1.0, gt=0)
     optimizer: Literal["adamw", "sgd"] = "adamw"
     keep_optimizer: bool = True
     schedule: Literal["linear", "cosine", "constant"] = "linear"

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from fl_client import children, contact, enrol, join, machine, silo, sockets, volume
+from fl_client import children, contact, enrol, frames, join, machine, silo, sockets, volume
 from fl_client.checks import folder as files
 from fl_client.checks import hub, packages, pinned, room, text
 from fl_client.checks.check import Check, failed
@@ -123,8 +123,8 @@ def _beyond(of: Silo, say: Say) -> Iterator[Check]:
     sized = attempt(lambda: room.sized(of.study, of.own, scope.scripts(spoken)))
     yield room.memory(sized, room.room(of.machine, of.own, bool(of.running)))
     yield room.disk(sized, of.machine)
-    workers = bool(of.running) and sockets.path(of.folder, "workers").exists()
-    yield hub.programs(of.running, workers)
+    workers = of.running and attempt(lambda: sockets.alive(frames.socket(of.folder)))
+    yield hub.programs(of.running, workers is True)
     say(f"asking the hub at {of.own.address}")
     answer = attempt(lambda: contact.clock(of.folder))
     yield hub.reached(answer, of.own.address)
@@ -137,7 +137,9 @@ def _beyond(of: Silo, say: Say) -> Iterator[Check]:
     if not isinstance(rate, ConfigError):
         if of.own.round_bytes or of.own.update_hours:
             yield hub.budget(of.own, rate)
-        _keep(of, rate)
+        kept = attempt(lambda: _keep(of, rate))
+        if isinstance(kept, ConfigError):  # someone edits it meanwhile
+            yield failed("silo.toml", kept, "correct that line of silo.toml")
 
 
 def measured(folder: Path) -> float:
@@ -147,8 +149,12 @@ def measured(folder: Path) -> float:
 
 
 def _keep(of: Silo, rate: float) -> None:
-    """Write the line's speed into ``silo.toml``; a silo that does not run tells the hub now, for its plans."""
-    silo.write_settings(of.folder, of.own.model_copy(update={"uplink_bytes_s": int(rate)}))
+    """Write the line's speed into ``silo.toml``; a silo that does not run tells the hub now, for its plans.
+
+    Raises ``ConfigError`` where that file cannot be read now.
+    """
+    own = silo.read(of.folder)
+    silo.write_settings(of.folder, own.model_copy(update={"uplink_bytes_s": int(rate)}))
     if not of.running:
         attempt(lambda: contact.hello(of.folder, machine.greeting(of.machine, int(rate))))
 

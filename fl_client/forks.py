@@ -25,7 +25,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import NoReturn
 
-from fl_client import bundle, processes, shim, sockets
+from fl_client import bundle, processes, pulse, shim, sockets
 from fl_client.config import ConfigError
 from fl_client.memory import write_whole
 
@@ -94,6 +94,7 @@ def serve(folder: Path, run: Run) -> NoReturn:
         listener.settimeout(REAP_S)
         while True:
             _reap()
+            pulse.beat()
             with suppress(TimeoutError):
                 line, _ = listener.accept()
                 with line:

@@ -23,7 +23,7 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalEx
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from fl_client import frames, ranks, silo
+from fl_client import frames, pulse, ranks, silo
 from fl_client.config import ConfigError
 from fl_client.plain import errors
 
@@ -105,6 +105,7 @@ def run(folder: Path, shape: Shape) -> None:
     wait_s = 1.0
     while True:
         frames.socket(folder).unlink(missing_ok=True)  # a killed group left it
+        pulse.forget(pulse.own())
         count, began = devices(shape.processes), time.monotonic()
         LOG.info("starting %d ranks on this machine", count)
         try:

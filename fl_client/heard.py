@@ -6,25 +6,18 @@ its heartbeat does, whatever the line to the hub is like.
 
 from __future__ import annotations
 
-import os
-import time
-from contextlib import suppress
 from pathlib import Path
+
+from fl_client import pulse
 
 FILE = "heard"
 
 
 def note(folder: Path) -> None:
-    """Note that it was heard just now. The file's time is the machine's monotonic clock: nobody sets that."""
-    now = time.monotonic()
-    with suppress(OSError):  # a full disk is no reason to turn it away
-        (folder / FILE).touch()
-        os.utime(folder / FILE, (now, now))
+    """Note that it was heard just now."""
+    pulse.note(folder / FILE)
 
 
 def silence(folder: Path) -> float:
     """Return for how many seconds it was not heard, 0 where it never was."""
-    try:
-        return max(0.0, time.monotonic() - (folder / FILE).stat().st_mtime)
-    except FileNotFoundError:
-        return 0.0
+    return pulse.age(folder / FILE)

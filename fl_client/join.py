@@ -10,7 +10,7 @@ from pathlib import Path
 from fl_client import certificates, kit, settings, silo
 from fl_client.config import ConfigError
 from fl_client.kit import Kit
-from fl_client.memory import write_whole
+from fl_client.memory import part, write_whole
 from fl_client.silo import Folder, Settings
 
 IDENTITY = ("federation", "name", "root_pem", "study_pub")
@@ -59,16 +59,17 @@ def keep(folder: Path, given: Kit) -> None:
 
 
 def _check_own(at: Folder, given: Kit) -> None:
+    silo.check_path(at.path)
     if at.path.exists() and not at.path.is_dir():
         raise ConfigError(f"{at.path} is no folder; choose another --dir")
     if at.kit.exists():
         held = recall(at.path)
-        if any(getattr(held, part) != getattr(given, part) for part in IDENTITY):
+        if any(getattr(held, name) != getattr(given, name) for name in IDENTITY):
             raise ConfigError(
                 f"{at.path} is silo {held.name!r} of {held.federation!r} and the kit is for another,"
                 f" {given.name!r} of {given.federation!r}; choose another --dir"
             )
-    elif at.path.exists() and any(at.path.iterdir()):
+    elif at.path.exists() and {*at.path.iterdir()} - {part(at.kit)}:
         raise ConfigError(f"{at.path} is not empty and holds no silo; choose another --dir")
 
 

@@ -93,8 +93,12 @@ def keep(home: Path, number: int, arrays: Adapter, best: int, lost: int = 0) -> 
 def write_whole(target: Path, content: bytes) -> None:
     """Write a file so that after a crash it is there whole or not at all: temporary, fsync, rename, fsync."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    part(target).write_bytes(content)
-    complete(target)
+    try:
+        part(target).write_bytes(content)
+        complete(target)
+    except BaseException:  # as of a full disk, which needs the room
+        part(target).unlink(missing_ok=True)
+        raise
 
 
 def write(stream: FileIO, content: bytes | memoryview) -> None:

@@ -9,6 +9,7 @@ reads. Simulated silos have no line, and their arrays stay in the message.
 from __future__ import annotations
 
 import hashlib
+import logging
 import mmap
 import os
 import re
@@ -25,9 +26,12 @@ from safetensors import SafetensorError
 from fl_client import memory, tensors
 from strategies.adapter import Adapter
 
+LOG = logging.getLogger("bhasha_fl.silo")
 KEPT = 4  # parcels that stay in a silo's folder
 NAME = re.compile(r"([0-9a-f]{64}):([0-9]{1,15})")
 OUTBOX, INBOX = "outbox", "inbox"  # in a silo's folder
+Pieces = Iterable[bytes | memoryview]
+Ready = Callable[["Parcel"], None]  # what is told of a parcel
 
 
 class Parcel(NamedTuple):
@@ -85,16 +89,13 @@ def path(folder: Path, parcel: Parcel) -> Path:
     return folder / f"{parcel.sha256}.safetensors"
 
 
-def keep(folder: Path, arrays: Adapter, ready: Callable[[Parcel], None] | None = None) -> Parcel:
+def keep(folder: Path, arrays: Adapter, ready: Ready | None = None) -> Parcel:
     """Write arrays as a parcel, durable when this returns; see ``put``."""
     return put(folder, tensors.pieces(arrays), ready)
 
 
 def put(
-    folder: Path,
-    pieces: Iterable[bytes | memoryview],
-    ready: Callable[[Parcel], None] | None = None,
-    wanted: Parcel | None = None,
+    folder: Path, pieces: Pieces, ready: Ready | None = None, wanted: Parcel | None = None
 ) -> Parcel:
     """Write bytes as a parcel, durable when this returns; one that is there already only becomes the newest.
 
@@ -121,7 +122,7 @@ def put(
     return parcel
 
 
-def _write(file: Path, pieces: Iterable[bytes | memoryview]) -> Parcel:
+def _write(file: Path, pieces: Pieces) -> Parcel:
     """Write a file piece by piece, and hash each piece while it is written."""
     digest, size = hashlib.sha256(), 0
     with file.open("wb", buffering=0) as stream, ThreadPoolExecutor(1) as aside:
@@ -142,10 +143,8 @@ def read(folder: Path, parcel: Parcel) -> Adapter:
     try:
         with file.open("rb") as stream:
             held = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
-    except OSError as error:
-        raise ValueError(f"the parcel {parcel.sha256} is not there: {error.strerror}") from None
-    except ValueError:  # an empty file
-        raise ValueError(f"the parcel {parcel.sha256} is damaged") from None
+    except (OSError, ValueError) as error:  # or the file is empty
+        raise ValueError(f"the parcel {parcel.sha256} is not there or damaged: {error}") from None
     if len(held) != parcel.bytes or hashlib.sha256(held).hexdigest() != parcel.sha256:
         raise ValueError(f"the parcel {parcel.sha256} is damaged")
     try:
@@ -155,20 +154,25 @@ def read(folder: Path, parcel: Parcel) -> Adapter:
 
 
 def whole(file: Path, parcel: Parcel) -> bool:
-    """Return whether a file is this parcel, every byte of it."""
+    """Return whether a file is this parcel, every byte of it; one that cannot be read is not."""
     try:
-        if file.stat().st_size != parcel.bytes:
+        if not file.exists() or file.stat().st_size != parcel.bytes:
             return False
         with file.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest() == parcel.sha256
-    except FileNotFoundError:
+    except OSError as error:
+        LOG.warning("%s cannot be read: %s", file, error.strerror)
         return False
 
 
-def prune(folder: Path, kept: int = KEPT) -> None:
-    """Leave the newest parcels of a folder."""
-    held = _held(folder)
-    newest = sorted(held, key=lambda file: (-held[file].st_mtime_ns, file.name))
+def prune(folder: Path, kept: int = KEPT, last: Parcel | None = None) -> None:
+    """Leave the newest parcels of a folder, first the ``last`` one; what lies in the future counts as the oldest."""
+    held = {file: known.st_mtime_ns for file, known in _held(folder).items()}
+    if len(held) <= kept:
+        return
+    os.utime(folder)  # now, by the clock that dates the files
+    now, stays = folder.stat().st_mtime_ns, last and path(folder, last)
+    newest = sorted(held, key=lambda f: (f != stays, held[f] > now, -held[f], f.name))
     for old in newest[kept:]:
         old.unlink(missing_ok=True)
 

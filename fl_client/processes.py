@@ -12,9 +12,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 LINUX = sys.platform == "linux"
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
@@ -38,6 +39,25 @@ def dies_with(parent: int) -> Callable[[], None]:
                 os._exit(1)
 
     return bind
+
+
+@contextmanager
+def asked_to_stop() -> Iterator[list[int]]:
+    """Give a list to which SIGTERM, SIGINT and SIGHUP are added as they come, in place of what they would do."""
+    asked: list[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        asked.append(number)
+
+    ends = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # under nohup
+        ends.remove(signal.SIGHUP)
+    before = {each: signal.signal(each, note) for each in ends}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def end_group(leader: subprocess.Popen[bytes], seconds: float) -> None:

@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
-from fl_client import frames, outbox, parcels, posted, ranks, spec, verdict, workers
+from fl_client import frames, outbox, parcels, posted, pulse, ranks, spec, verdict, workers
 from fl_client.checkpoint import Left
 from fl_client.config import ConfigError
 from fl_client.messages import Fault
@@ -39,6 +39,7 @@ def main(folder: Path) -> NoReturn:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     _warm_up()
     ranks.join()
+    pulse.beat_beside(f".{os.environ.get('LOCAL_RANK', '0')}")
     if not ranks.first():
         logging.getLogger().setLevel(logging.WARNING)  # what all ranks say is said once
     LOG.info("rank %d of %d is ready", ranks.rank(), ranks.world())

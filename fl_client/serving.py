@@ -8,6 +8,7 @@ import signal
 import sys
 from contextlib import AbstractAsyncContextManager
 
+from fl_client import pulse
 from fl_client.config import ConfigError
 
 
@@ -27,6 +28,8 @@ async def _until_asked(listening: AbstractAsyncContextManager[int]) -> None:
     for each in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(each, end.set)
     async with listening as port:
+        beats = asyncio.create_task(pulse.beating())
         sys.stdout.write(f"ready {port}\n")
         sys.stdout.flush()
         await end.wait()
+        beats.cancel()

@@ -20,16 +20,19 @@ Kind = TypeVar("Kind", bound=Section)
 
 def read(path: Path, kind: type[Kind], remedy: str) -> Kind:
     """Return the settings in a file; raises ``ConfigError``, which ends with ``remedy`` where there is no file."""
+    return _read(path, kind, remedy)[1]
+
+
+def _read(path: Path, kind: type[Kind], remedy: str) -> tuple[str, Kind]:
     try:
-        values = tomllib.loads(path.read_text("utf-8"))
+        text = path.read_text("utf-8")
+        return text, kind.model_validate(tomllib.loads(text))
     except (FileNotFoundError, NotADirectoryError):
         raise ConfigError(f"there is no {path}; {remedy}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from None
-    try:
-        return kind.model_validate(values)
     except ValidationError as error:
         raise ConfigError(f"{path}: {sentence(error, kind)}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from None
 
 
 def checked(kind: type[Kind], **values: Any) -> Kind:
@@ -65,9 +68,11 @@ def create(path: Path, settings: Section) -> None:
 
 
 def change(path: Path, settings: Section) -> None:
-    """Bring a file to these settings: only lines whose value differs change, comments stay."""
-    text = path.read_text("utf-8")
-    before = type(settings).model_validate(tomllib.loads(text))
+    """Bring a file to these settings: only lines whose value differs change, comments stay.
+
+    Raises ``ConfigError`` where it cannot be read.
+    """
+    text, before = _read(path, type(settings), "it was there before")
     for key, value in settings.model_dump().items():
         if getattr(before, key) == value:
             continue

@@ -151,6 +151,17 @@ def read(folder: Path) -> Settings:
     )
 
 
+def check_path(folder: Path) -> None:
+    """Raise ``ConfigError`` where Flower, which is told a silo's folder, would read another one."""
+    path = str(folder.absolute())
+    wrong = sorted({c for c in path if c in '"\\' or (category(c) in {"Cc", "Cs"} and c != "\t")})
+    if wrong:
+        raise ConfigError(
+            f"{path!r} cannot be a silo's folder: Flower reads no path with {', '.join(map(repr, wrong))};"
+            " move it, or choose another --dir"
+        )
+
+
 def create(folder: Path, settings: Settings) -> None:
     """Write ``silo.toml`` with a comment for each key; raises ``ConfigError`` where there is one."""
     files.create(Folder(folder).settings, settings)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from fl_client import corpus, silo, spec
 from fl_client.config import ConfigError, Study, digest
+from fl_client.corpus import CorpusError
 from tasks.task import Example, Site, Task
 
 SPLITS = ("train", "valid", "test")
@@ -102,7 +103,7 @@ def _examples(data: str, wanted: list[str], task: Task, lang: str = "") -> list[
             kept.setdefault(_said(example), example)
     missing = sorted(set(wanted) - {e.lang for e in kept.values()})
     if missing:
-        raise ConfigError(
+        raise CorpusError(
             f"no text for this task in {', '.join(missing)} in {data}; "
             f"it has {', '.join(sorted(spoken))}: change simulation.languages or add text"
         )
@@ -123,7 +124,7 @@ def _from(examples: list[Example], sources: list[str], data: str) -> list[Exampl
     """Return the examples of these sources, of all where none are named."""
     held = {example.source or "text" for example in examples}
     if missing := sorted(set(sources) - held):
-        raise ConfigError(
+        raise CorpusError(
             f"no text of {', '.join(missing)} in the languages asked for in {data}; "
             f"their sources are {', '.join(sorted(held))}: change simulation.sources"
         )
@@ -135,7 +136,7 @@ def _site(name: str, pile: list[Example], characters: int, held_out: int) -> Sit
     parts = {s: _trim([e for e in pile if e.split == s], limits[s]) for s in SPLITS}
     for split, kept in parts.items():
         if not kept:
-            raise ConfigError(
+            raise CorpusError(
                 f"silo {name} has no text in its {split} split; give it more text or make fewer silos"
             )
     return Site(name, **{s: tuple(kept) for s, kept in parts.items()})

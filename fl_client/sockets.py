@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import socket
@@ -33,4 +34,5 @@ def path(folder: Path, name: str) -> Path:
 def alive(path: Path) -> bool:
     """Return whether something listens on a Unix socket now; a file may be left of one that was killed."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        return connection.connect_ex(str(path)) == 0
+        connection.setblocking(False)  # one that works for days may have no place left in its queue
+        return connection.connect_ex(str(path)) in {0, errno.EAGAIN}

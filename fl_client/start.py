@@ -41,6 +41,7 @@ Dir = Annotated[Path, typer.Option("--dir", help="The silo's folder, made by joi
 Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 BIN = Path(sys.executable).parent
 ASK_S = 5.0  # between two questions whether the coordinator has approved
+DEAF_S = 60.0  # longer than others the SuperNode may be silent: first comes the gateway that is to hear it
 CLOCK_S = 5.0  # how long a start waits for the hub to say what time it is
 FLOWER = {
     "FLWR_TELEMETRY_ENABLED": "0",
@@ -56,6 +57,7 @@ def start(folder: Dir = Path("silo")) -> None:
     with plain.errors():
         folder = folder.absolute()
         settings = silo.read(folder)
+        silo.check_path(folder)
         policy.read(folder)
         audit.check(folder)
         lock.check(folder)
@@ -120,7 +122,7 @@ def family(folder: Path, settings: Settings, port: int) -> list[Child]:
             environment | {"OPENBLAS_NUM_THREADS": "1"},  # a process with threads should not fork
             partial(sockets.alive, forks.path(folder)),
         ),
-        Child("supernode", supernode, only_ours, silence=partial(heard.silence, folder)),
+        Child("supernode", supernode, only_ours, None, partial(heard.silence, folder), DEAF_S),
     ]
 
 

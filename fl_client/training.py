@@ -9,9 +9,9 @@ import logging
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from fl_client import bases, basis, model, optimizer, train, update
+from fl_client import bases, basis, model, optimizer, spec, train, update
 from fl_client.hooks import Hooks
-from fl_client.messages import Fault
+from fl_client.messages import Fault, Order
 from fl_client.model import Warm
 from fl_client.workers import Result, Work
 from strategies import adapter as algebra
@@ -23,6 +23,7 @@ from tasks.task import Example
 
 if TYPE_CHECKING:
     from fl_client.checkpoint import Keeper
+    from fl_client.config import Study
 
 LOG = logging.getLogger("bhasha_fl.silo")
 
@@ -66,11 +67,21 @@ def _packed(examples: tuple[Example, ...], base: str, end: int, length: int) -> 
     return encode.pack(examples, tokenize, end, length)
 
 
+def _check(study: Study, order: Order) -> None:
+    """Raise ``Fault`` where a study has no such round: rates fall to its last one, and beyond it below 0."""
+    if order.round > study.rounds:
+        raise Fault("malformed", f"there is no round {order.round} of {study.rounds}")
+    if order.visit and spec.build(study.schedule, "schedule").buffer is None:
+        raise Fault("malformed", f"visit {order.visit} in a study whose silos keep common rounds")
+
+
 def begun(work: Work) -> Training:
     """Return what a round trains on.
 
-    Raises ``Fault`` where the hub sent another adapter than this round needs, or the line may not carry the update.
+    Raises ``Fault`` where the study has no such round, the hub sent another adapter than this round needs, or the line
+    may not carry the update.
     """
+    _check(work.study, work.order)
     made, strategy = basis.ready(work)
     start = basis.received(made, strategy, work, training=True)
     options, turn = work.study.train, work.order.turn

@@ -16,7 +16,6 @@ from fl_client import (
     memory,
     scoring,
     site,
-    spec,
     survey,
     training,
     update,
@@ -25,7 +24,7 @@ from fl_client import rail as rails
 from fl_client.cohort import rail as cohort_rail
 from fl_client.cohort import rounds as cohort_rounds
 from fl_client.cohort import scores as cohort_scores
-from fl_client.config import ConfigError
+from fl_client.corpus import CorpusError
 from fl_client.messages import Fault
 from fl_client.workers import Job, Kind, Result, Work
 from strategies import adapter as algebra
@@ -35,12 +34,10 @@ LOG = logging.getLogger("bhasha_fl.silo")
 
 
 def opened(job: Job) -> Work:
-    """Return a job at its silo; raises ``Fault`` where its text cannot be used."""
+    """Return a job at its silo; raises ``Fault`` where its text cannot be used, else ``ConfigError``."""
     try:
         own = chat.framed(site.own(job.study, job.place))
-    except spec.SpecError:
-        raise
-    except ConfigError as error:
+    except CorpusError as error:
         raise Fault("text_missing", str(error)) from error
     # A real silo's threads are its own affair (silo.toml); 0 leaves the choice to Torch.
     if own.study.train.threads and not job.place.silo:

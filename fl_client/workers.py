@@ -64,9 +64,12 @@ def run(kind: Kind, job: Job) -> Result:
 
 def here(kind: Kind, job: Job) -> Result:
     """Do one piece of work in this process; raises ``Fault`` with a code."""
-    work, gauge = (importlib.import_module(f"fl_client.{name}") for name in ("work", "gauge"))
+    names = ("work", "basis", "gauge")
+    work, basis, gauge = (importlib.import_module(f"fl_client.{name}") for name in names)
     try:
         with gauge.memory():
+            if job.place.silo:
+                basis.pinned(Path(job.place.silo))
             result: Result = work.KINDS[kind](work.opened(job))
     except MemoryError as error:
         raise Fault("out_of_memory") from error

@@ -55,7 +55,9 @@ class Held(NamedTuple):
 
 def begun(run: Run, state: State) -> Held:
     """Return the hub after a commit, with nothing taken."""
-    merged = merge.empty(run.parts, state, run.base.sketch, run.folder)
+    weights = weighing.weights(run.cohort.silos, run.parts.weights, [], {})
+    largest = weighing.largest(weights, run.cohort.groups)
+    merged = merge.empty(run.parts, state, run.base.sketch, run.folder, largest)
     return Held(state, merged, [], {}, [], run.grid.now())
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection
 
-from fl_client import messages, metrics
-from fl_server import broadcast, config, estimates, journal, merge, record, silos
+from fl_server import broadcast, config, estimates, journal, merge, record, replies, silos
 from fl_server import cohort as cohorts
 from fl_server.journal import State
 from fl_server.merge import Merge
 from fl_server.passes import Notes
 from fl_server.record import Line
+from fl_server.replies import Refused
 from fl_server.run import Run
 
 LOG = logging.getLogger("bhasha_fl.hub")
@@ -56,10 +56,10 @@ def scored(run: Run, state: State, excused: Collection[str] = ()) -> Notes:
     notes: Notes = {silo.name: {"down": 0} for silo in run.cohort.silos}
     notes |= {silo.name: {"down": run.grid.down(silo.name, content)} for silo, content in contents}
     for silo, reply in silos.ask(run.grid, "evaluate", contents, run.schedule.scored):
-        if reply.code:
-            LOG.warning("%s was not evaluated: %s", silo.name, messages.CODES[reply.code])
-            continue
-        notes[silo.name]["valid"] = metrics.by_language(reply.metrics, "valid")
+        try:
+            notes[silo.name]["valid"] = replies.scores(reply, "valid")
+        except Refused as error:
+            LOG.warning("%s was not evaluated: %s", silo.name, error)
     return notes
 
 

@@ -44,8 +44,9 @@ def commit(folder: Path, state: State, kept: set[int]) -> None:
     write_whole(_note(folder, state.round), _said(state.round, content, sorted(state.adapter)))
     for old in committed(folder):
         if old < state.round - 1 and old not in kept:
-            _note(folder, old).unlink()
-            _arrays(folder, old).unlink()
+            # Of a damaged round one of the two may be gone already.
+            _note(folder, old).unlink(missing_ok=True)
+            _arrays(folder, old).unlink(missing_ok=True)
 
 
 def committed(folder: Path) -> list[int]:

@@ -26,6 +26,7 @@ from strategies.guards.guard import Verdict, judged, remembered
 from strategies.strategy import Weighted
 
 TOGETHER = 3  # updates that are folded in at once
+NONE: Mapping[str, float] = MappingProxyType({})
 # silo -> "guard" -> group -> what was done to its update and why
 Said = dict[str, dict[str, dict[str, str]]]
 
@@ -34,7 +35,8 @@ class Merge(NamedTuple):
     """What has arrived so far, by group: a running sum, or a shelf where all must be seen, and what was said.
 
     ``waiting`` are updates, each with its group, that are in no sum yet; ``absent`` is the weight of silos that sent
-    none; ``shares`` is how much of its mean a group goes along, 1 where it is not there.
+    none; ``shares`` is how much of its mean a group goes along, 1 where it is not there. Weights are divided by the
+    ``largest`` of their group, 1 where it is not there: of a weight far below 1 the sum would keep few bits.
     """
 
     start: State
@@ -44,13 +46,20 @@ class Merge(NamedTuple):
     verdicts: dict[str, list[Verdict]]
     controls: dict[str, Sum]
     absent: dict[str, float]
-    shares: Mapping[str, float] = MappingProxyType({})
+    largest: Mapping[str, float]
+    shares: Mapping[str, float] = NONE
 
 
-def empty(parts: Parts, state: State, sketch: int = 0, folder: Path | None = None) -> Merge:
+def empty(
+    parts: Parts,
+    state: State,
+    sketch: int = 0,
+    folder: Path | None = None,
+    largest: Mapping[str, float] = NONE,
+) -> Merge:
     """Return a merge of nothing for the tensors that are sent in the round after ``state``, in sketches of a size.
 
-    Updates that must wait for all others do so on the disk of ``folder``.
+    Updates that must wait for all others do so on the disk of ``folder``; no weight is above its group's ``largest``.
     """
     sums, beside = {}, {}
     for group, adapter in state.adapter.items():
@@ -62,7 +71,7 @@ def empty(parts: Parts, state: State, sketch: int = 0, folder: Path | None = Non
         sums[group], beside[group] = accumulate.empty(shapes), controls.empty(adapter, sent)
     shelves = {group: Shelf(folder) for group in sums}
     verdicts: dict[str, list[Verdict]] = {group: [] for group in sums}
-    return Merge(state, sums, (), shelves, verdicts, beside, dict.fromkeys(sums, 0.0))
+    return Merge(state, sums, (), shelves, verdicts, beside, dict.fromkeys(sums, 0.0), largest)
 
 
 def add(
@@ -77,8 +86,9 @@ def add(
     waiting, verdicts, beside = [*merge.waiting], dict(merge.verdicts), dict(merge.controls)
     for group, names in groups.items():
         sent = algebra.pick(update, set(names) & update.keys())
-        beside[group] = controls.add(beside[group], sent, weight)
-        own = Weighted(silo, weight, algebra.trained(sent))
+        scaled = weight / merge.largest.get(group, 1.0)
+        beside[group] = controls.add(beside[group], sent, scaled)
+        own = Weighted(silo, scaled, algebra.trained(sent))
         if own.update:
             kept, verdict = _arrived(merge, parts, group, own)
             waiting += [(group, one) for one in kept]
@@ -113,8 +123,11 @@ def _folded(merge: Merge) -> Merge:
 
 def absent(merge: Merge, groups: Iterable[str], weight: float) -> Merge:
     """Return the merge with a silo that sent nothing: it counts where a mean is over all silos."""
-    still = {group: controls.add(merge.controls[group], {}, weight) for group in groups}
-    away = {group: merge.absent[group] + weight for group in still}
+    own = {group: weight / merge.largest.get(group, 1.0) for group in groups}
+    still = {
+        group: controls.add(merge.controls[group], {}, scaled) for group, scaled in own.items()
+    }
+    away = {group: merge.absent[group] + scaled for group, scaled in own.items()}
     return merge._replace(controls=merge.controls | still, absent=merge.absent | away)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -92,14 +94,14 @@ def _known(entry: roster.Entry, said: dict[str, Any], tokens_s: float) -> Known:
 
 
 def _measured(hub: Path, silo: str, base: str) -> float:
-    """Return the tokens a second of a silo's last round in a study of this base, 0 where there was none."""
+    """Return the tokens a second of a silo's last round in a study of this base, 0 where none can be read."""
     for ticket in reversed(queue.tickets(hub)):
-        if queue.study_of(hub, ticket.name).model.base != base:
-            continue
-        for line in reversed(record.lines(hub / "runs" / ticket.name)):
-            ranks = line["silos"].get(silo, {}).get("ranks", {}).get("tokens_s", {})
-            if ranks:
-                return float(sum(ranks.values()))
+        with suppress(ConfigError):  # a study that cannot be read tells nothing
+            same = queue.study_of(hub, ticket.name).model.base == base
+            for line in reversed(record.lines(hub / "runs" / ticket.name) if same else []):
+                ranks = line["silos"].get(silo, {}).get("ranks", {}).get("tokens_s", {})
+                if 1 <= (speed := float(sum(ranks.values()))) < math.inf:  # as the silo said
+                    return speed
     return 0.0
 
 

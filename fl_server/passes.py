@@ -13,7 +13,7 @@ from typing import Any
 
 from fl_client import messages
 from fl_client.messages import Content
-from fl_server import broadcast, replies, silos
+from fl_server import broadcast, replies, silos, weighing
 from fl_server.cohort import Cohort
 from fl_server.journal import State
 from fl_server.replies import Refused
@@ -62,10 +62,11 @@ def bases(
 ) -> dict[str, Adapter]:
     """Return what each silo is asked in the second pass, from what all in its groups sent in the first."""
     sent: dict[str, list[tuple[float, Adapter]]] = {}
+    largest = weighing.largest(weights, cohort.groups)
     for name, own in sketches.items():
         for group, names in cohort.groups[name].items():
             shared = algebra.pick(own, own.keys() & set(names))
-            sent.setdefault(group, []).append((weights[name], shared))
+            sent.setdefault(group, []).append((weights[name] / largest[group], shared))
     asked = {
         group: passes.ask(accumulate.mean_of(shared, algebra.layout(shared[0][1])))
         for group, shared in sent.items()

@@ -19,8 +19,8 @@ from strategies import adapter as algebra
 
 app = typer.Typer()
 HONEST = (
-    "Bytes are those of the arrays, as the report counts them: the shapes are known from {source}, and the codec "
-    "has encoded a vector of that size. Memory is an estimate, right within a factor of one and a half or so. "
+    "Bytes are those of whole arrays, of which a report counts what crosses a line: shapes are known from {source}, "
+    "and the codec has encoded a vector of that size. Memory is an estimate, right within a factor of one and a half. "
     "Times marked * rest on what the silo measured in its last round on this base; others assume a middling GPU, or "
     "{cpu:.0f} billion operations a second and core, and may be off several times over."
 )

@@ -46,7 +46,9 @@ class Progress(logging.Handler):
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """Return where a study stands; empty if it never ran."""
-    path = folder / FILE
-    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    return found
+    """Return where a study stands; empty if it never ran, or where the file cannot be read: it only shows."""
+    try:
+        found = json.loads((folder / FILE).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

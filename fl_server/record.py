@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import platform
-import sys
 import zlib
 from collections import Counter
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from fl_client.config import ConfigError, Study, digest
 from fl_client.memory import write_whole
-from fl_server import config
+from fl_server import config, provenance
 
 Line = dict[str, Any]
 FILE, COPY = "rounds.jsonl", "journal/rounds.jsonl"
@@ -30,17 +27,26 @@ def claim(folder: Path, study: Study, resume: bool, cohort: int = 0) -> None:
     """
     note = folder / "provenance.json"
     if not note.exists():
-        if folder.exists() and any(folder.iterdir()):
+        if folder.exists() and not _begun(folder, study):
             raise ConfigError(f"{folder} is not empty and holds no run; choose another --out")
         if resume:
             raise ConfigError(f"{folder} holds no run to resume; start one with --out {folder}")
         write_whole(folder / "study.toml", config.toml(study).encode())
-        write_whole(note, json.dumps(provenance(study) | {"cohort": cohort}, indent=1).encode())
+        write_whole(note, json.dumps(provenance.of(study) | {"cohort": cohort}, indent=1).encode())
         return
     if json.loads(note.read_text())["study_sha256"] != digest(study):
         raise ConfigError(f"{folder} belongs to another study; choose another --out")
     if not resume:
         raise ConfigError(f"{folder} holds this study already; continue it with --resume {folder}")
+
+
+def _begun(folder: Path, study: Study) -> bool:
+    """Return whether a folder holds no more than a claim of this study leaves that was killed before its last write."""
+    text = config.toml(study).encode()
+    return all(
+        path.suffix == ".part" or path.name == "study.toml" and path.read_bytes() == text
+        for path in folder.iterdir()
+    )
 
 
 def cohort(folder: Path) -> int | None:
@@ -49,46 +55,14 @@ def cohort(folder: Path) -> int | None:
     return int(json.loads(note.read_text()).get("cohort", 0)) if note.exists() else None
 
 
-def provenance(study: Study) -> Line:
-    """Return what made this run: the study's hash, versions, the processor, the date."""
-    return {
-        "study_sha256": digest(study),
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "python": sys.version.split()[0],
-        "platform": platform.platform(),
-        "cpu": cpu(),
-        "cores": os.cpu_count(),
-        "packages": {
-            name: _version(name)
-            for name in ("bhasha-fl", "flwr", "numpy", "torch", "peft", "transformers")
-        },
-    }
-
-
-def cpu() -> str:
-    """Return the processor's name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "not installed"
-
-
 def lines(folder: Path) -> list[Line]:
     """Return the lines of the rounds recorded so far; a last line that was cut short is left out.
 
-    One that is damaged is taken from the copy; raises ``ConfigError`` where it is damaged there too.
+    One that is damaged or gone is taken from the copy; raises ``ConfigError`` where it is damaged there too.
     """
     found = _sound(folder / FILE)
-    if None in found:
+    # The copy is written second, so it never has more than a sound file.
+    if None in found or len(found) < len(_ended(folder / COPY)):
         both = [line for line in (*_sound(folder / COPY), *found) if line is not None]
         by_round = {line["round"]: line for line in both}
         found = [by_round.get(number) for number in range(max(by_round, default=0) + 1)]
@@ -108,10 +82,18 @@ def append(folder: Path, line: Line) -> None:
 
 
 def rewind(folder: Path, number: int) -> None:
-    """Drop the lines of rounds after ``number``: they were never committed."""
-    kept = b"".join(_written(line) for line in lines(folder) if line["round"] <= number)
-    for name in (FILE, COPY):
-        write_whole(folder / name, kept)
+    """Drop the lines of rounds after ``number``, which were never committed.
+
+    Raises ``ConfigError``, and changes nothing, where that round itself has no line: it was lost.
+    """
+    kept = [line for line in lines(folder) if line["round"] <= number]
+    if max((line["round"] for line in kept), default=-1) < number:
+        raise ConfigError(
+            f"{folder / FILE} and {COPY} have no line of round {number}, which is committed; put back a copy of one, "
+            f"or take that round out of {folder / 'journal'} and it is trained again"
+        )
+    for name in (COPY, FILE):
+        write_whole(folder / name, b"".join(map(_written, kept)))
 
 
 def _written(line: Line) -> bytes:
@@ -121,9 +103,12 @@ def _written(line: Line) -> bytes:
 
 def _sound(path: Path) -> list[Line | None]:
     """Return the lines of a record, None for those whose checksum does not fit."""
-    whole = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
-    texts = [(line[:-SEALED] + b"}", line[-SEALED:]) for line in whole]
+    texts = [(line[:-SEALED] + b"}", line[-SEALED:]) for line in _ended(path)]
     return [json.loads(t) if seal == SEAL % zlib.crc32(t) else None for t, seal in texts]
+
+
+def _ended(path: Path) -> list[bytes]:
+    return path.read_bytes().split(b"\n")[:-1] if path.exists() else []
 
 
 def best(recorded: list[Line], silos: list[str]) -> int:
@@ -131,7 +116,7 @@ def best(recorded: list[Line], silos: list[str]) -> int:
     reached = {
         line["round"]: mean
         for line in recorded
-        if line["round"] > 0 and (mean := _mean(line, silos)) is not None
+        if line["round"] > 0 and (mean := _mean(line, silos)) is not None and isfinite(mean)
     }
     return min(reached, key=lambda number: (reached[number], number), default=0)
 

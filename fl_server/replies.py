@@ -1,4 +1,4 @@
-"""What silos reply to training: which update counts, what the record holds of it, and why others do not."""
+"""What silos reply: which updates and scores count, what the record holds of them, and why others do not."""
 
 from __future__ import annotations
 
@@ -13,9 +13,13 @@ from strategies import budget
 from strategies.accumulate import LIMIT, within
 from strategies.adapter import Adapter, Layout, size, unflatten
 from strategies.codecs.codec import Chain, Key
+from strategies.scope import CODE
 
 LOG = logging.getLogger("bhasha_fl.hub")
 HOW = (("cohort", int), ("apart", str))  # how a simulated silo trained
+CANDIDATES = ("base", "alone", "together", "adapted", "blend")  # what a silo may serve
+MOST = 1e15  # of a number that is told of held-out text: sums of so many are finite, and whole to the byte
+Scores = dict[str, dict[str, float]]
 
 
 class Refused(ValueError):
@@ -61,6 +65,36 @@ def chosen(codec: Chain, reply: Reply, expected: Layout) -> dict[str, Any]:
     count = size(expected)
     density, bits = budget.shared(codec.sent(reply.arrays, count), count)
     return {"density": density, "bits": bits}
+
+
+def scores(reply: Reply, what: str) -> Scores:
+    """Return by language what ``what`` reaches on held-out text; raises ``Refused`` where the numbers are no scores.
+
+    A silo may hold out text in a language in which it has none to train on, so it need not have said that it has it.
+    """
+    if reply.code:
+        raise Refused(messages.CODES[reply.code])
+    found = metrics.by_language(reply.metrics, what)
+    for lang, row in found.items():
+        told = all(abs(number) <= MOST for number in row.values())  # NaN is not
+        costs = row.get("bits", -1.0) >= 0 and row.get("bytes", 0.0) >= 1
+        if not (CODE.fullmatch(lang) and told and costs):
+            raise Refused(f"it tells no scores of {what!r} in {lang[:20]!r}: {str(row)[:100]}")
+    return found
+
+
+def final(reply: Reply) -> dict[str, Any]:
+    """Return what each candidate of a silo reaches on test text, and which it serves; raises ``Refused``."""
+    found: dict[str, Any] = {what: scores(reply, what) for what in CANDIDATES}
+    served, rate = (reply.facts.get(key) for key in ("served", "alone_lr"))
+    if served not in ([what for what in CANDIDATES if found[what]] or CANDIDATES):
+        raise Refused(f"it serves {str(served)[:20]!r}, of which it tells no scores")
+    if not (rate is None or type(rate) in (int, float) and abs(rate) <= MOST):
+        raise Refused("the learning rate at which it trained alone is no number")
+    share = reply.metrics.get("blend_share")
+    if not (served != "blend" if share is None else 0 <= share <= 1):
+        raise Refused(f"of its blend {share!r} is what all trained")
+    return found | {"served": served, "alone_lr": rate, "blend_share": share}
 
 
 def unheard(asked: list[Silo], notes: dict[str, dict[str, Any]]) -> list[str]:

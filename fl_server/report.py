@@ -65,7 +65,8 @@ def html(report: Report) -> str:
     gains = {silo: gain(s["alone"], s["together"]) for silo, s in report["silo_scores"].items()}
     scores = {name for found in report["languages"].values() for name in found["before"] or ()}
     drawn = strips(rows) | {"curves": curves(report), "scores": sorted(scores - {BITS})}
-    facts = {"rows": rows, "mean": mean(rows), "gains": gains, "gain": gain}
+    silent = [s for s in report["silos"] if not (report["silo_scores"].get(s) or {}).get("served")]
+    facts = {"rows": rows, "mean": mean(rows), "gains": gains, "gain": gain, "silent": silent}
     return PAGES.get_template("report.html.j2").render(report=report, **facts, **drawn)
 
 

@@ -77,8 +77,9 @@ def one(run: Run, state: State) -> State:
         for silo, content in broadcast.contents(run, state, training=True)
         if silo.name in asked
     ]
-    merged = merge.empty(run.parts, state, run.base.sketch, run.folder)
     weights = weighing.weights(run.cohort.silos, run.parts.weights, recorded, run.alone)
+    largest = weighing.largest(weights, run.cohort.groups)
+    merged = merge.empty(run.parts, state, run.base.sketch, run.folder, largest)
     notes: passes.Notes = {}
     for name, update in passes.updates(run, state, contents, weights, notes):
         groups = run.cohort.groups[name]

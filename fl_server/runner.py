@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fl_client import bundle, signed
+from fl_client import bundle, pulse, signed
 from fl_client.config import ConfigError, Study
 from fl_client.memory import write_whole
 from fl_client.settings import toml_value
@@ -27,6 +27,7 @@ from fl_server.queue import Ticket
 LOG = logging.getLogger("bhasha_fl.hub")
 ATTEMPTS = 5  # Flower runs that one study may use up without an end
 START_S = 120.0  # how long Flower may take to start the rounds
+FLWR_S = 60.0  # how long its command line may take
 LOOK_S = 0.5
 FLWR = Path(sys.executable).parent / "flwr"
 CONNECTION = """[superlink]
@@ -45,6 +46,7 @@ def main(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     app = prepare(folder, superlink)
     while True:
+        pulse.beat()
         step(folder, app)
         time.sleep(LOOK_S)
 
@@ -130,9 +132,12 @@ def run_config(study: Study) -> str:
 def flwr(folder: Path, *arguments: str) -> dict[str, Any]:
     """Return what Flower's own command line answers, as JSON."""
     command = [str(FLWR), *arguments, "--format", "json"]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False)
     try:
+        ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=FLWR_S)
         return dict(json.loads(ran.stdout[ran.stdout.index("{") :]))
+    except subprocess.TimeoutExpired:
+        LOG.error("flwr %s gave no answer in %g s", arguments[0], FLWR_S)
+        return {"error-message": f"flwr {arguments[0]} gave no answer in {FLWR_S:g} s"}
     except ValueError:
         LOG.error("flwr %s: %s", arguments[0], (ran.stderr or ran.stdout).strip())
         return {"error-message": f"flwr {arguments[0]} failed; see the log"}
@@ -141,6 +146,7 @@ def flwr(folder: Path, *arguments: str) -> dict[str, Any]:
 def _wait(until: Any, seconds: float) -> None:
     ends = time.monotonic() + seconds
     while not until() and time.monotonic() < ends:
+        pulse.beat()
         time.sleep(LOOK_S)
 
 

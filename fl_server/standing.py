@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from fl_client import children
+from fl_client.config import ConfigError
 from fl_server import hub as hubs
 from fl_server import progress, queue, record, roster
 from fl_server.gateway.client import Away, Gateway
@@ -32,8 +34,12 @@ def of(hub: Path) -> dict[str, Any]:
 
 
 def _study_row(hub: Path, ticket: Ticket) -> dict[str, Any]:
+    """Return where a study stands; one that cannot be read has no rounds, and the reason stands in ``error``."""
     now = progress.read(queue.folder(hub, ticket.name))
-    rounds = queue.study_of(hub, ticket.name).rounds
+    try:
+        rounds, problem = queue.study_of(hub, ticket.name).rounds, ""
+    except ConfigError as error:
+        rounds, problem = 0, str(error)
     live = ticket.state == "running"
     return {
         "name": ticket.name,
@@ -42,7 +48,7 @@ def _study_row(hub: Path, ticket: Ticket) -> dict[str, Any]:
         "rounds": rounds,
         "answered": now.get("answered", []) if live else [],
         "waiting": now.get("waiting", []) if live else [],
-        "error": ticket.error,
+        "error": ticket.error or problem,
         "folder": str(hub / "runs" / ticket.name),
     }
 
@@ -50,8 +56,9 @@ def _study_row(hub: Path, ticket: Ticket) -> dict[str, Any]:
 def _efficiency(studies: list[dict[str, Any]], silo: str) -> dict[str, float]:
     """Return compute over compute and communication by rank, as of the last round that a silo worked in."""
     for study in reversed(studies):
-        for line in reversed(record.lines(Path(study["folder"]))):
-            ranks: dict[str, dict[str, float]] = line["silos"].get(silo, {}).get("ranks", {})
-            if ranks:
-                return ranks.get("efficiency", {})
+        with suppress(ConfigError):  # a record that cannot be read tells nothing
+            for line in reversed(record.lines(Path(study["folder"]))):
+                ranks: dict[str, dict[str, float]] = line["silos"].get(silo, {}).get("ranks", {})
+                if ranks:
+                    return ranks.get("efficiency", {})
     return {}

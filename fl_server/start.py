@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from fl_client import children, lock, ports, sockets
+from fl_client import children, lock, ports, pulse, sockets
 from fl_client.children import Child
 from fl_client.plain import errors
 from fl_server import hub as hubs
@@ -56,7 +56,13 @@ def family(folder: Path, port: int) -> list[Child]:
     gateway = [*python, "fl_server.gateway", str(folder), "--superlink", str(port)]
     runner = [*python, "fl_server.runner", str(folder), "--superlink", str(port)]
     return [
-        Child("superlink", superlink, environment, ports.answers(port)),
+        Child(
+            "superlink",
+            superlink,
+            environment,
+            ports.answers(port),
+            pulse.unanswered(port, "/health"),
+        ),
         Child("gateway", gateway, environment, partial(sockets.alive, hubs.socket(folder))),
         Child("runner", runner, environment, None),
     ]

@@ -23,18 +23,21 @@ def summary(silo_scores: Mapping[str, Table]) -> Table:
 
     ``served`` is what each silo chose on its validation text.
 
-    A score that some silo lacks is left out: a mean over fewer silos would compare unlike with unlike.
+    A score that some silo lacks is left out: a mean over fewer silos would compare unlike with unlike. Silos that were
+    not scored at all lack every one alike; they are in no number, and named.
     """
+    unscored = sorted(name for name, own in silo_scores.items() if own["served"] is None)
+    silo_scores = {name: own for name, own in silo_scores.items() if name not in unscored}
     table: Table = {stage: {} for stage in STAGES}
     for stage in STAGES:
         for name, values in _columns(silo_scores, stage).items():
             table[stage][name] = _spread(values, silo_scores, max if name == BITS else min)
-    return table | {"gap": _gap(silo_scores)}
+    return table | {"gap": _gap(silo_scores), "unscored": unscored}
 
 
 def served(own: Table) -> str:
-    """Return under which key a silo's scores hold those of what it serves."""
-    what: str = own["served"]
+    """Return under which key a silo's scores hold those of what it serves; one that was not scored has none at all."""
+    what: str = own["served"] or "together"
     return "before" if what == "base" else what
 
 
@@ -79,7 +82,7 @@ def _gap(silo_scores: Mapping[str, Table]) -> Table | None:
     both = [
         (own["alone"], own["together"])
         for own in silo_scores.values()
-        if _known(own["alone"]) and _known(own["together"])
+        if own["alone"] and _known(own["alone"]) and _known(own["together"])
     ]
     if not both:
         return None

@@ -53,6 +53,7 @@ def begun(run: Run, state: State) -> tuple[State, Notes]:
 def _gathered(run: Run, shapes: Layout, sums: dict[str, Sum]) -> Notes:
     """Ask all silos and add what they tell to the sums of their groups; return what was heard of each."""
     weights = weighing.weights(run.cohort.silos, run.parts.weights, [], {})
+    largest = weighing.largest(weights, run.cohort.groups)
     contents = [(silo, messages.order(run.base)) for silo in run.cohort.silos]
     notes: Notes = {}
     for silo, reply in silos.ask(run.grid, "query.gradient", contents, run.schedule.scored):
@@ -65,7 +66,7 @@ def _gathered(run: Run, shapes: Layout, sums: dict[str, Sum]) -> Notes:
             continue
         for group in run.cohort.groups[silo.name]:
             own = algebra.pick(sketches, sums[group].totals)
-            sums[group] = accumulate.add(sums[group], own, weights[silo.name])
+            sums[group] = accumulate.add(sums[group], own, weights[silo.name] / largest[group])
     return notes
 
 

@@ -25,6 +25,16 @@ def weights(
     return dict(zip(names, weigh(weight, counts, seen(names, recorded, alone)), strict=True))
 
 
+def largest(
+    weights: Mapping[str, float], groups: Mapping[str, Collection[str]]
+) -> dict[str, float]:
+    """Return of each group the largest weight of its silos; a sum is exact only over weights divided by it."""
+    found: dict[str, float] = {}
+    for silo, weight in weights.items():
+        found |= {group: max(weight, found.get(group, 0.0)) for group in groups[silo]}
+    return found
+
+
 def shares(
     weights: Mapping[str, float],
     came: Sequence[tuple[str, float]],

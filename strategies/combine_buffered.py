@@ -30,12 +30,23 @@ def late_updates_need_one_basis(parts: Parts) -> Refusal | None:
 def late_updates_add_up(parts: Parts) -> Refusal | None:
     """C34: a merge that needs the adapter which each update started from."""
     strategy = parts.strategy
-    adds = strategy.reduction == "sum" or strategy.local.own_rows or strategy.mutates_base  # C30
-    if not parts.buffered or adds:
+    elsewhere = strategy.local.own_rows or strategy.mutates_base  # C34 below, C30
+    if not parts.buffered or strategy.reduction == "sum" or elsewhere:
         return None
     return Refusal(
         "C34",
         "the strategy merges what adapters became, and updates of a buffer began from several of them",
+        f"choose strategy='fedavg()', {WAIT}",
+    )
+
+
+def a_commit_goes_the_share_of_whole_updates(parts: Parts) -> Refusal | None:
+    """C34 again: rows divided by who sent them, where a commit goes as far as its silos weigh among all."""
+    if not parts.buffered or not parts.strategy.local.own_rows:
+        return None
+    return Refusal(
+        "C34",
+        "a commit goes as far as its silos weigh among all of a group, and a row is that of the silos with the token",
         f"choose strategy='fedavg()', {WAIT}",
     )
 
@@ -106,13 +117,26 @@ def delayed_momentum_needs_a_buffer(parts: Parts) -> Refusal | None:
     )
 
 
+def shares_of_a_step_stay_shares(parts: Parts) -> Refusal | None:
+    """C31 again: an optimizer that divides steps by their size, where a commit is to go its share of one."""
+    if not parts.buffered or not parts.outer.rescales:
+        return None
+    return Refusal(
+        "C31",
+        "a commit goes its silos' share of a step, and this optimizer divides by the size of steps, the share with it",
+        f"choose outer='delayed_nesterov()' or 'mean()', {WAIT}",
+    )
+
+
 RULES: Iterable[Callable[[Parts], Refusal | None]] = (
     late_updates_need_one_basis,
     late_updates_add_up,
+    a_commit_goes_the_share_of_whole_updates,
     nobody_waits_for_a_second_pass,
     controls_need_everyone,
     tracking_needs_everyone,
     guard_needs_one_adapter,
     weights_do_not_follow_losses,
     delayed_momentum_needs_a_buffer,
+    shares_of_a_step_stay_shares,
 )

@@ -30,6 +30,17 @@ def guard_needs_one_start(parts: Parts) -> Refusal | None:
     )
 
 
+def guard_mixes_no_own_rows(parts: Parts) -> Refusal | None:
+    """C49: a guard that takes the middle of each number, where most silos lack a token and send zeros for its row."""
+    if not parts.guard.mixes or not parts.strategy.local.own_rows:
+        return None
+    return Refusal(
+        "C49",
+        "silos without a token send zeros for its row, and to a guard that merges number by number they are the middle",
+        "choose guard='norm_clip()' or 'multi_krum()', or strategy='fedavg()'",
+    )
+
+
 def guard_needs_enough_silos(parts: Parts, cohort: Cohort) -> Refusal | None:
     """C40: a group of fewer silos than the guard needs to tell one from the others."""
     for name, members in _groups(parts, cohort):
@@ -70,6 +81,7 @@ def _groups(parts: Parts, cohort: Cohort) -> Iterable[tuple[str, dict[str, str]]
 RULES: Iterable[Callable[[Parts], Refusal | None]] = (
     discarding_guard_needs_a_codec_without_memory,
     guard_needs_one_start,
+    guard_mixes_no_own_rows,
 )
 COHORT_RULES: Iterable[Callable[[Parts, Cohort], Refusal | None]] = (
     guard_needs_enough_silos,

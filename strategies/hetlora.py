@@ -4,12 +4,15 @@ arXiv 2401.06432).
 Each silo trains the first rows and columns of the study's pair, as many as its rank; the hub pads what comes back and
 weighs it by the Frobenius norm of the silo's products, times the study's weight. Departs from the paper in that the
 regulariser by which silos prune their own rank is left out: it stays as it is. What is returned is the step from the
-start, so that the hub's optimizer still applies. Token rows are averaged with the study's weights.
+start, so that the hub's optimizer still applies. Token rows are averaged with the study's weights. A pair may grow past
+what the accumulator takes, round by round, so ends are averaged in float64, silos in order of their names.
 """
 
 from __future__ import annotations
 
 from math import hypot
+
+import numpy as np
 
 from strategies import accumulate, widths
 from strategies import adapter as algebra
@@ -42,10 +45,11 @@ def _paired(start: Adapter, ends: list[Adapter], sizes: list[float]) -> Adapter:
     old = algebra.pick(start, tensors(pairs(start)))
     if not any(sizes):
         return algebra.zeros(old)
-    weights = [size / max(sizes) for size in sizes]
-    counted = (
-        (weight, algebra.pick(end, old))
-        for weight, end in zip(weights, ends, strict=True)
-        if round(weight * accumulate.FRACTION)
-    )
-    return algebra.subtract(accumulate.mean_of(counted, algebra.layout(old)), old)
+    shares = [size / sum(sizes) for size in sizes]
+    return {
+        name: sum(
+            (share * (end[name] - np.float64(x)) for share, end in zip(shares, ends, strict=True)),
+            np.zeros(x.shape),
+        ).astype(np.float32)
+        for name, x in old.items()
+    }

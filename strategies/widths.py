@@ -34,8 +34,11 @@ def cut(adapter: Adapter, rank: int) -> Adapter:
 
 
 def pad(adapter: Adapter, shapes: Layout) -> Adapter:
-    """Return the adapter with zeros added behind, so that its tensors have these shapes."""
-    return {
-        name: np.pad(x, [(0, to - n) for n, to in zip(x.shape, shapes[name], strict=True)])
-        for name, x in adapter.items()
-    }
+    """Return the adapter with zeros added behind, so that its tensors have these shapes; as it is where they do."""
+    return {name: _pad(x, shapes[name]) for name, x in adapter.items()}
+
+
+def _pad(x: Array, shape: tuple[int, ...]) -> Array:
+    if x.shape == shape:
+        return x
+    return np.pad(x, [(0, to - n) for n, to in zip(x.shape, shape, strict=True)])

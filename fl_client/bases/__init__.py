@@ -15,6 +15,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from fl_client.config import ConfigError
 
+# All that Transformers reads in a model folder, and beside a GGUF file.
+FOLDER = (
+    "*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "adapter_*",
+    "*token*.json", "*.model", "vocab.*", "merges.txt", "*.jinja", "additional_chat_templates/*.jinja",
+)  # fmt: skip
+BESIDE = ("tokenizer.json", "tokenizer_config.json", "adapter_*")
 BUILTIN = {"builtin:tiny": Path(__file__).parent / "tiny"}
 
 
@@ -130,21 +136,17 @@ def _load(kind: Any, base: str, **options: Any) -> Any:
 
 @lru_cache(maxsize=4)
 def sha256(base: str) -> str:
-    """Return the SHA-256 over the names and contents of a base's weights, tokenizer and configuration."""
+    """Return the SHA-256 over the names and contents of all that is read of a base, as it was when first asked for."""
     folder, gguf = locate(base)
     path = Path(folder)
     if not path.is_dir():
         from huggingface_hub import snapshot_download
 
         path = Path(snapshot_download(folder))
-    wanted = (
-        [path / gguf]
-        if gguf
-        else sorted([*path.glob("*.safetensors"), *path.glob("*token*.json"), path / "config.json"])
-    )
+    read = {file for each in (BESIDE if gguf else FOLDER) for file in path.glob(each)}
     digest = hashlib.sha256()
-    for file in wanted:
-        digest.update(file.name.encode())
+    for file in sorted(filter(Path.is_file, {*read, path / gguf})):
+        digest.update(file.relative_to(path).as_posix().encode())
         with file.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()

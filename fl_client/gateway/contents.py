@@ -1,49 +1,114 @@
 """What a reply consists of: which numbers and facts are in it, and errors without their words.
 
-Flower sends a reply as objects: a head that names the kind and the children, a zero byte, a body. An error of
-Flower's own carries the text of an exception, which must not leave; it is taken out, and as objects are named by
-their hash, the reply gets another name on the way.
+An error of Flower's own carries the text of an exception, which must not leave; it is taken out, and as objects are
+named by their hash, the reply gets another name on the way.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from typing import Any
 
 from flwr.proto.message_pb2 import Message, ObjectTree
 from flwr.proto.recorddict_pb2 import ConfigRecord, MetricRecord
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-from fl_client import parcels, policy
+from fl_client import fleet, parcels, policy
+from fl_client.gateway import objects
+from fl_client.gateway.announced import Place
+from fl_client.gateway.objects import Object
 from fl_client.messages import CODES
 from fl_client.parcels import Offer
 from fl_client.policy import Egress
 
-HEAD, LONGEST = 1 << 20, 40  # a head names children at 65 bytes each, after the name of the kind
-TENSORS = {"ArrayRecord", "Array", "ArrayChunk"}
-RECORDS = {"metrics", "facts", "update", "parcel", "fault"}  # as ``messages`` names them
-FACTS = 1 << 16  # bytes of all facts in a reply
+HELD = {"ArrayRecord", "MetricRecord", "ConfigRecord"}
+KINDS = ({"Message"}, {"RecordDict"}, HELD, {"Array"}, {"ArrayChunk"})  # by how deep they stand
+ROUND = re.compile(r"[0-9]{0,20}")
 
 
-def fits(content: bytes, egress: Egress) -> bool:
-    """Return whether a policy lets an object of a reply out; raises ``ValueError`` on what is no such object."""
-    kind, at = _split(content)
-    if kind in TENSORS:
-        return True
-    body = content[at:]
+def fits(content: bytes, egress: Egress, place: Place) -> bool:
+    """Return whether a policy lets an object of a reply out, at its place in what was announced.
+
+    Raises ``ValueError`` on what is no such object.
+    """
+    found = objects.read(content)
+    names = frozenset(found.children)
+    if names != place.children or len(names) != len(found.children):
+        return False
+    known = place.depth < len(KINDS) and found.kind in KINDS[place.depth]
+    return known and _fits(found, egress, place)
+
+
+def _fits(found: Object, egress: Egress, place: Place) -> bool:
+    match found.kind:
+        case "Message":
+            return _message_fits(found, egress)
+        case "RecordDict":
+            return objects.records(found)
+        case "ArrayRecord":
+            return objects.array_record(found)
+        case "Array":
+            return objects.array(found)
+        case "ArrayChunk":
+            return objects.chunk(found, place)
+        case "MetricRecord":
+            return not found.children and _metrics_fit(found, egress)
+    return not found.children and _facts_fit(found, egress)
+
+
+def _message_fits(found: Object, egress: Egress) -> bool:
+    said = _parsed(Message, found)
+    more = said.error.reason or said.content.ByteSize() or said.metadata.message_id
+    return not more and len(found.children) <= 1 and plain(said.metadata, egress)
+
+
+def plain(metadata: Any, egress: Egress) -> bool:
+    """Return whether the words that go with a reply are a kind of message, the one that it answers, and a round."""
+    return bool(
+        metadata.message_type in egress.kinds
+        and fleet.ID.fullmatch(metadata.reply_to_message_id)
+        and ROUND.fullmatch(metadata.group_id)
+    )
+
+
+def _metrics_fit(found: Object, egress: Egress) -> bool:
+    items = _parsed(MetricRecord, found).items
+    return len({item.key for item in items}) == len(items) and all(
+        item.value.WhichOneof("value") == "double" and policy.matches(item.key, egress.metrics)
+        for item in items
+    )
+
+
+def _facts_fit(found: Object, egress: Egress) -> bool:
+    items = _parsed(ConfigRecord, found).items
+    if len({item.key for item in items}) != len(items):
+        return False
+    for item in items:
+        text = item.value.string
+        if item.value.WhichOneof("value") != "string":
+            return False
+        named = item.key == "parcel" and parcels.NAME.fullmatch(text)
+        if named or (item.key == "code" and text in CODES):
+            continue
+        if item.key != "json":
+            return False
+        if not all(policy.matches(name, egress.facts) for name in objects.table(text)):
+            return False
+    return True
+
+
+def _parsed(kind: Any, found: Object) -> Any:
+    """Return what is in a body; raises ``ValueError`` where that is not all of it."""
     try:
-        if kind == "Message":
-            return not Message.FromString(body).error.reason
-        if kind == "RecordDict":
-            names = json.loads(body)
-            return isinstance(names, dict) and set(names) <= RECORDS
-        if kind == "MetricRecord":
-            items = MetricRecord.FromString(body).items
-            return all(policy.matches(item.key, egress.metrics) for item in items)
-        return kind == "ConfigRecord" and _facts_fit(body, egress)
+        said = kind.FromString(found.body)
+        said.DiscardUnknownFields()
     except (DecodeError, RecursionError) as error:
-        raise ValueError(f"no {kind}") from error
+        raise ValueError(f"no {found.kind}") from error
+    if said.SerializeToString(deterministic=True) != found.body:
+        raise ValueError(f"a {found.kind} as Flower does not write it")
+    return said
 
 
 def offer(content: bytes) -> Offer | None:
@@ -51,57 +116,30 @@ def offer(content: bytes) -> Offer | None:
 
     Raises ``ValueError`` on what is no object, or names what is no parcel.
     """
-    kind, at = _split(content)
-    if kind != "ConfigRecord":
+    found = objects.read(content)
+    if found.kind != "ConfigRecord":
         return None
-    try:
-        items = {
-            item.key: item.value.string for item in ConfigRecord.FromString(content[at:]).items
-        }
-    except (DecodeError, RecursionError) as error:
-        raise ValueError(f"no {kind}") from error
+    items = {item.key: item.value.string for item in _parsed(ConfigRecord, found).items}
     return parcels.offered(items) if "parcel" in items else None
-
-
-def _facts_fit(body: bytes, egress: Egress) -> bool:
-    for item in ConfigRecord.FromString(body).items:
-        text = item.value.string
-        if item.value.WhichOneof("value") != "string" or len(text) > FACTS:
-            return False
-        named = item.key == "parcel" and parcels.NAME.fullmatch(text)
-        if named or (item.key == "code" and text in CODES):
-            continue
-        facts = json.loads(text) if item.key == "json" else None
-        if not isinstance(facts, dict) or not all(policy.matches(n, egress.facts) for n in facts):
-            return False
-    return True
-
-
-def _split(content: bytes) -> tuple[str, int]:
-    end = content.find(b"\0", 0, HEAD)
-    kind = content.find(b" ", 0, LONGEST)
-    if not 0 < kind < end:
-        raise ValueError("no object")
-    return content[:kind].decode("ascii"), end + 1
 
 
 def quiet(content: bytes) -> bytes:
     """Return an object without the words of an error, the same where it has none."""
-    kind, at = _split(content)
-    if kind != "Message":
+    found = objects.read(content)
+    if found.kind != "Message":
         return content
-    try:
-        said = Message.FromString(content[at:])
-    except DecodeError as error:
-        raise ValueError("no Message") from error
-    return _whole(said) if said.error.reason else content
+    said = _parsed(Message, found)
+    return _bare(said) if said.error.reason else content
 
 
-def _whole(said: Any) -> bytes:
-    said.error.reason = ""
-    said.metadata.message_id = ""  # it is the hash of what follows
-    body: bytes = said.SerializeToString(deterministic=True)
-    return b"Message  %d\0" % len(body) + body
+def _bare(said: Any, *children: str) -> bytes:
+    """Return the object that is a message without words, whose name is the hash of what follows."""
+    bare = Message()
+    bare.CopyFrom(said)
+    bare.metadata.message_id = ""
+    if said.HasField("error"):
+        bare.error.reason = ""
+    return Object("Message", list(children), bare.SerializeToString(deterministic=True)).whole()
 
 
 def quiet_reply(asked: Any) -> dict[str, str]:
@@ -110,11 +148,37 @@ def quiet_reply(asked: Any) -> dict[str, str]:
     for said, tree in zip(asked.messages_list, asked.message_object_trees, strict=False):
         if not said.error.reason:
             continue
-        bare = Message()
-        bare.CopyFrom(said)
-        name = hashlib.sha256(_whole(bare)).hexdigest()
+        name = _name(_bare(said))
         renamed[tree.object_id] = name
         said.error.reason = ""
         said.metadata.message_id = name
         tree.CopyFrom(ObjectTree(object_id=name))
     return renamed
+
+
+def fault(request: Any, code: str) -> tuple[Any, dict[str, bytes]]:
+    """Return a reply that carries nothing but a code, in place of one that was announced.
+
+    It is the push-messages request that announces it, and its objects by name, children first.
+    """
+    said = ConfigRecord()
+    said.items.add(key="code").value.string = code
+    leaf = Object("ConfigRecord", [], said.SerializeToString(deterministic=True)).whole()
+    body = json.dumps({"fault": _name(leaf)}).encode()
+    held = Object("RecordDict", [_name(leaf)], body).whole()
+    made = type(request)()
+    made.CopyFrom(request)
+    announced = made.messages_list[0]
+    announced.ClearField("error")
+    root = _bare(announced, _name(held))
+    announced.metadata.message_id = _name(root)
+    made.message_object_trees[0].CopyFrom(_tree(root, held, leaf))
+    return made, {_name(each): each for each in (leaf, held, root)}
+
+
+def _tree(root: bytes, *below: bytes) -> Any:
+    return ObjectTree(object_id=_name(root), children=[_tree(*below)] if below else [])
+
+
+def _name(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -16,8 +16,8 @@ from typing import Any
 from fl_client import posted
 from fl_client.fleet import Pulled
 from fl_client.gateway import parcels, runs, trip
-from fl_client.gateway.exchange import Way
 from fl_client.gateway.runs import Away, Refused
+from fl_client.gateway.way import Way
 from fl_client.parcels import Parcel
 from fl_client.posted import Seal
 
@@ -58,8 +58,11 @@ async def hearing(way: Way) -> AsyncIterator[None]:
 
 
 async def ahead(way: Way, parcel: Parcel, seal: Seal) -> None:
-    """Send the update of the message in work ahead of its reply, where the policy lets it out."""
-    asked = way.given.get("message")
+    """Send the update of the message in work ahead of its reply, where the policy lets it out.
+
+    Where messages of several runs are in work nothing is sent: it may not go under another run than its own.
+    """
+    asked = way.given.current()
     if asked is None:
         return
     try:

@@ -2,36 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
+import logging
 from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 from fl_client import fleet
 from fl_client import parcels as files
-from fl_client.gateway import contents, link, parcels, runs, trip
-from fl_client.gateway.egress import Meter
-from fl_client.gateway.link import Answer, Call, Link, Patience
-from fl_client.gateway.parcels import Trips
-from fl_client.gateway.runs import Away, Book, Refused
+from fl_client.gateway import ahead, contents, leaves, link, parcels, runs, withheld
+from fl_client.gateway.link import Answer, Call, Patience
+from fl_client.gateway.runs import Refused
 from fl_client.gateway.trip import Trip
+from fl_client.gateway.way import Way
 from fl_client.signed import Signed
 
+LOG = logging.getLogger("bhasha_fl.gateway")
 # The SuperNode waits 30 s for an answer, 5 s for that to a heartbeat.
 PATIENT, SHORT = Patience(25.0, 28.0), Patience(3.0, 4.0)
-AHEAD = 16  # objects of a message that are fetched ahead; large arrays travel as a parcel
 SHORT_PATHS = {fleet.HEARTBEAT, fleet.DEACTIVATE, fleet.UNREGISTER}
-
-
-class Way(NamedTuple):
-    """The way out: what is known of runs, the line, and how much has left."""
-
-    book: Book
-    line: Link
-    meter: Meter
-    trips: Trips
-    ahead: dict[str, Answer]  # objects of the message that the SuperNode was just given
-    given: dict[str, fleet.Pulled]  # that message itself, as "message"
 
 
 async def answer(way: Way, path: str, body: bytes) -> Answer:
@@ -62,31 +50,15 @@ async def _pull_messages(way: Way, path: str, body: bytes) -> Answer:
     pulled = fleet.pulled(fleet.response(path, found.body)) if found.status == 200 else None
     if pulled is not None:
         await runs.study(way.book, way.line, pulled.run)
-        way.given["message"] = pulled
-        await _look_ahead(way, fleet.request(path, body).node.node_id, pulled)
+        way.given.note(pulled)
+        said = {"node": {"node_id": fleet.request(path, body).node.node_id}, "run_id": pulled.run}
+
+        async def pull(name: str) -> Answer:
+            asked = fleet.asking(fleet.PULL_OBJECT, **said, object_id=name)
+            return await _pull_object(way, fleet.PULL_OBJECT, asked)
+
+        await ahead.fetch(way.ahead, pulled.objects, pull)
     return found
-
-
-async def _look_ahead(way: Way, node: int, pulled: fleet.Pulled) -> None:
-    """Fetch what a message consists of before the SuperNode has it.
-
-    The SuperNode starts the task first and fetches then: a task that looks before all is there waits for a second.
-    """
-    way.ahead.clear()
-
-    async def one(name: str) -> None:
-        asked = {"node": {"node_id": node}, "run_id": pulled.run, "object_id": name}
-        try:
-            found = await _pull_object(
-                way, fleet.PULL_OBJECT, fleet.asking(fleet.PULL_OBJECT, **asked)
-            )
-        except Away:  # the SuperNode asks itself
-            return
-        if found.status == 200 and not fleet.coming(found.body):
-            way.ahead[name] = found
-
-    if len(pulled.objects) <= AHEAD:
-        await asyncio.gather(*(one(name) for name in pulled.objects))
 
 
 async def _about_run(way: Way, path: str, body: bytes) -> Answer:
@@ -109,18 +81,14 @@ async def _push_messages(way: Way, path: str, body: bytes) -> Answer:
     asked = fleet.request(path, body)
     reply = fleet.reply(asked)
     signed = await runs.study(way.book, way.line, reply.run)
-    said = asked.messages_list[0]
-    if said.metadata.message_type not in runs.rules(way.book).egress.kinds:
-        raise Refused(reply.run, "kind_not_allowed")
-    if said.content.ByteSize():  # it belongs into objects, which are looked at
-        raise Refused(reply.run, "content_not_allowed")
-    renamed = contents.quiet_reply(asked)
-    body = asked.SerializeToString(deterministic=True) if renamed else body
+    announced, renamed = leaves.reply(way, asked, reply.run)
+    body = asked.SerializeToString(deterministic=True)
     found = await _send(way, path, body, signed.study.name, reply.round)
     if found.status != 200:
         return found
     taken = fleet.response(path, found.body)
-    way.meter.announce(taken.session_id, reply.run, reply.round)
+    way.announced.note(taken.session_id, announced)
+    way.given.answered(reply.answers)
     if not renamed:
         return found
     old = {new: old for old, new in renamed.items()}
@@ -131,30 +99,16 @@ async def _push_messages(way: Way, path: str, body: bytes) -> Answer:
 
 async def _push_object(way: Way, path: str, body: bytes) -> Answer:
     asked = fleet.request(path, body)
-    piece = fleet.piece(asked)
-    signed = await runs.study(way.book, way.line, piece.run)
-    most = runs.rules(way.book).egress
+    signed = await runs.study(way.book, way.line, asked.run_id)
+    announced = leaves.find(way, asked)
+    send = partial(_send, way, study=signed.study.name, round=announced.reply.round)
     try:
-        content = contents.quiet(piece.content)
-        fits, offer = contents.fits(content, most), contents.offer(content)
-    except ValueError:
-        fits, offer = False, None
-    if not fits:
-        raise Refused(piece.run, "content_not_allowed")
-    if content != piece.content:
-        asked.object_content = content
-        asked.object_id = hashlib.sha256(content).hexdigest()
-        body = asked.SerializeToString(deterministic=True)
-    if not way.meter.fits(piece.session, piece.run, asked.object_id, len(content), most):
-        raise Refused(piece.run, "egress_too_large")
-    round = way.meter.round_of(piece.session)
-    if offer:
-        parcel = offer.parcel
-        if not way.meter.fits(piece.session, piece.run, parcel.sha256, parcel.bytes, most):
-            raise Refused(piece.run, "egress_too_large")
-        update = trip.out(way.book, piece.run, parcel, round)
-        await parcels.bring(way.trips, way.line, update)
-    return await _send(way, path, body, signed.study.name, round)
+        return await send(path, await leaves.object_(way, asked, announced))
+    except Refused as no:
+        if no.code not in withheld.CODES:
+            raise
+        LOG.warning("refused: %s", no)
+        return await withheld.tell(send, announced, no.code)
 
 
 async def _give_object(way: Way, path: str, body: bytes) -> Answer:

@@ -11,7 +11,7 @@ import contextlib
 import io
 import logging
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +20,7 @@ import aiohttp
 
 from fl_client import audit, certificates, fleet
 from fl_client.audit import Entry
+from fl_client.gateway.egress import Meter
 from fl_client.silo import Folder, Settings
 
 LOG = logging.getLogger("bhasha_fl.gateway")
@@ -60,26 +61,41 @@ class Patience(NamedTuple):
     ends_s: float
 
 
+class Record(NamedTuple):
+    """Where all that leaves is written down, and counted."""
+
+    folder: Path
+    meter: Meter
+
+    def write(self, made: Entry) -> None:
+        """Write down what leaves; raises ``OSError``, and then nothing may."""
+        try:
+            audit.append(self.folder, made)
+        except OSError as error:
+            LOG.error("nothing leaves, as the record cannot be written: %s", error)
+            raise
+        self.meter.count(made.bytes, made.sha256)
+
+
 class Link(NamedTuple):
-    """The line: to where, and whether it held last time."""
+    """The line: to where, whether it held last time, and the record of what leaves over it."""
 
     url: str
     client: aiohttp.ClientSession
     state: dict[str, bool]
+    record: Record
 
 
 @contextlib.asynccontextmanager
-async def open_(
-    folder: Path, settings: Settings, count: Callable[[int], None]
-) -> AsyncIterator[Link]:
-    """Give the line to the hub of a silo's settings; ``count`` is told the bytes that leave.
+async def open_(folder: Path, settings: Settings, meter: Meter) -> AsyncIterator[Link]:
+    """Give the line to the hub of a silo's settings; ``meter`` is told the bytes that leave.
 
     Raises ``ConfigError`` where keys or certificates are missing.
     """
     at = Folder(folder)
     context = certificates.client_context(at.root, at.certificate, at.key)
-    record = aiohttp.TraceConfig()
-    record.on_request_headers_sent.append(_recording(folder, count))
+    record, trace = Record(folder, meter), aiohttp.TraceConfig()
+    trace.on_request_headers_sent.append(_recording(record))
     connector = aiohttp.TCPConnector(
         ssl=context, limit=AT_ONCE, keepalive_timeout=IDLE_S, socket_factory=_socket
     )
@@ -89,22 +105,16 @@ async def open_(
         auto_decompress=False,
         cookie_jar=aiohttp.DummyCookieJar(),
         skip_auto_headers=("user-agent", "accept-encoding"),
-        trace_configs=[record],
+        trace_configs=[trace],
     ) as client:
-        yield Link(f"https://{settings.address}", client, {"holds": True})
+        yield Link(f"https://{settings.address}", client, {"holds": True}, record)
 
 
-def _recording(folder: Path, count: Callable[[int], None]) -> Any:
-    async def record(session: Any, context: Any, sent: Any) -> None:
-        made: Entry = context.trace_request_ctx()
-        try:
-            audit.append(folder, made)
-        except OSError as error:
-            LOG.error("nothing leaves, as the record cannot be written: %s", error)
-            raise
-        count(made.bytes)
+def _recording(record: Record) -> Any:
+    async def write(session: Any, context: Any, sent: Any) -> None:
+        record.write(context.trace_request_ctx())
 
-    return record
+    return write
 
 
 def _socket(address: Any) -> socket.socket:

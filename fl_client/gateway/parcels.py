@@ -24,7 +24,7 @@ def begin(trips: Trips, line: Link, trip: Trip) -> None:
     """Send a parcel of the outbox on its way; ``bring`` waits for it later."""
     under_way = trips.get(_up(trip))
     if under_way is None or under_way.done():
-        trips[_up(trip)] = _started(upload.send(line, trip))
+        trips[_up(trip)] = _started(_sent(line, trip))
 
 
 async def bring(trips: Trips, line: Link, trip: Trip) -> None:
@@ -32,16 +32,21 @@ async def bring(trips: Trips, line: Link, trip: Trip) -> None:
 
     Raises ``Away`` as long as it is not, ``Refused`` where it is not there.
     """
-    await _wait(trips, _up(trip), lambda: upload.send(line, trip))
+    await _wait(trips, _up(trip), lambda: _sent(line, trip))
 
 
 async def fetch(trips: Trips, line: Link, trip: Trip, delta: Delta | None = None) -> None:
-    """Return once a parcel is whole in the inbox, or the hub has it no more; raises ``Away`` as long as it is not."""
+    """Return once a parcel is in the inbox, or cannot be had; raises ``Away`` as long as it is on its way."""
     await _wait(trips, f"down {trip.parcel}", lambda: download.receive(line, trip, delta))
 
 
+async def _sent(line: Link, trip: Trip) -> None:
+    with line.record.meter.on_its_way(trip.parcel):
+        await upload.send(line, trip)
+
+
 def _up(trip: Trip) -> str:
-    return f"up {trip.parcel}"
+    return f"up {trip.run} {trip.parcel}"  # what one run may send, another may not
 
 
 async def _wait(trips: Trips, key: str, start: Callable[[], Coroutine[Any, Any, None]]) -> None:

@@ -19,10 +19,11 @@ from aiohttp import web
 from fl_client import fleet, heard
 from fl_client.config import ConfigError
 from fl_client.gateway import early, exchange, greet, link, parcels, runs
+from fl_client.gateway import way as ways
 from fl_client.gateway.egress import Meter
-from fl_client.gateway.exchange import Way
 from fl_client.gateway.link import Answer, Call
 from fl_client.gateway.runs import QUICK, Away, Refused
+from fl_client.gateway.way import Way
 
 LOG = logging.getLogger("bhasha_fl.gateway")
 HOST = "127.0.0.1"
@@ -35,8 +36,8 @@ MEMBERSHIP = {fleet.REGISTER, fleet.ACTIVATE, *exchange.SHORT_PATHS}
 async def open_(folder: Path, port: int) -> AsyncIterator[int]:
     """Listen as long as the context is open, and give the port; raises ``ConfigError``."""
     book, meter = runs.open_(folder), Meter(folder)
-    async with link.open_(folder, book.settings, meter.count) as line:
-        way = Way(book, line, meter, {}, {}, {})
+    async with link.open_(folder, book.settings, meter) as line:
+        way = ways.new(book, line, meter)
 
         async def handle(request: web.BaseRequest) -> web.Response:
             return await _handle(way, request)

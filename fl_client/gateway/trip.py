@@ -9,12 +9,13 @@ from typing import NamedTuple
 import aiohttp
 
 from fl_client import hours, parcels
+from fl_client.gateway import egress
 from fl_client.gateway.runs import Book
 from fl_client.hours import Hours
 from fl_client.parcels import Parcel
 from fl_client.posted import Seal
 
-PATH, CONTENT = "/v1/silo/parcel", "/v1/silo/parcel/content"
+PATH, CONTENT = egress.PARCEL, "/v1/silo/parcel/content"
 PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
 AWAY_S = 3.0  # the longest while the line is away, when a try costs next to nothing
 # A hub that takes or sends nothing for so long is asked anew.

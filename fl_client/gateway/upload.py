@@ -5,20 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator
+import os
 from datetime import datetime
-from functools import partial
 from typing import BinaryIO
 
 import aiohttp
-from safetensors import SafetensorError, safe_open
 
-from fl_client import audit, parcels, posted
-from fl_client.gateway import link
+from fl_client import parcels, posted
+from fl_client.gateway import arrays, link
 from fl_client.gateway.link import AWAY, Call, Link, Patience
 from fl_client.gateway.runs import Refused
+from fl_client.gateway.sending import Sending
 from fl_client.gateway.trip import AWAY_S, PATH, Over, Pauses, Trip
-from fl_client.hours import Hours
 
 LOG = logging.getLogger("bhasha_fl.gateway")
 SHORT = Patience(3.0, 4.0)
@@ -27,13 +25,7 @@ TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=300)
 LOOK_S = (
     600.0  # between two times of asking whether an update that waits for its hours is still wanted
 )
-# Read at once, and encrypted at once: what the processor's cache holds is encrypted twice as fast.
-READ, PIECE = 4 << 20, 256 << 10
 TAKEN, OTHER = 200, 422  # the hub has all of it; what came is not what it was called
-
-
-class Shut(OSError):
-    """The hours in which updates are sent are over."""
 
 
 async def send(line: Link, trip: Trip) -> None:
@@ -64,20 +56,25 @@ async def send(line: Link, trip: Trip) -> None:
 
 async def _check(trip: Trip) -> None:
     if not await asyncio.to_thread(sound, trip):
-        LOG.error("the update that a reply names is gone from %s", trip.folder)
-        raise Refused(trip.run, "parcel_missing")
+        raise _gone(trip, "it is not what the reply names")
+
+
+def _gone(trip: Trip, why: object) -> Refused:
+    LOG.error("the update that a reply names is gone from %s: %s", trip.folder, why)
+    return Refused(trip.run, "parcel_missing")
 
 
 def sound(trip: Trip) -> bool:
-    """Return whether what leaves is what its name says, and tensors: nothing else goes this way."""
+    """Return whether what leaves is what its name says, and arrays that may leave: nothing else goes this way."""
     try:
         known = trip.seal is not None and trip.seal == posted.seal(trip.file)
         if not known and not parcels.whole(trip.file, trip.parcel):
             return False
-        with safe_open(trip.file, "numpy"):
-            return True
-    except (SafetensorError, OSError):
+        arrays.check(trip.file)
+    except (ValueError, OSError) as error:
+        LOG.error("%s does not leave: %s", trip.file, error)
         return False
+    return True
 
 
 async def _held(line: Link, trip: Trip) -> int | None:
@@ -93,34 +90,44 @@ async def _held(line: Link, trip: Trip) -> int | None:
 
 
 async def _rest(line: Link, trip: Trip, held: int) -> int:
-    """Send what is missing; return 200 where the hub took all of it, what else it says, or 503."""
-    left = trip.parcel.bytes - held
-    try:
-        with trip.file.open("rb") as stream:
-            stream.seek(held)
+    """Send what is missing; return 200 where the hub took all of it, what else it says, or 503.
+
+    Raises ``Refused`` where the update is not in the outbox any more.
+    """
+    now = Sending(line.record, trip, trip.parcel.bytes - held, _now)
+    with _opened(trip) as stream:
+        stream.seek(held)
+        try:
             async with line.client.post(
                 f"{line.url}{PATH}?{trip.query}&at={held}",
-                data=_pieces(stream, trip.hours),
-                headers={"content-length": str(left), "content-type": "application/octet-stream"},
+                data=now.pieces(stream),
+                headers={
+                    "content-length": str(now.left),
+                    "content-type": "application/octet-stream",
+                },
                 allow_redirects=False,
                 timeout=TIMEOUT,
-                trace_request_ctx=partial(
-                    audit.parcel, PATH, left, trip.parcel.sha256, trip.study, trip.round
-                ),
+                trace_request_ctx=now.entry,
             ) as back:
                 await back.read()
                 return back.status
-    except (aiohttp.ClientError, OSError) as error:
-        LOG.info("the line broke under an update: %s", error or type(error).__name__)
-        return AWAY
+        except (aiohttp.ClientError, OSError) as error:
+            LOG.info("the line broke under an update: %s", error or type(error).__name__)
+            return AWAY
+        finally:
+            now.end()
 
 
-async def _pieces(stream: BinaryIO, hours: Hours) -> AsyncIterator[memoryview]:
-    while content := memoryview(await asyncio.to_thread(stream.read, READ)):
-        for at in range(0, len(content), PIECE):
-            if hours.wait_s(_now()):
-                raise Shut("its hours are over")
-            yield content[at : at + PIECE]
+def _opened(trip: Trip) -> BinaryIO:
+    """Return the file of an update; raises ``Refused`` where it is not there: no line can be blamed for that."""
+    try:
+        stream = trip.file.open("rb")
+    except OSError as error:
+        raise _gone(trip, error.strerror) from error
+    if os.fstat(stream.fileno()).st_size != trip.parcel.bytes:
+        stream.close()
+        raise _gone(trip, "it has another length")
+    return stream
 
 
 def _now() -> datetime:

@@ -27,7 +27,6 @@ LOG = logging.getLogger("bhasha_fl.gateway")
 JSON, PEM = "application/json", "application/x-pem-file"
 SMALL, PROBE = 4 << 10, 1 << 20
 Count = Annotated[int, Field(ge=0, lt=1 << 50)]
-Number = Annotated[float, Field(ge=0, lt=1e15, allow_inf_nan=False)]
 Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,39}$")]
 
 
@@ -57,7 +56,7 @@ class Hello(Section):
     cpus: Count = 0
     memory_bytes: Count = 0
     processes: Count = 0
-    uplink_bytes_s: Number = 0
+    uplink_bytes_s: Count = 0
     round_bytes: Count = 0
     update_hours: Written = ""
 

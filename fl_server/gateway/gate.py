@@ -39,7 +39,6 @@ class Gate(NamedTuple):
     answered: deque[
         tuple[int, str]
     ]  # the messages of which a reply was delivered, by the ring that said so
-    uploads: dict[Path, object]  # who writes a parcel that comes in; a newer one takes it over
 
 
 class Call(NamedTuple):
@@ -85,9 +84,7 @@ async def open_(folder: Path, superlink: int) -> AsyncIterator[Gate]:
     _ask_again(known, kept)
     way = relay.open_(folder / "keys", port)
     try:
-        yield Gate(
-            folder, uuid4().hex, settings, way, known, held, kept, Bell(), Bell(), {}, told, {}
-        )
+        yield Gate(folder, uuid4().hex, settings, way, known, held, kept, Bell(), Bell(), {}, told)
     finally:
         await relay.close(way)
 

@@ -44,7 +44,7 @@ def _asked(call: Call) -> Asked:
         asked = Asked(run, parcels.parse(call.query["parcel"]), at)
     except (KeyError, ValueError):
         raise Refused(400) from None
-    if run < 0 or not 0 <= at <= asked.parcel.bytes:
+    if not 0 <= run < 1 << 64 or not 0 <= at <= asked.parcel.bytes:
         raise Refused(400)
     return asked
 
@@ -52,41 +52,56 @@ def _asked(call: Call) -> Asked:
 async def held(gate: Gate, call: Call) -> Answer:
     """Answer how many bytes of an update are here; 503 while the last of them are looked at."""
     asked, file = await _update(gate, call)
-    size = standing(file, asked.parcel)
+    uploads = gate.spool.uploads
+    size = standing(file, asked.parcel, any(each.parent == file.parent for each in uploads))
     if size is not None:
         return _held(size)
-    if file in gate.uploads:
+    if file in uploads:
         raise Refused(503)
-    with _claimed(gate, file):
+    with _claimed(gate, file, asked.parcel):
         return _held(await asyncio.to_thread(kept, file, asked.parcel))
 
 
-def standing(file: Path, parcel: Parcel) -> int | None:
-    """Return how many bytes of an update are here; None where all came, of which ``kept`` tells."""
+def standing(file: Path, parcel: Parcel, busy: bool = False) -> int | None:
+    """Return how many bytes of an update are here; None where all came, of which ``kept`` tells.
+
+    While the silo is ``busy`` bringing one no other is removed: what a line writes to must not go.
+    """
     if file.exists():
         return None
-    part = memory.part(file)
-    size = part.stat().st_size if part.exists() else 0
-    if not size:  # one update after the other: of a silo's older ones the last may yet be collected
+    size = _size(file)
+    if not size and not busy:  # of a silo's older updates the last may yet be collected
         parcels.prune(file.parent, 1)
     return size if size < parcel.bytes else None
 
 
+def _size(file: Path) -> int:
+    part = memory.part(file)
+    return part.stat().st_size if part.exists() else 0
+
+
 async def take(gate: Gate, call: Call) -> Answer:
-    """Take an update from where it stands to its end; 409 where it stands elsewhere, 422 where the hash is wrong."""
+    """Take an update from where it stands to its end; 409 where it stands elsewhere, 422 where the hash is wrong.
+
+    507 where it has no room: what open lines still bring counts, so a silo's updates come one after the other if they
+    do not fit together.
+    """
     asked, file = await _update(gate, call)
     if file.exists():
         return _held(await asyncio.to_thread(kept, file, asked.parcel))
     if asked.parcel.bytes > gate.settings.spool_bytes:
         LOG.error("%s brings %d bytes, over spool_bytes in hub.toml", call.silo, asked.parcel.bytes)
         raise Refused(507)
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if _size(file) != asked.at:
+        raise Refused(409)
     try:
-        # Without a buffer: what it held would come after what a newer line has brought since.
-        with memory.part(file).open("ab", buffering=0) as stream:
-            if stream.tell() != asked.at:
-                raise Refused(409)
-            with _claimed(gate, file) as mine:
+        with _claimed(gate, file, asked.parcel) as mine:
+            if not spool.room(gate.spool, call.silo, 0):  # it counts itself by now
+                LOG.error("%s: no room for %d bytes more", call.silo, asked.parcel.bytes - asked.at)
+                raise Refused(507)
+            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # Without a buffer: what it held would come after what a newer line has brought since.
+            with memory.part(file).open("ab", buffering=0) as stream:
                 digest = await asyncio.to_thread(begun, memory.part(file), asked.at)
                 await _write(call, Sink(stream, digest, mine), asked, mine)
                 size = await asyncio.to_thread(kept, file, asked.parcel, digest.hexdigest())
@@ -97,14 +112,15 @@ async def take(gate: Gate, call: Call) -> Answer:
 
 
 @contextmanager
-def _claimed(gate: Gate, file: Path) -> Iterator[Callable[[], bool]]:
+def _claimed(gate: Gate, file: Path, parcel: Parcel) -> Iterator[Callable[[], bool]]:
     """Write an update, until a newer line of its silo does; give what says whether it is still this one's."""
-    mine = gate.uploads[file] = object()
+    uploads = gate.spool.uploads
+    mine = uploads[file] = spool.Upload(parcel.bytes)
     try:
-        yield lambda: gate.uploads.get(file) is mine
+        yield lambda: uploads.get(file) is mine
     finally:
-        if gate.uploads.get(file) is mine:
-            del gate.uploads[file]
+        if uploads.get(file) is mine:
+            del uploads[file]
 
 
 async def _update(gate: Gate, call: Call) -> tuple[Asked, Path]:
@@ -175,6 +191,6 @@ def _held(size: int) -> Answer:
 
 ROUTES = {
     ("GET", "/v1/silo/parcel"): Route(held),
-    ("POST", "/v1/silo/parcel"): Route(take, MOST, room=spool.room, streams=True),
+    ("POST", "/v1/silo/parcel"): Route(take, MOST, streams=True),
     ("GET", "/v1/silo/parcel/content"): Route(give),
 }

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from fl_client import fleet, parcels
+from fl_client import fleet, memory, parcels
 from fl_client.silo import NAME
 from fl_server import room as rooms
 from fl_server.gateway import replies
@@ -24,12 +24,20 @@ TOMBS = 64  # delivered replies of a silo that are remembered
 DONE = ".done"
 
 
+class Upload:
+    """A parcel that comes in over an open line: how many bytes it will have. Each line has one of its own."""
+
+    def __init__(self, size: int) -> None:
+        self.bytes = size
+
+
 class Spool(NamedTuple):
-    """All replies on their way in, by silo and session."""
+    """All replies on their way in, by silo and session, and the parcels that come in just now, by where they lie."""
 
     folder: Path
     quota: int
     sessions: dict[str, dict[str, Session]]
+    uploads: dict[Path, Upload]
 
 
 def load(folder: Path, quota: int) -> Spool:
@@ -42,7 +50,7 @@ def load(folder: Path, quota: int) -> Spool:
                 sessions.setdefault(silo, {})[place.name] = replies.read(place)
             except (OSError, ValueError):
                 shutil.rmtree(place, ignore_errors=True)
-    return Spool(folder, quota, sessions)
+    return Spool(folder, quota, sessions, {})
 
 
 def used(spool: Spool, silo: str) -> int:
@@ -57,13 +65,28 @@ def updates(folder: Path, silo: str) -> Path:
 
 
 def room(spool: Spool, silo: str, size: int) -> bool:
-    """Return whether so many bytes more fit in the silo's quota, and on the disk."""
-    return used(spool, silo) + size <= spool.quota and fits(spool, silo, size)
+    """Return whether so many bytes more, and what open uploads still bring, fit in the silo's quota and on the disk."""
+    # What comes is looked at first: what arrives in between counts twice instead of never.
+    ahead = coming(spool, updates(spool.folder, silo))
+    return ahead + used(spool, silo) + size <= spool.quota and fits(spool, silo, size)
 
 
 def fits(spool: Spool, silo: str, size: int) -> bool:
-    """Return whether so many bytes more leave enough of the disk free."""
-    return rooms.fits(spool.folder, size)
+    """Return whether so many bytes more, and what open uploads of all silos bring, leave enough of the disk free."""
+    return rooms.fits(spool.folder, coming(spool, spool.folder) + size)
+
+
+def coming(spool: Spool, folder: Path) -> int:
+    """Return the bytes that open uploads into a folder have announced and not brought yet."""
+    inside = [file for file in spool.uploads if file.is_relative_to(folder)]
+    return sum(max(0, spool.uploads[file].bytes - _arrived(file)) for file in inside)
+
+
+def _arrived(file: Path) -> int:
+    for place in (memory.part(file), file):
+        with contextlib.suppress(FileNotFoundError):
+            return place.stat().st_size
+    return 0
 
 
 def announce(spool: Spool, silo: str, reply: fleet.Reply, body: bytes) -> Session | None:

@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from fl_client import plain
 from fl_client.config import ConfigError, Study
 from fl_server import config
 from fl_server.run import RoundFailed
@@ -107,6 +108,10 @@ def plain_errors(console: Console) -> Iterator[None]:
         yield
     except ConfigError as error:
         error_console.print(f"[red]error:[/red] {_escaped(error)}", highlight=False, soft_wrap=True)
+        raise typer.Exit(2) from None
+    except OSError as error:
+        said = plain.sentence(error).replace("[", "\\[")
+        error_console.print(f"[red]error:[/red] {said}", highlight=False, soft_wrap=True)
         raise typer.Exit(2) from None
     except RoundFailed as error:
         error_console.print(

@@ -95,9 +95,9 @@ def tables(report: dict[str, Any]) -> Group:
     ):
         spoken.add_column(heading, justify="left" if heading == "language" else "right")
     for row in rows:
-        stages = [row[stage] or {} for stage in ("before", "alone", "after")]
-        before, alone, after = (stage.get("bits_per_byte") for stage in stages)
-        scores = (f"{stages[-1][n]:.1f}" if n in stages[-1] else "-" for n in names)
+        before, alone, after = (_bits(row, stage) for stage in ("before", "alone", "after"))
+        last = row["after"] or {}
+        scores = (f"{last[n]:.1f}" if n in last else "-" for n in names)
         spoken.add_row(
             row["name"], str(row["silos"]), *_cells(before, alone, after), gain(before, after),
             gain(alone, after), *scores, size(row["traffic"]["up"]),
@@ -126,11 +126,10 @@ def compared(comparison: dict[str, Any]) -> Table:
     table = Table(title="Bits per byte on test text (lower is better)")
     for heading in ("language", "before", "alone", *runs, "centralised"):
         table.add_column(heading, justify="left" if heading == "language" else "right")
+    others = [comparison["local_only"], *runs.values(), comparison["centralised"]]
     for lang, row in first["languages"].items():
-        pooled = comparison["centralised"]["languages"][lang]["after"]["bits_per_byte"]
-        reached = [run["languages"][lang]["after"]["bits_per_byte"] for run in runs.values()]
-        alone = comparison["local_only"]["languages"][lang]["after"]["bits_per_byte"]
-        table.add_row(row["name"], *_cells(row["before"]["bits_per_byte"], alone, *reached, pooled))
+        reached = [_bits(each["languages"].get(lang, {}), "after") for each in others]
+        table.add_row(row["name"], *_cells(_bits(row, "before"), *reached))
     sent = [size(run["bytes"]["up"]) for run in runs.values()]
     table.add_row("sent up", "-", "-", *sent, "all text")
     return table
@@ -176,6 +175,11 @@ def known(interval: dict[str, Any] | None, unit: str = "", digits: int = 3) -> s
         return "-"
     half = "" if interval["half"] is None else f" ±{interval['half']:.{digits}f}"
     return f"{round(interval['mean'], digits) + 0.0:.{digits}f}{half}{unit}"  # + 0.0: no -0.0
+
+
+def _bits(row: dict[str, Any], stage: str) -> Any:
+    """Return the bits per byte of a language at a stage, None where it was not scored."""
+    return (row.get(stage) or {}).get("bits_per_byte")
 
 
 def _cells(*values: float | None) -> list[str]:

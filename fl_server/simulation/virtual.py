@@ -117,8 +117,7 @@ class VirtualGrid:
             keys.append(posted.key)
             self._open[posted.key] = posted
             self._queues[node].append(posted)
-            number = int(message.metadata.group_id)
-            self.asked.append((kind, number, self._silos[node], self._now))
+            self.asked.append((kind, int(message.metadata.group_id), self._silos[node], self._now))
             self._take(node)
         return keys
 

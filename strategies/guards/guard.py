@@ -19,7 +19,7 @@ from strategies.gauge import settle
 from strategies.strategy import Weighted
 
 Memory = dict[str, Array]
-Seen = dict[str, float]  # how large a change was, by unit
+Seen = dict[str, float]  # how large a change was, by the name that it is remembered under
 
 
 AT_ONCE = 1 << 19  # numbers of all silos together that are compared at once
@@ -69,7 +69,7 @@ class Guard(NamedTuple):
 
     ``judge(updates, start, memory)`` is given one of these, or where ``gathers`` says so all of a group's, by silo;
     they may lie in a file, so it looks at a part of each at a time. ``start`` holds the group's tensors as silos
-    received them. The hub remembers the sizes ``seen`` in the last round, sorted, by unit.
+    received them. The hub remembers the sizes ``seen`` in the last round, sorted, by name.
     """
 
     judge: Callable[[list[Weighted], Adapter, Memory], Verdict] = keep_all
@@ -78,16 +78,17 @@ class Guard(NamedTuple):
     least: int = 1  # how many silos a group must have
     discards: bool = False  # what an honest silo sent may not count
     accept_exclusion: bool = False  # even where it is the only one of its language
+    mixes: bool = False  # one update is made of all, number by number
 
 
 def remembered(seen: Iterable[Seen]) -> Memory:
-    """Return the sizes above zero by unit, sorted, so that the order of silos does not matter."""
+    """Return the sizes above zero by name, sorted, so that the order of silos does not matter."""
     sizes: dict[str, list[float]] = {}
     for one in seen:
-        for unit, size in one.items():
+        for name, size in one.items():
             if size > 0:
-                sizes.setdefault(unit, []).append(size)
-    return {unit: np.sort(np.array(found)) for unit, found in sizes.items()}
+                sizes.setdefault(name, []).append(size)
+    return {name: np.sort(np.array(found)) for name, found in sizes.items()}
 
 
 def judged(guard: Guard, updates: Iterable[Weighted], start: Adapter, memory: Memory) -> Verdict:
@@ -100,7 +101,10 @@ def judged(guard: Guard, updates: Iterable[Weighted], start: Adapter, memory: Me
 
 
 def comparing(
-    rule: Callable[[list[Weighted], Adapter], Verdict], least: int, accept_exclusion: bool
+    rule: Callable[[list[Weighted], Adapter], Verdict],
+    least: int,
+    accept_exclusion: bool,
+    mixes: bool = False,
 ) -> Guard:
     """Return the guard that gives ``rule`` all updates of a group in one gauge, if they are at least ``least``."""
 
@@ -111,7 +115,7 @@ def comparing(
         why = f"set aside: {found} updates can be compared here, and the guard needs {least}"
         return Verdict([], {one.silo: why for one in updates})
 
-    return Guard(judge, in_gauge, all_together, least, True, accept_exclusion)
+    return Guard(judge, in_gauge, all_together, least, True, accept_exclusion, mixes)
 
 
 def by_coordinate(updates: list[Weighted], rule: Callable[[Array], Array]) -> Weighted:

@@ -18,4 +18,4 @@ def median(accept_exclusion: bool = False) -> Guard:
     def rule(updates: list[Weighted], start: Adapter) -> Verdict:
         return Verdict([by_coordinate(updates, lambda x: np.median(x.astype(np.float64), axis=0))])
 
-    return comparing(rule, 3, accept_exclusion)
+    return comparing(rule, 3, accept_exclusion, mixes=True)

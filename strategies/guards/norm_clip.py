@@ -3,20 +3,21 @@
 For each LoRA pair the norm is that of the change of its product, for token rows the Euclidean one. Departs from the
 paper in the bound, which nobody can guess: it is a multiple of the median over silos in the round before, so an
 update is judged as it arrives and whatever came before it. In the first round, when there is none before, all are
-judged together. The median is the lower one, so of two silos the smaller change counts. It takes away size, not
-direction: against a silo that pushes the wrong way choose ``multi_krum`` or ``trimmed_mean``.
+judged together. Where halves of a pair are sent in turn, each is held against the last round that sent the same half.
+The median is the lower one, so of two silos the smaller change counts. It takes away size, not direction: against a
+silo that pushes the wrong way choose ``multi_krum`` or ``trimmed_mean``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 import numpy as np
 
 from strategies.adapter import Adapter
 from strategies.gauge import ends, moves, sizes, units
 from strategies.guards.guard import Guard, Memory, Verdict, in_gauge, remembered
-from strategies.product import Factors, inner, norm, stack
+from strategies.product import A, B, Factors, inner, norm, stack
 from strategies.strategy import Weighted
 
 HALVINGS = 50
@@ -33,14 +34,22 @@ def norm_clip(bound: float = 1.0, absolute: bool = False) -> Guard:
         raise ValueError(f"{bound=} must be above 0 and finite")
 
     def gathers(start: Adapter, sent: Iterable[str], memory: Memory) -> bool:
-        return not absolute and not units(start, sent).keys() <= memory.keys()
+        names = set(sent)
+        return not absolute and not {_kept_as(u, names) for u in units(start, names)} <= set(memory)
 
     def judge(updates: list[Weighted], start: Adapter, memory: Memory) -> Verdict:
         seen = [sizes(one.update, start) for one in updates]
-        known = remembered(seen) | memory
+        kept_as = [
+            {_kept_as(u, one.update): size for u, size in moved.items()}
+            for one, moved in zip(updates, seen, strict=True)
+        ]
+        known = remembered(kept_as) | memory
         shares, said = [], {}
         for one, moved in zip(updates, seen, strict=True):
-            limits = {u: bound if absolute else bound * _median(known, u) for u in moved}
+            limits = {
+                u: bound if absolute else bound * _median(known, _kept_as(u, one.update))
+                for u in moved
+            }
             far = [u for u in moved if moved[u] > limits[u]]
             shares.append({u: _share(u, one.update, start, limits[u]) for u in far})
             if far:
@@ -49,13 +58,19 @@ def norm_clip(bound: float = 1.0, absolute: bool = False) -> Guard:
             one._replace(update=_scaled(one.update, start, own))
             for one, own in zip(updates, shares, strict=True)
         )
-        return Verdict(kept, said, tuple(seen))
+        return Verdict(kept, said, tuple(kept_as))
 
     return Guard(judge, in_gauge, gathers)
 
 
-def _median(known: Memory, unit: str) -> float:
-    sizes = known.get(unit, np.zeros(1))
+def _kept_as(unit: str, sent: Container[str]) -> str:
+    """Return the name under which sizes of a unit are remembered: its own, or of half a pair that of the half sent."""
+    halves = [unit + half for half in (A, B) if unit + half in sent]
+    return halves[0] if len(halves) == 1 else unit
+
+
+def _median(known: Memory, name: str) -> float:
+    sizes = known.get(name, np.zeros(1))
     return float(sizes[(len(sizes) - 1) // 2])
 
 

@@ -26,4 +26,4 @@ def trimmed_mean(share: float = 0.2, accept_exclusion: bool = False) -> Guard:
 
         return Verdict([by_coordinate(updates, trimmed)])
 
-    return comparing(rule, 3 if share else 1, accept_exclusion)
+    return comparing(rule, 3 if share else 1, accept_exclusion, mixes=True)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from strategies.adapter import Adapter
-from strategies.outer.outer import Memory, Outer, fraction, positive, remember
+from strategies.outer.outer import Memory, Outer, counted, fraction, positive, remember
 
 
 def delayed_nesterov(lr: float = 0.7, momentum: float = 0.9, every: int = 2) -> Outer:
@@ -23,13 +23,12 @@ def delayed_nesterov(lr: float = 0.7, momentum: float = 0.9, every: int = 2) -> 
         raise ValueError(f"{every=} must be 1 commit or more; about as many as hear of all silos")
 
     def step(adapter: Adapter, delta: Adapter, memory: Memory) -> tuple[Adapter, Memory]:
-        moved, kept = {}, {"count": memory["count"] + 1}
-        due = int(kept["count"][0]) % every == 0
+        moved, kept = {}, {f"count/{name}": counted(memory, name) for name in adapter}
         for name, x in adapter.items():
             velocity = memory[f"momentum/{name}"]
             waiting = memory[f"waiting/{name}"] + delta[name]
             moved[name] = x + lr * delta[name]
-            if due:
+            if int(kept[f"count/{name}"][0]) % every == 0:
                 velocity, waiting = momentum * velocity + waiting, np.zeros_like(waiting)
                 moved[name] += lr * momentum * velocity
             kept |= {f"momentum/{name}": velocity, f"waiting/{name}": waiting}

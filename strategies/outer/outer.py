@@ -1,7 +1,8 @@
 """What an outer optimizer is, and the parts that several share.
 
 The mean of the updates is a pseudo-gradient with its sign turned (Reddi et al. 2021, arXiv 2003.00295). Memory
-is a flat dict of arrays, so that a journal can keep it: ``momentum/NAME``, ``second/NAME``, ``count``.
+is a flat dict of arrays, so that a journal can keep it: ``momentum/NAME``, ``second/NAME``, ``count/NAME``. Steps are
+counted by tensor: some rest in some rounds.
 """
 
 from __future__ import annotations
@@ -19,22 +20,29 @@ Memory = dict[str, Array]
 class Outer(NamedTuple):
     """``init(adapter)`` makes the memory; ``step(adapter, delta, memory)`` returns both anew.
 
-    One that ``delays`` takes a whole step over several commits.
+    One that ``delays`` takes a whole step over several commits; one that ``rescales`` divides by the size of steps.
     """
 
     init: Callable[[Adapter], Memory]
     step: Callable[[Adapter, Adapter, Memory], tuple[Adapter, Memory]]
     delays: bool = False
+    rescales: bool = False
 
 
 def remember(*kinds: str) -> Callable[[Adapter], Memory]:
-    """Return an ``init`` that keeps a zero array of each kind for each tensor, and a count of steps."""
+    """Return an ``init`` that keeps a zero array of each kind for each tensor, and a count of its steps."""
 
     def init(adapter: Adapter) -> Memory:
         kept = {f"{kind}/{name}": np.zeros_like(x) for kind in kinds for name, x in adapter.items()}
-        return kept | {"count": np.zeros(1, np.int64)}
+        return kept | {f"count/{name}": np.zeros(1, np.int64) for name in adapter}
 
     return init
+
+
+def counted(memory: Memory, name: str) -> Array:
+    """Return how many steps a tensor has taken with this one; a study may have begun with one count for all."""
+    before = memory.get(f"count/{name}", memory.get("count", np.zeros(1, np.int64)))
+    return np.asarray(before + 1)
 
 
 def positive(**values: float) -> None:
@@ -57,7 +65,7 @@ def heavy_ball(lr: float, momentum: float, look_ahead: bool) -> Outer:
     fraction(momentum=momentum)
 
     def step(adapter: Adapter, delta: Adapter, memory: Memory) -> tuple[Adapter, Memory]:
-        moved, kept = {}, {"count": memory["count"] + 1}
+        moved, kept = {}, {f"count/{name}": counted(memory, name) for name in adapter}
         for name, x in adapter.items():
             velocity = momentum * memory[f"momentum/{name}"] + delta[name]
             kept[f"momentum/{name}"] = velocity
@@ -79,13 +87,13 @@ def adaptive(
     fraction(beta1=beta1)
 
     def step(adapter: Adapter, delta: Adapter, memory: Memory) -> tuple[Adapter, Memory]:
-        moved, kept = {}, {"count": memory["count"] + 1}
-        scale = lr * rate(int(kept["count"][0]))
+        moved, kept = {}, {f"count/{name}": counted(memory, name) for name in adapter}
         for name, x in adapter.items():
+            scale = lr * rate(int(kept[f"count/{name}"][0]))
             first = beta1 * memory[f"momentum/{name}"] + (1 - beta1) * delta[name]
             square = second(memory[f"second/{name}"], np.square(delta[name]))
             kept[f"momentum/{name}"], kept[f"second/{name}"] = first, square
             moved[name] = (x + scale * first / (np.sqrt(square) + tau)).astype(x.dtype)
         return moved, kept
 
-    return Outer(remember("momentum", "second"), step)
+    return Outer(remember("momentum", "second"), step, rescales=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import save
 
 from fl_client import alone, evaluate, model, optimizer, train
 from fl_client.alone import Best
@@ -211,6 +213,51 @@ def test_a_later_result_takes_the_place_of_the_one_before(made, tmp_path, noisy)
     alone.keep(tmp_path, "new", best_of(made)._replace(adapter=noisy(made)))
     assert alone.recall(tmp_path, "old") == ({}, {})
     assert equal(alone.recall(tmp_path, "new")[0], noisy(made))
+
+
+TINY = Best({"a": np.arange(4, dtype=np.float32), "b": np.ones(2, np.int8)}, 2.5, 0.01, 4)
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """Return the file of a small result."""
+    alone.keep(tmp_path, "key", TINY)
+    return tmp_path / "alone" / alone.FILE
+
+
+def test_a_flipped_bit_is_never_taken_for_a_result(tiny, tmp_path, caplog):
+    whole, taken = tiny.read_bytes(), 0
+    for at in range(8 * len(whole)):
+        content = bytearray(whole)
+        content[at // 8] ^= 1 << at % 8
+        tiny.write_bytes(content)
+        found = alone.recall(tmp_path, "key")
+        taken += found != ({}, {})
+        assert found == ({}, {}) or equal(found[0], TINY.adapter)
+    assert not taken and len(caplog.records) == 8 * len(whole)
+    assert f"{tiny} cannot be read and counts as no result" in caplog.text
+
+
+@pytest.mark.parametrize("size", [0, 1, 7, 8, 100, -1])
+def test_a_file_that_was_cut_off_is_no_result(size, tiny, tmp_path, caplog):
+    tiny.write_bytes(tiny.read_bytes()[:size])
+    assert alone.recall(tmp_path, "key") == ({}, {})
+    assert "counts as no result" in caplog.text
+
+
+@pytest.mark.parametrize("metadata", [None, {"note": json.dumps({"key": "key", "valid": 2.5})}])
+def test_a_file_without_a_seal_as_it_was_written_before_is_no_result(metadata, tiny, tmp_path):
+    tiny.write_bytes(save(TINY.adapter, metadata))
+    assert alone.recall(tmp_path, "key") == ({}, {})
+
+
+def test_a_result_that_the_disk_cannot_read_is_none(tiny, tmp_path, monkeypatch, caplog):
+    def bad(path):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(type(tiny), "read_bytes", bad)
+    assert alone.recall(tmp_path, "key") == ({}, {})
+    assert "Input/output error" in caplog.text
 
 
 @pytest.mark.parametrize("calls", [1])

@@ -8,14 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from flwr.app import ConfigRecord, RecordDict
+from flwr.app import ConfigRecord, Context, RecordDict
 from flwr.common.serde import message_to_proto
 from safetensors.numpy import load, save
 
 from fl_client import alone, bases, memory, messages, site, spec, workers
-from fl_client.app import app
+from fl_client.app import app, together
 from fl_client.config import flat, from_flat
 from fl_client.messages import Fault, Order, Reply
+from fl_client.train import Plan, rate
 from fl_server.simulation.grid import LocalGrid
 from strategies import adapter as algebra
 from strategies import survey
@@ -401,6 +402,45 @@ def test_a_message_without_an_order_is_malformed(kind, hub):
     assert hub.ask(kind, content=content) == Reply({}, {}, {}, "malformed", 0)
 
 
+def rate_of(hub, order) -> float:
+    """Return the learning rate of the first step of a round, were it trained."""
+    options = hub.study.train
+    plan = Plan(order.after * options.steps, 1, hub.study.rounds * options.steps, options.lr, "")
+    return rate(plan, plan.first, options)
+
+
+@pytest.mark.parametrize("schedule", ["sync()", "buffered(2)"])
+@pytest.mark.parametrize("after", [3, 1_000_000])
+def test_a_round_that_the_study_does_not_have_is_not_trained(after, schedule, tmp_path, caplog):
+    hub = Hub(tmp_path, schedule=schedule)
+    last, beyond = (hub.order(number, visit=visit_of(schedule)) for number in (2, after))
+    assert rate_of(hub, last) > 0 and rate_of(hub, beyond) < rate_of(hub, last)
+    assert after == 3 or rate_of(hub, beyond) < 0
+    assert hub.ask("train", beyond, hub.after_one()) == Reply({}, {}, {}, "malformed", 0)
+    assert f"there is no round {after + 1} of 3" in caplog.text
+    assert memory.rounds(hub.home()) == []
+    assert hub.ask("train", last, hub.after_one()).code == ""
+
+
+def visit_of(schedule: str) -> int:
+    return 0 if schedule == "sync()" else 50  # a fast silo trains more often than there are rounds
+
+
+def test_a_round_that_the_study_does_not_have_is_not_trained_beside_another_silo(hub):
+    orders = [hub.order(3), hub.order(2)]
+    asked = [messages.to(1, "train", messages.order(o, hub.after_one())) for o in orders]
+    context = Context(0, 0, {"partition-id": 0}, RecordDict(), flat(hub.study))
+    codes = [messages.read_reply(r).code for r in together([(m, context) for m in asked])]
+    assert codes == ["malformed", ""]
+
+
+def test_a_silo_has_no_count_of_its_own_where_all_keep_common_rounds(hub, tmp_path):
+    order = hub.order(visit=1_000_000)
+    assert hub.ask("train", order) == Reply({}, {}, {}, "malformed", 0)
+    assert memory.rounds(hub.home()) == []
+    assert Hub(tmp_path / "other", schedule="buffered(2)").ask("train", order).code == ""
+
+
 @pytest.mark.parametrize(
     ("error", "code"),
     [
@@ -464,6 +504,36 @@ def test_training_alone_sends_three_numbers_and_is_done_once(hub, monkeypatch):
     assert reply.metrics["lr"] == 0.005
     monkeypatch.setattr(alone, "fit", None)
     assert hub.ask("train.alone", hub.order()) == reply
+
+
+@pytest.mark.parametrize("damaged", [lambda whole: whole[:-1], lambda whole: whole[:-1] + b"x"])
+def test_a_damaged_result_of_training_alone_is_trained_again_to_the_same_bits(damaged, hub):
+    reply = hub.ask("train.alone", hub.order())
+    file = hub.home() / "alone" / alone.FILE
+    whole = file.read_bytes()
+    file.write_bytes(damaged(whole))
+    assert file.read_bytes() != whole
+    assert hub.ask("train.alone", hub.order()) == reply
+    assert file.read_bytes() == whole
+
+
+@pytest.mark.parametrize("what", ["alone", "adapted"])
+def test_at_the_end_a_silo_goes_on_where_what_it_reached_is_damaged(what, hub):
+    last = hub.order(1, final=True)
+    hub.ask("train.alone", hub.order())
+    hub.ask("train.alone", last, hub.after_one())
+    file = hub.home() / what / alone.FILE
+    file.write_bytes(file.read_bytes()[:-1])
+    told = hub.ask("evaluate", last, hub.after_one())
+    scored = {name.partition("/")[0] for name in told.metrics}
+    assert told.code == "" and {"alone", "adapted"} - scored == {what}
+    assert (told.facts["alone_lr"] is None) == (what == "alone")
+    again = hub.ask("train.alone", last, hub.after_one()).code
+    assert again == ("internal" if what == "alone" else "")  # of which rate?
+    assert hub.ask("train.alone", hub.order()).code == ""
+    assert hub.ask("train.alone", last, hub.after_one()).code == ""
+    told = hub.ask("evaluate", last, hub.after_one())
+    assert {"alone/as/bits", "adapted/as/bits"} <= told.metrics.keys()
 
 
 def test_training_alone_that_diverges_everywhere_is_told(tmp_path):

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from fl_client import children, lock, notice
+from fl_client import children, lock, notice, pulse
 from fl_client.config import ConfigError
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="the kernel's help is Linux's")
@@ -77,6 +77,16 @@ note(f"started {name} {os.getpid()}")
 note(f"bore {name} {same.pid}")
 note(f"bore {name} {other.pid}")
 while True: time.sleep(0.05)
+"""
+)
+BEATS = (
+    HEAD
+    + """
+from fl_client import pulse
+note(f"started {name} {os.getpid()}")
+while True:
+    pulse.beat()
+    time.sleep(0.05)
 """
 )
 FAST = [0.2, 60.0, 60.0, 5.0]
@@ -211,6 +221,46 @@ def test_a_program_of_which_nothing_is_heard_any_more_is_ended_and_starts_again(
     assert "one was silent for 1 s; it starts again in 0.1 s" in house.end()
 
 
+@LINUX
+def test_a_program_that_is_frozen_is_ended_and_starts_again_and_one_that_beats_is_left_alone(house):
+    house.start(("one", BEATS, ""), ("two", BEATS, ""), pace=[0.1, 60, 60, 5, 1.0])
+    (first,) = until(lambda: house.pids("one"))
+    (other,) = until(lambda: house.pids("two"))
+    until((house.folder / "logs" / "one.pulse").exists)
+    time.sleep(1.5)
+    assert len(house.events("started")) == 2
+    os.kill(first, signal.SIGSTOP)
+    until(lambda: Path(f"/proc/{first}/stat").read_text().rpartition(")")[2].split()[0] == "T")
+    again = until(lambda: house.pids("one")[1:])
+    assert not alive(first) and alive(again[0])
+    time.sleep(1.2)
+    assert house.pids("one") == [first, *again]
+    assert house.pids("two") == [other]
+    assert "one was silent for 1 s; it starts again in 0.1 s" in house.end()
+
+
+def test_what_a_program_showed_in_an_earlier_life_is_forgotten_when_it_starts(house):
+    (house.folder / "logs").mkdir()
+    old = house.folder / "logs" / "one.pulse"
+    old.touch()
+    os.utime(old, (1, 1))
+    assert pulse.silence(old) > 2
+    house.start(("one", STAYS, ""), pace=[0.1, 60, 60, 5, 0.5])
+    until(lambda: house.pids("one"))
+    time.sleep(1.5)
+    assert len(house.pids("one")) == 1
+    assert not old.exists()
+
+
+def test_a_program_may_be_silent_for_longer_than_others_where_it_says_so(tmp_path):
+    child = children.Child("one", [], silence=lambda: 150.0, longer_s=60.0)
+    kept = children.Kept(child, tmp_path / "one.log", children.PACE)
+    assert children._silent(kept, 1e6, children.PACE) == ""
+    kept.child = child._replace(silence=lambda: 190.0)
+    assert children._silent(kept, 1e6, children.PACE) == "was silent for 190 s"
+    assert children._silent(kept, 170.0, children.PACE) == ""
+
+
 def test_the_pause_is_short_again_after_a_healthy_life(house):
     house.start(
         ("one", HEAD + "note(f'started one {os.getpid()}'); time.sleep(0.6)", ""),
@@ -323,3 +373,43 @@ def test_a_log_that_grows_large_goes_on_from_the_start_beside_its_past(house):
     until(lambda: log.exists() and log.read_bytes().endswith(b"the end\n"))
     assert log.read_bytes() == b"the end\n"
     assert log.with_name("one.log.1").stat().st_size == (11 << 20) + 1
+
+
+@LINUX
+def test_a_disk_that_has_no_room_for_the_past_of_a_log_ends_nothing_and_the_log_goes_on(house):
+    talks = (
+        HEAD
+        + """
+note(f"started {name} {os.getpid()}")
+print("x" * (11 << 20), flush=True)
+note(f"printed {name}")
+while not (folder / "go").exists(): time.sleep(0.05)
+print("the end", flush=True)
+time.sleep(60)
+"""
+    )
+    log = house.folder / "logs" / "one.log"
+    log.parent.mkdir()
+    past = log.with_name("one.log.1")
+    past.symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left"):
+        past.write_bytes(b"x")
+    house.start(("one", talks, ""), ("two", STAYS, ""))
+    until(lambda: house.events("printed") and log.stat().st_size == 0)
+    (house.folder / "go").touch()
+    until(lambda: log.read_bytes() == b"the end\n")
+    assert house.process.poll() is None
+    assert (len(house.pids("one")), len(house.pids("two"))) == (1, 1)
+
+
+def test_a_program_whose_log_cannot_be_opened_is_put_off_said_once_and_starts_when_it_can(house):
+    log = house.folder / "logs" / "one.log"
+    log.mkdir(parents=True)
+    house.start(("one", STAYS, ""), ("two", STAYS, ""), pace=[0.1, 0.2, 60, 5])
+    until(lambda: house.pids("two"))
+    time.sleep(1)
+    assert not house.pids("one")
+    log.rmdir()
+    until(lambda: house.pids("one"))
+    said = [line for line in house.end().splitlines() if "opened" in line]
+    assert said == [f"one waits: {log} cannot be opened: Is a directory"]

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import pytest
 from typer.testing import CliRunner
 
-from fl_client import audit, bases, certificates, enrol, join, kit, silo
+from fl_client import audit, bases, certificates, enrol, join, kit, memory, silo
 from fl_client.config import ConfigError
 from fl_client.silo import Folder
 from fl_server import authority, hub, roster
@@ -251,6 +251,28 @@ def test_a_join_that_broke_off_between_two_files_goes_on_with_what_is_there(lost
     after = contents(Path("silo"))
     assert set(after) == set(before)
     assert {name for name in after if after[name] != before[name]} <= {lost}
+
+
+def test_a_join_that_broke_off_in_its_very_first_write_goes_on(quiet):
+    Path("silo").mkdir()
+    begun = memory.part(Folder(Path("silo")).kit)
+    begun.write_text('{"federation": "Te')  # as a power cut leaves it
+    refused(joined(quiet.invite()), "cannot be reached", "kept in silo")
+    assert not begun.exists() and join.recall(Path("silo")).name == "clinic"
+
+
+def test_a_folder_that_holds_more_than_the_beginning_of_a_kit_is_refused(quiet):
+    Path("silo").mkdir()
+    for name in ("kit.json.part", "letter.txt"):
+        (Path("silo") / name).write_text("ours")
+    refused(joined(quiet.invite()), "is not empty and holds no silo")
+    assert contents(Path("silo")) == {"kit.json.part": b"ours", "letter.txt": b"ours"}
+
+
+@pytest.mark.parametrize("name", ['our "silo"', "our\\silo"])
+def test_a_folder_that_flower_would_read_as_another_is_refused_before_it_is_made(quiet, name):
+    refused(joined(quiet.invite(), "--dir", name), "Flower reads no path with", "another --dir")
+    assert not Path(name).exists()
 
 
 def test_joining_again_overwrites_nothing_that_people_changed(town):

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from fl_client import bundle, forks, shim
+from fl_client import bundle, forks, pulse, shim
 
 ARGUMENTS = ["--runtime-api-address", "127.0.0.1:9", "--token", "t", "--insecure"]
 CANARY = "from pathlib import Path\nPath({!r}).touch()\n"
@@ -314,6 +314,17 @@ def test_rubbish_on_the_socket_ends_nothing(server, parent):
                 pass
     assert server.clientapp(*ARGUMENTS, "--parent-pid", str(parent.pid)).returncode == 0
     assert len(server.tasks()) == 1
+
+
+def test_the_server_shows_that_it_is_alive_until_it_is_frozen(server, tmp_path, monkeypatch):
+    file = tmp_path / "forks.pulse"
+    monkeypatch.setenv(pulse.FILE, str(file))
+    server.start()
+    beats = set()
+    until(lambda: file.exists() and (beats.add(file.stat().st_mtime_ns) or len(beats) > 2))
+    server.process.send_signal(signal.SIGSTOP)
+    until(lambda: pulse.silence(file) > 3 * forks.REAP_S)
+    assert server._listens(), "the kernel takes connections for it"
 
 
 def test_a_group_signal_ends_server_and_tasks(tmp_path, parent):

@@ -20,7 +20,7 @@ import psutil
 import pytest
 from safetensors.numpy import load_file
 
-from fl_client import frames, group, outbox, parcels, silo, site
+from fl_client import bases, frames, group, outbox, parcels, pulse, silo, site
 from fl_client.config import ConfigError, Study, flat, from_flat
 from fl_client.group import Shape
 from fl_client.messages import Fault, Order
@@ -163,18 +163,12 @@ class Running:
                 cwd=ROOT,
                 stdout=stream,
                 stderr=stream,
-                env=os.environ | {"GLOO_SOCKET_IFNAME": group.LOOPBACK},
+                env=os.environ
+                | {"GLOO_SOCKET_IFNAME": group.LOOPBACK, pulse.FILE: str(folder / "workers.pulse")},
             )
 
     def ranks(self) -> list[psutil.Process]:
-        found = []
-        for process in psutil.Process(self.process.pid).children():
-            with contextlib.suppress(
-                psutil.NoSuchProcess
-            ):  # one that just ended is no rank any more
-                if "fl_client.rank" in process.cmdline():
-                    found.append(process)
-        return sorted(found, key=lambda p: p.pid)
+        return ranks_of(self.process.pid)
 
     def stop(self) -> None:
         """Ask the group to stop, and wait until nothing of it is left."""
@@ -183,6 +177,19 @@ class Running:
         assert self.process.wait(timeout=40) == 0
         gone, alive = psutil.wait_procs(left, timeout=5)
         assert not alive
+
+
+def ranks_of(pid: int) -> list[psutil.Process]:
+    """Return the ranks among all that a process has started, the first one first."""
+    found = []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for process in psutil.Process(pid).children(recursive=True):
+            with contextlib.suppress(
+                psutil.NoSuchProcess
+            ):  # one that just ended is no rank any more
+                if "fl_client.rank" in process.cmdline():
+                    found.append(process)
+    return sorted(found, key=lambda p: p.pid)
 
 
 @pytest.fixture(scope="module")
@@ -204,17 +211,23 @@ def study() -> Study:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Return the folder of a silo that has text, is asked to keep a checkpoint at every step, and has no group yet."""
-    made = tmp_path_factory.mktemp("silo")
+    made = with_text(tmp_path_factory.mktemp("silo"))
+    yield made
+    frames.socket(made).unlink(missing_ok=True)
+    frames.socket(made).parent.rmdir()
+
+
+def with_text(made: Path) -> Path:
+    """Make a folder that of a silo with text."""
     own = site.simulated(Study())[0]
     rows = [e for split in site.SPLITS for e in getattr(own, split)]
     (made / "text").mkdir()
     text = "".join(json.dumps({"text": e.text, "lang": e.lang}) + "\n" for e in rows)
     (made / "text" / "all.jsonl").write_text(text)
     changes = {"data": str(made / "text"), "threads": 1, "checkpoint_s": 0.001}
+    changes |= {"base_sha256": bases.sha256("builtin:tiny")}
     silo.create(made, SETTINGS.model_copy(update=changes))
-    yield made
-    frames.socket(made).unlink(missing_ok=True)
-    frames.socket(made).parent.rmdir()
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -300,6 +313,64 @@ def test_a_round_whose_rank_is_killed_ends_in_the_bits_of_one_that_was_left_alon
     assert len(found.facts["losses"]) == STEPS
     assert same(found.arrays, whole.arrays)
     assert found.metrics["loss"] == whole.metrics["loss"]
+
+
+@pytest.mark.slow
+def test_all_ranks_beat_also_while_they_train(running, job, whole):
+    file, ages, done = running.folder / "workers.pulse", [], threading.Event()
+
+    def look():
+        while not done.wait(0.1):
+            ages.append(pulse.silence(file))
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    began = time.monotonic()
+    while time.monotonic() - began < 3 * pulse.EVERY_S:
+        fit(job)
+    done.set()
+    looking.join()
+    assert sorted(path.name for path in file.parent.glob("workers.pulse*")) == [
+        "workers.pulse.0", "workers.pulse.1",
+    ]  # fmt: skip
+    assert 0.5 * pulse.EVERY_S < max(ages) < 3 * pulse.EVERY_S
+
+
+SUPERVISED = """
+import sys
+from pathlib import Path
+from fl_client.children import Child, Pace, supervise
+command = [sys.executable, "-m", "fl_client.group", sys.argv[1], "--processes", "2"]
+supervise(Path(sys.argv[1]), [Child("workers", command)], pace=Pace(silent_s=15.0))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="only there a frozen rank can be ended")
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_group_of_which_a_rank_is_frozen_is_started_anew_and_answers(number, tmp_path, study):
+    folder = with_text(tmp_path)
+    place = frames.socket(folder)
+    asked = Job(study, Place(silo=str(folder)), Order(), {})
+    with subprocess.Popen(
+        [sys.executable, "-c", SUPERVISED, str(folder)], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    ) as supervisor:
+        try:
+            first = frames.call(place, "count", asked)
+            before = ranks_of(supervisor.pid)
+            assert len(before) == 2
+            before[number].suspend()
+            while before[number].status() != psutil.STATUS_STOPPED:
+                time.sleep(0.01)
+            gone, left = psutil.wait_procs(before, timeout=60)
+            assert not left
+            assert frames.call(place, "count", asked) == first
+            assert not {p.pid for p in before} & {p.pid for p in ranks_of(supervisor.pid)}
+        finally:
+            supervisor.terminate()
+        assert "workers was silent for 15 s; it starts again" in supervisor.stderr.read()
+    place.unlink(missing_ok=True)
+    place.parent.rmdir()
 
 
 @pytest.mark.slow

@@ -80,6 +80,24 @@ def test_a_first_write_that_fails_leaves_no_file_of_that_name(broken, tmp_path, 
     assert not (tmp_path / "deep" / "file").exists()
 
 
+@pytest.mark.parametrize("broken", BREAKS)
+def test_a_write_that_fails_leaves_nothing_half_written(broken, tmp_path, monkeypatch):
+    begun, complete = [], memory.complete
+    target = tmp_path / "file"
+
+    def noted(file):
+        begun.append(memory.part(file).read_bytes())
+        complete(file)
+
+    with monkeypatch.context() as patch:
+        broken(patch)
+        patch.setattr(memory, "complete", noted)
+        with pytest.raises(OSError, match="no space left"):
+            memory.write_whole(target, b"content")
+    assert begun == ([] if broken is break_write else [b"content"])
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_file_is_synced_before_it_gets_its_name(tmp_path, monkeypatch):
     done = []
     sync, replace = os.fsync, Path.replace

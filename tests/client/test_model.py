@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from bitsandbytes.nn import Linear4bit
 from peft import get_peft_model_state_dict
+from safetensors.torch import load_file, save_file
 
 from fl_client import bases, model, optimizer, train
 from fl_client.config import ConfigError, Model, Train
@@ -269,6 +274,83 @@ def test_the_hash_of_a_base_is_that_of_its_files_wherever_they_lie(tmp_path):
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
     bases.sha256.cache_clear()
     assert bases.sha256(str(tmp_path)) != bases.sha256("builtin:tiny")
+
+
+def in_shards(folder: Path) -> None:
+    """Put a base's weights into two files, which an index names."""
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    files = {name: f"model-0000{1 + i % 2}-of-00002.safetensors" for i, name in enumerate(weights)}
+    for file in set(files.values()):
+        held = {name: x for name, x in weights.items() if files[name] == file}
+        save_file(held, folder / file, {"format": "pt"})
+    index = {"metadata": {}, "weight_map": files}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def test_whatever_file_of_a_base_is_opened_its_hash_tells_when_it_changes(tmp_path, monkeypatch):
+    folder = shutil.copytree(bases.BUILTIN["builtin:tiny"], tmp_path / "base")
+    in_shards(folder)
+    (folder / "additional_chat_templates").mkdir()
+    for name in ("chat_template.jinja", "additional_chat_templates/tool.jinja"):
+        (folder / name).write_text("{{ messages }}")
+    for name in ("special_tokens_map.json", "added_tokens.json"):
+        (folder / name).write_text("{}")
+    opened, really = set(), open
+
+    def opens(file, *given, **named):
+        opened.add(Path(str(file)))
+        return really(file, *given, **named)
+
+    monkeypatch.setattr("builtins.open", opens)
+    bases.tokenizer(str(folder))
+    bases.model(str(folder))
+    monkeypatch.undo()
+    read = {path for path in opened if path.is_relative_to(folder)}
+    assert len(read) >= 9, "as of transformers 5.23"
+    before = bases.sha256(str(folder))
+    for path in read:
+        held = path.read_bytes()
+        path.write_bytes(held + b"\n")
+        bases.sha256.cache_clear()
+        assert bases.sha256(str(folder)) != before, path
+        path.write_bytes(held)
+
+
+@pytest.mark.parametrize(
+    "name", ["tokenizer.model", "chat_template.jinja", "vocab.json", "merges.txt"]
+)
+def test_files_that_may_be_part_of_a_base_are_part_of_its_hash(name, tmp_path):
+    folder = shutil.copytree(bases.BUILTIN["builtin:tiny"], tmp_path / "base")
+    before = bases.sha256(str(folder))
+    for content in ("one", "another"):
+        (folder / name).write_text(content)
+        bases.sha256.cache_clear()
+        assert bases.sha256(str(folder)) != before
+        before = bases.sha256(str(folder))
+
+
+def test_notes_beside_a_base_are_not_part_of_its_hash(tmp_path):
+    folder = shutil.copytree(bases.BUILTIN["builtin:tiny"], tmp_path / "base")
+    (folder / "README.md").write_text("ours")
+    (folder / "training.json").unlink()
+    (folder / "original").mkdir()
+    assert bases.sha256(str(folder)) == bases.sha256("builtin:tiny")
+
+
+def test_the_hash_of_a_gguf_file_is_its_own_and_that_of_the_tokenizer_beside_it(tmp_path):
+    base = tmp_path / "model[1].gguf"
+    base.write_bytes(b"GGUF")
+    before = bases.sha256(str(base))
+    (tmp_path / "other.gguf").write_bytes(b"GGUF")
+    (tmp_path / "config.json").write_text("{}")
+    bases.sha256.cache_clear()
+    assert bases.sha256(str(base)) == before
+    for name, content in (("model[1].gguf", b"GGUG"), ("tokenizer_config.json", b"{}")):
+        (tmp_path / name).write_bytes(content)
+        bases.sha256.cache_clear()
+        assert bases.sha256(str(base)) != before
+        before = bases.sha256(str(base))
 
 
 def test_an_adapter_on_a_16_bit_base_is_float32_and_learns_as_on_the_whole_one(made, blocks):

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import time
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -40,3 +45,32 @@ def test_a_flipped_bit_is_never_answered_with(kept, tmp_path, place):
         assert outbox.find(tmp_path, outbox.key(JOB)) is None
     file.write_bytes(whole)
     assert outbox.find(tmp_path, outbox.key(JOB)) == kept
+
+
+def test_a_parcel_that_the_disk_cannot_read_is_not_answered_with(
+    kept, tmp_path, monkeypatch, caplog
+):
+    opened, file = Path.open, parcels.path(tmp_path, kept.parcel)
+
+    def sector(path, *mode, **more):
+        if path == file:
+            raise OSError(errno.EIO, "Input/output error")
+        return opened(path, *mode, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", sector)
+        assert outbox.find(tmp_path, outbox.key(JOB)) is None
+    assert f"{file} cannot be read: Input/output error" in caplog.text
+    assert outbox.find(tmp_path, outbox.key(JOB)) == kept
+
+
+def test_after_a_clock_that_ran_ahead_was_set_right_an_answer_still_has_its_parcel(tmp_path):
+    ahead = time.time() + 365 * 86400
+    for number in range(parcels.KEPT):
+        old = parcels.keep(tmp_path, {"u": np.full(3, number, np.float32)})
+        os.utime(parcels.path(tmp_path, old), (ahead, ahead))
+    found = outbox.keep(tmp_path, outbox.key(JOB), FOUND, lambda _: None)
+    assert outbox.find(tmp_path, outbox.key(JOB)) == found
+    files = [*tmp_path.glob("*.safetensors")]
+    assert len(files) == parcels.KEPT
+    assert sum(file.stat().st_mtime == pytest.approx(ahead) for file in files) == parcels.KEPT - 1

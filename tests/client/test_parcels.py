@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from fl_client import memory, parcels
 from fl_client.parcels import Parcel
 
 ARRAYS = {"b": np.arange(6, dtype=np.float32).reshape(2, 3), "a": np.ones(4, np.int8)}
+YEAR_S = 365 * 86400
 quick = settings(deadline=None, derandomize=True, max_examples=60, database=None)
 
 
@@ -47,6 +51,27 @@ def test_a_damaged_parcel_is_written_anew(tmp_path):
     parcels.path(tmp_path, parcel).write_bytes(b"x" * parcel.bytes)
     assert parcels.keep(tmp_path, ARRAYS) == parcel
     parcels.read(tmp_path, parcel)
+
+
+def test_a_parcel_that_the_disk_cannot_read_is_not_whole_and_is_written_anew(
+    tmp_path, monkeypatch, caplog
+):
+    parcel = parcels.keep(tmp_path, ARRAYS)
+    file = parcels.path(tmp_path, parcel)
+    bad = file.stat().st_ino
+    opened, refused = Path.open, []
+
+    def sector(path, *mode, **more):
+        if path == file and file.stat().st_ino == bad:
+            refused.append(path)
+            raise OSError(errno.EIO, "Input/output error")
+        return opened(path, *mode, **more)
+
+    monkeypatch.setattr(Path, "open", sector)
+    assert not parcels.whole(file, parcel)
+    assert f"{file} cannot be read: Input/output error" in caplog.text
+    assert parcels.keep(tmp_path, ARRAYS) == parcel
+    assert len(refused) == 2 and parcels.whole(file, parcel)
 
 
 @quick
@@ -109,6 +134,41 @@ def test_the_newest_parcels_stay(tmp_path):
         os.utime(parcels.path(tmp_path, parcel), (number, number))
     parcels.prune(tmp_path, kept=2)
     assert [parcels.path(tmp_path, p).exists() for p in made] == [False] * 4 + [True] * 2
+
+
+@pytest.fixture
+def after_a_wrong_clock(tmp_path):
+    """Return a folder's parcels of the time before a clock ran a year ahead, of that time, and of now."""
+    made = [parcels.keep(tmp_path, {"x": np.full(3, n, np.float32)}) for n in range(3)]
+    for parcel, at in zip(made, (-60, YEAR_S, 0), strict=True):
+        file = parcels.path(tmp_path, parcel)
+        os.utime(file, (file.stat().st_mtime + at,) * 2)
+    return made
+
+
+def test_after_a_clock_that_ran_ahead_was_set_right_what_it_dated_goes_first(
+    after_a_wrong_clock, tmp_path
+):
+    before, ahead, now = (parcels.path(tmp_path, parcel) for parcel in after_a_wrong_clock)
+    assert ahead.stat().st_mtime > time.time() + YEAR_S / 2
+    parcels.prune(tmp_path, 2)
+    assert {*tmp_path.iterdir()} == {before, now}
+    ahead.write_bytes(b"x")
+    os.utime(ahead, (time.time() + YEAR_S,) * 2)
+    parcels.prune(tmp_path, 1)
+    assert {*tmp_path.iterdir()} == {now}
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_the_parcel_just_kept_stays_whatever_its_date(after_a_wrong_clock, number, tmp_path):
+    assert len(list(tmp_path.iterdir())) == 3
+    parcels.prune(tmp_path, 1, after_a_wrong_clock[number])
+    assert [*tmp_path.iterdir()] == [parcels.path(tmp_path, after_a_wrong_clock[number])]
+
+
+def test_where_there_is_no_folder_nothing_is_pruned(tmp_path):
+    parcels.prune(tmp_path / "none", 0)
+    assert not (tmp_path / "none").exists()
 
 
 def test_what_nobody_touched_for_long_expires_and_so_does_a_beginning(tmp_path):

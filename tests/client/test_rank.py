@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import struct
 import threading
@@ -9,9 +10,9 @@ import threading
 import numpy as np
 import pytest
 
-from fl_client import frames, parcels, posted, rank, ranks, sockets, workers
+from fl_client import bases, frames, parcels, posted, rank, ranks, silo, sockets, work, workers
 from fl_client.checkpoint import Left
-from fl_client.config import Study, from_flat
+from fl_client.config import ConfigError, Study, from_flat
 from fl_client.messages import Fault, Order
 from fl_client.site import Place
 from fl_client.workers import Job, Result
@@ -63,6 +64,73 @@ def serving(tmp_path, monkeypatch):
     yield start, tmp_path, ended, done
     frames.socket(tmp_path).unlink()
     frames.socket(tmp_path).parent.rmdir()
+
+
+@pytest.fixture
+def based(tmp_path, monkeypatch):
+    """Return a base in a folder of its own, pinned by a silo that works with it, and the work that was done."""
+    base = shutil.copytree(bases.BUILTIN["builtin:tiny"], tmp_path / "base")
+    known = {"name": "a", "federation": "b", "address": "hub.example.org:1", "data": "text"}
+    pinned = bases.sha256(str(base))
+    silo.create(tmp_path, silo.Settings(**known, base=str(base), base_sha256=pinned))
+    bases.sha256.cache_clear()
+    done = []
+    does = dict.fromkeys(KINDS, lambda asked: done.append(asked) or Result({}, {"loss": 1.0}, {}))
+    monkeypatch.setattr(work, "KINDS", does)
+    monkeypatch.setattr(work, "opened", lambda asked: asked)
+    yield base, done
+    bases.sha256.cache_clear()
+    frames.socket(tmp_path).unlink()
+    frames.socket(tmp_path).parent.rmdir()
+
+
+def served(folder):
+    """Serve a silo's folder, and return what each kind of order is answered."""
+    threading.Thread(target=rank.serve, args=(folder,), daemon=True).start()
+    answers = {}
+    for kind in KINDS:
+        try:
+            answers[kind] = frames.call(frames.socket(folder), kind, job()).metrics
+        except Fault as fault:
+            answers[kind] = fault.code
+    return answers
+
+
+def test_the_base_is_hashed_once_and_every_order_is_done_where_it_is_the_pinned_one(
+    tmp_path, based
+):
+    _, done = based
+    assert served(tmp_path) == dict.fromkeys(KINDS, {"loss": 1.0})
+    assert len(done) == len(KINDS)
+    assert bases.sha256.cache_info().misses == 1
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "chat_template.jinja"])
+def test_where_another_base_lies_in_its_place_every_order_is_refused_and_nothing_is_trained(
+    tmp_path, based, name, caplog
+):
+    base, done = based
+    with (base / name).open("ab") as stream:
+        stream.write(b"\n")
+    assert bases.sha256(str(base)) != silo.read(tmp_path).base_sha256
+    assert served(tmp_path) == dict.fromkeys(KINDS, "base_not_allowed")
+    assert not done
+    said = [r.getMessage() for r in caplog.records if r.levelname == "ERROR"]
+    assert len(said) == len(KINDS)
+    assert said[0].startswith(f"nothing is trained: {base} is not the base that silo.toml pins")
+    assert said[0].endswith("put it back, then stop and start this silo")
+
+
+def test_a_base_that_cannot_be_read_is_said_and_the_group_goes_on(tmp_path, based):
+    base, done = based
+    whole = (base / "config.json").read_bytes()
+    (base / "config.json").unlink()
+    threading.Thread(target=rank.serve, args=(tmp_path,), daemon=True).start()
+    with pytest.raises(ConfigError, match=r"has no config\.json"):
+        frames.call(frames.socket(tmp_path), "fit", job())
+    (base / "config.json").write_bytes(whole)
+    assert frames.call(frames.socket(tmp_path), "fit", job()).metrics == {"loss": 1.0}
+    assert len(done) == 1
 
 
 def broken(asked):

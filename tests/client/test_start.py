@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 
 import pytest
+from click import ClickException
+from flwr.common.config import parse_config_args
 from typer.testing import CliRunner
 
-from fl_client import children, contact, forks, greeting, heard, machine, ports, start
+from fl_client import children, contact, forks, greeting, heard, machine, ports, pulse, start
 from fl_client.silo import Settings, create
 
 
@@ -64,6 +67,46 @@ def test_the_supernode_alone_is_started_anew_where_it_falls_silent(silo, monkeyp
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now + 1000)
     assert family[-1].silence() > children.PACE.silent_s
+
+
+def test_a_gateway_that_is_silent_is_started_anew_sooner_than_the_supernode_that_it_hears(silo):
+    folder, _ = silo
+    family = start.family(folder, start.silo.read(folder), ports.free())
+    assert [child.longer_s for child in family] == [0, 0, 0, start.DEAF_S]
+    assert start.DEAF_S > 30 + pulse.EVERY_S  # a heartbeat's pause, and a beat's
+
+
+@pytest.mark.parametrize("name", ['a"b', "a\\b", "a\nb", "a\x1bb", 'a\\"'])
+def test_a_folder_that_flower_would_read_as_another_is_refused_before_anything_starts(
+    silo, name, monkeypatch
+):
+    folder, found = silo
+    folder = shutil.copytree(folder, folder / name)
+    assert as_flower_reads(f'silo="{folder}"') != {"silo": str(folder)}
+    monkeypatch.setattr(start, "approved", lambda folder: pytest.fail("it waits for the hub"))
+    ran = CliRunner().invoke(start.app, ["start", "--dir", str(folder)])
+    assert ran.exit_code == 2 and not found
+    assert "cannot be a silo's folder: Flower reads no path with" in ran.output
+    assert "move it, or choose another --dir" in ran.output
+
+
+@pytest.mark.parametrize(
+    "name", ["a b", "a\tb", "it's", "a=b", "a#b", "ক", "a,b;c", "a.toml", "[a]", "~", "$HOME"]
+)
+def test_a_folder_of_any_other_name_reaches_the_silo_as_it_is(silo, name):
+    folder, _ = silo
+    folder = shutil.copytree(folder, folder / name)
+    start.silo.check_path(folder)
+    words = start.family(folder, start.silo.read(folder), ports.free())[-1].command
+    said = words[words.index("--node-config") + 1]
+    assert as_flower_reads(said) == {"silo": str(folder)}
+
+
+def as_flower_reads(said: str) -> dict[str, str]:
+    try:
+        return parse_config_args([said])
+    except ClickException:
+        return {}
 
 
 def test_the_supernode_finds_the_programs_of_ours_alone_and_listens_on_loopback(silo):

@@ -152,7 +152,7 @@ def test_every_refusal_of_the_full_product_has_a_code_a_reason_and_an_alternativ
     ):
         parts = Parts(strategy, weights, outer, chain([link]), guard, buffered=True)
         seen.update(refusals(parts, COHORT))
-    assert {"C30", "C31", "C34", "C35", "C48"} <= {refusal.code for refusal in seen}
+    assert {"C30", "C31", "C34", "C35", "C48", "C49"} <= {refusal.code for refusal in seen}
     assert refused > 1000 and works > 1000
     for refusal in seen:
         assert re.fullmatch(r"C\d\d", refusal.code)

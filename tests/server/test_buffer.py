@@ -390,3 +390,26 @@ def test_a_grid_passes_over_a_silo_for_which_nobody_waits_any_more():
     (key,) = grid.push_messages(asked[2:])
     looks = [grid.pull_messages([key]) for _ in range(3)]
     assert [len(found) for found in looks] == [0, 1, 0] or [len(f) for f in looks] == [0, 0, 1]
+
+
+@pytest.mark.parametrize("schedule", ["sync()", "buffered(size=3)"])
+def test_a_group_with_little_text_moves_by_its_own_mean_beside_one_with_much(schedule, here):
+    study = made(schedule, rounds=1, strategy="fedavg(lora='language')", weights="bytes(0.5)")
+    run, answers = begun(study, EQUAL, here)
+    told = [
+        silo._replace(
+            counts={
+                lang: own._replace(bytes=10**9 if lang == "as" else 10**5)
+                for lang, own in silo.counts.items()
+            }
+        )
+        for silo in run.cohort.silos
+    ]
+    rounds.run(run._replace(cohort=run.cohort._replace(silos=told)))
+    first, after = (journal.recall(run.folder / "journal", n).adapter["ne"] for n in (0, 1))
+    members = [silo.name for silo in told if silo.language == "ne"]
+    assert 0 < len(members) < len(told)
+    for name, x in after.items():
+        mean = np.mean([answers.sent[silo, 1][name] for silo in members], axis=0)
+        assert np.abs(mean).max() > 1e-4
+        np.testing.assert_allclose(x - first[name], mean, atol=2e-6)

@@ -134,6 +134,7 @@ def test_a_round_that_a_killed_hub_left_is_durable_once_the_record_is_rewound(re
     last, there = disk.operations - begun, []
     for number in range(20):
         run = disk.folder / f"run-{number}"
+        record.append(run, {"round": 0})
         disk.blows = {disk.operations + last: Blow("kill")}
         with pytest.raises(Killed):
             journal.commit(run / "journal", state, set())

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fl_server import cohort as cohorts
-from fl_server import journal, merge
+from fl_server import controls, journal, merge, weighing
 from fl_server.journal import State
 from fl_server.silos import Silo
 from strategies.adapter import flatten
@@ -27,7 +27,9 @@ from strategies.outer.adam import adam
 from strategies.outer.mean import mean
 from strategies.partial_pool import partial_pool
 from strategies.rolora import rolora
+from strategies.scaffold import scaffold
 from strategies.share_a import share_a
+from strategies.weights.bytes import bytes as by_bytes
 from strategies.weights.uniform import uniform
 from strategies.weights.weight import Counts
 
@@ -222,3 +224,57 @@ def test_what_a_guard_remembers_is_in_the_journal(tmp_path):
     assert set(back) == {"q", ROWS}
     assert all(x.tobytes() == after.guard["everyone"][u].tobytes() for u, x in back.items())
     assert all(len(x) == 5 for x in back.values())
+
+
+def worst(weight, small, divided, strategy=None):
+    """Return by how much the step of a silo by itself differs from its update, relative to its largest number.
+
+    Its group stands beside one with a gigabyte; ``divided`` is whether weights are divided by the largest of a group.
+    """
+    parts = Parts(strategy or fedavg("language"), weight, mean(), chain([]))
+    silos = [
+        Silo(k, f"s{k}", {lang: Counts(1, size, 1, 1)}, "")
+        for k, (lang, size) in enumerate((("as", 10**9), ("ta", small)))
+    ]
+    begun = {n: np.zeros_like(x) for n, x in start().items()}
+    begun = controls.beside(parts.strategy, begun)
+    cohort = cohorts.gather(silos, parts.strategy, sorted(begun))
+    weights = weighing.weights(silos, weight, [], {})
+    largest = weighing.largest(weights, cohort.groups) if divided else {}
+    state = first(parts, cohorts.start(cohort, begun))
+    arrived, update = merge.empty(parts, state, largest=largest), trained(begun, 1)
+    update = {n: np.float32(1e-3) * x for n, x in update.items()}
+    for silo in silos:
+        groups = cohort.groups[silo.name]
+        arrived = merge.add(arrived, parts, groups, silo.name, weights[silo.name], update)
+    moved = merge.close(arrived, parts, state)[0].adapter["ta"]
+    return max(np.abs(moved[n] - update[n]).max() / np.abs(update[n]).max() for n in update)
+
+
+@pytest.mark.parametrize(
+    ("weight", "small", "lost"), [(by_bytes(), 10**4, 1e-3), (by_bytes(0.5), 10**5, 0.5)]
+)
+@pytest.mark.parametrize("strategy", [fedavg("language"), scaffold("language")])
+def test_a_silo_with_little_text_is_its_own_mean_beside_a_group_with_much(
+    weight, small, lost, strategy
+):
+    assert (
+        worst(weight, small, False, strategy) > lost
+    )  # what the study's weights would leave of it
+    assert worst(weight, small, True, strategy) < 1e-6
+
+
+def test_weights_divided_by_the_largest_of_their_group_keep_their_ratios_and_who_is_away_counts():
+    parts, groups = guarded(none()), {f"s{k}": {"ta": sorted(SHAPES)} for k in range(3)}
+    state = first(parts, {"ta": start()})
+    largest = weighing.largest({"s0": 2e-6, "s1": 8e-6, "s2": 4e-6}, groups)
+    arrived = merge.empty(parts, state, largest=largest)
+    ones = {n: np.ones_like(x) for n, x in start().items()}
+    arrived = merge.add(arrived, parts, groups["s0"], "s0", 2e-6, ones)
+    nothing = {n: 0 * x for n, x in ones.items()}
+    arrived = merge.add(arrived, parts, groups["s1"], "s1", 8e-6, nothing)
+    arrived = merge.absent(arrived, groups["s2"], 4e-6)
+    assert largest == {"ta": 8e-6} and arrived.absent == {"ta": 0.5}
+    moved = merge.close(arrived, parts, state)[0].adapter["ta"]
+    for name, x in start().items():
+        np.testing.assert_allclose(moved[name] - x, 0.2, rtol=1e-5)

@@ -137,6 +137,22 @@ def test_each_group_is_asked_in_a_basis_of_its_own():
     assert cohorts.sketch(cohort, flexlora(), {"s0": 4, "s1": 2, "s2": 1}) == 0
 
 
+def test_a_group_with_little_text_is_asked_as_exactly_as_one_with_much():
+    two, up = sketch().passes, "x.lora_B.weight"
+    here = [Silo(k, f"s{k}", {lang: Counts(1, 1, 1, 1)}, "") for k, lang in enumerate(("as", "ne"))]
+    cohort = cohorts.gather(here, sketch(lora="language"), [up, "x.lora_A.weight"])
+    sent = {up: np.random.default_rng(0).normal(0, 1e-3, (6, 3)).astype(np.float32)}
+    weights = {"s0": 1.0, "s1": 1e-7}
+    basis = passes.bases(two, cohort, dict.fromkeys(weights, sent), weights)["s1"][up]
+    bare = two.ask(accumulate.mean_of([(weights["s1"], sent)], {up: (6, 3)}))[up]
+
+    def missed(basis):
+        return np.linalg.norm(basis @ (basis.T @ sent[up]) - sent[up]) / np.linalg.norm(sent[up])
+
+    assert missed(bare) > 0.1  # what the study's weight would leave
+    assert missed(basis) < 1e-5
+
+
 def test_what_is_too_large_only_with_its_start_is_refused_and_not_summed():
     largest = {"x": np.full(2, np.nextafter(np.float32(accumulate.LIMIT), np.float32(0)))}
     assert passes._added(largest, {}) == largest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 
@@ -235,6 +236,38 @@ def test_speed_is_that_of_the_last_round_on_the_same_base(at, tmp_path):
     assert other.power.tokens_s == 0.0
     _, said = planned(at, tmp_path)
     assert [row["measured"] for row in said["silos"]] == [True, False]
+
+
+def test_a_study_that_cannot_be_read_is_left_out_of_what_is_known_of_speed(at, tmp_path):
+    for name, speed in (("sound", 250.0), ("damaged", 9.0), ("torn", 8.0)):
+        queue.add(at, from_flat({"name": name}), ("clinic-as",))
+        (at / "runs" / name).mkdir(parents=True)
+        ranks = {"tokens_s": {"0": speed}}
+        record.append(at / "runs" / name, {"round": 0, "silos": {"clinic-as": {"ranks": ranks}}})
+    (queue.folder(at, "damaged") / "study.toml").write_text("[alone]\nerrors = Infinity\n")
+    for path in (record.FILE, record.COPY):
+        lost = at / "runs" / "torn" / path
+        lost.write_bytes(lost.read_bytes().replace(b"8.0", b"7.0"))
+    with pytest.raises(ConfigError, match="is no study file"):
+        queue.study_of(at, "damaged")
+    with pytest.raises(ConfigError, match="is damaged"):
+        record.lines(at / "runs" / "torn")
+    code, said = planned(at, tmp_path)
+    assert (code, [row["measured"] for row in said["silos"]]) == (0, [True, False])
+    assert outlook.known(at, "", "builtin:tiny")[0].power.tokens_s == 250.0
+
+
+@pytest.mark.parametrize("speed", [math.nan, math.inf, -5.0, 5e-324])
+def test_a_speed_that_cannot_be_is_not_believed(at, tmp_path, speed):
+    queue.add(at, from_flat({"name": "one"}), ("clinic-as",))
+    (at / "runs" / "one").mkdir(parents=True)
+    for number, each in enumerate((250.0, speed)):
+        ranks = {"tokens_s": {"0": each}}
+        line = {"round": number, "silos": {"clinic-as": {"ranks": ranks}}}
+        record.append(at / "runs" / "one", line)
+    said = record.lines(at / "runs" / "one")[-1]["silos"]["clinic-as"]["ranks"]["tokens_s"]["0"]
+    assert said == speed or math.isnan(said)
+    assert outlook.known(at, "", "builtin:tiny")[0].power.tokens_s == 250.0
 
 
 # What does not fit.

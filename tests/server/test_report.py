@@ -216,6 +216,20 @@ def test_every_language_and_every_silo_is_on_the_page_even_one_that_fell_silent(
     assert read.row("l0-1")[1] == "sent no final result"
 
 
+def test_a_silo_that_was_not_scored_is_named_at_the_top_and_in_no_sentence_about_all():
+    made = run()
+    assert "Not scored" not in pages.html(made)
+    none = dict.fromkeys(("before", "alone", "together", "served", "alone_lr"))
+    made["silo_scores"]["l0-1"] |= none
+    made["summary"] = summary(made["silo_scores"])
+    page = pages.html(made)
+    read = Page(page)
+    assert "Not scored: l0-1." in page
+    assert read.row("l0-1")[1] == "sent no final result"
+    assert "every scored silo ends better than alone" in read.result
+    assert [r for r in read.rows if r[0].strip() == "Together"]
+
+
 def test_the_numbers_in_the_tables_are_those_of_the_report():
     made = run()
     page = pages.html(made)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import time
 import tomllib
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from fl_client import bundle, signed
+from fl_client import bundle, pulse, signed
 from fl_client.config import from_flat
 from fl_server import journal, queue, room, runner
 from fl_server.journal import State
@@ -210,6 +211,41 @@ def test_a_disk_that_has_no_room_for_the_reason_either_is_waited_for(one, flwr, 
     monkeypatch.setattr(queue, "note", full)
     step(one)
     assert standing(one) == ("queued", "", 0)
+
+
+def test_a_flwr_that_gives_no_answer_is_ended_and_the_run_is_tried_again(
+    one, flwr, monkeypatch, caplog
+):
+    monkeypatch.setattr(runner, "FLWR_S", 0.5)
+    flwr.then("exec sleep 60")
+    began = time.monotonic()
+    step(one)
+    assert 0.5 <= time.monotonic() - began < 30
+    assert standing(one) == ("running", "", 1)
+    assert queue.one(one, "one").error == "flwr run gave no answer in 0.5 s"
+    assert "flwr run gave no answer in 0.5 s" in [r.getMessage() for r in caplog.records]
+    (flwr.folder / "then").unlink()
+    step(one)
+    assert (standing(one), len(flwr.asked())) == (("running", "7", 2), 2)
+
+
+def test_the_runner_shows_that_it_is_alive_also_while_it_waits_for_a_run(
+    one, flwr, tmp_path, monkeypatch
+):
+    file = tmp_path / "runner.pulse"
+    monkeypatch.setenv(pulse.FILE, str(file))
+    monkeypatch.setattr(runner, "START_S", 0.3)
+    step(one)
+    assert flwr.asked() and file.exists()
+    file.unlink()
+
+    def stepped(folder, app):
+        assert file.exists()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "step", stepped)
+    with pytest.raises(KeyboardInterrupt):
+        runner.main(one, 4711)
 
 
 def test_a_reason_is_forgotten_once_a_run_starts(one, flwr):

@@ -9,7 +9,8 @@ import sys
 from rich.console import Console
 from rich.progress import Progress
 
-from fl_server.simulation.screen import Watch
+from fl_server.simulation import baselines
+from fl_server.simulation.screen import Watch, compared
 
 
 def test_why_a_silo_failed_is_shown_also_where_that_is_logged_later():
@@ -24,3 +25,42 @@ def test_why_a_silo_failed_is_shown_also_where_that_is_logged_later():
     watch.emit(record)
     assert "this silo failed" in out.getvalue()
     assert "FileNotFoundError: the text is gone" in out.getvalue()
+
+
+def language(name, **stages):
+    """Return a row of a report: bits per byte by stage, None where a silo of it has no such score."""
+    scored = {stage: bits and {"bits_per_byte": bits} for stage, bits in stages.items()}
+    return {"name": name, "before": None, "alone": None, "after": None} | scored
+
+
+def shown(runs, pooled):
+    """Return the cells of a comparison, row by row, as a person reads them."""
+    sent = {"bytes": {"up": 1000}}
+    made = {
+        "runs": {
+            name: {"languages": rows, "silo_scores": {}} | sent for name, rows in runs.items()
+        },
+        "centralised": {"languages": pooled},
+    }
+    made["local_only"] = baselines.local_only(next(iter(made["runs"].values())))
+    table = compared(made)
+    return list(zip(*(column.cells for column in table.columns), strict=True))
+
+
+def test_methods_are_compared_where_no_silo_trained_alone():
+    rows = {"as": language("Assamese", before=3.0, after=2.0)}
+    assert (
+        baselines.local_only({"languages": rows, "silo_scores": {}})["languages"]["as"]["after"]
+        is None
+    )
+    (found, _) = shown({"ffa()": rows}, {"as": language("Assamese", after=1.5)})
+    assert found == ("Assamese", "3.000", "-", "2.000", "1.500")
+
+
+def test_a_language_that_was_not_scored_has_dashes_in_a_comparison():
+    rows = {"as": language("Assamese", before=3.0, alone=2.5, after=2.0), "ne": language("Nepali")}
+    less = {"as": rows["as"]}
+    first, second, sent = shown({"ffa()": rows, "fedavg()": less}, less)
+    assert first == ("Assamese", "3.000", "2.500", "2.000", "2.000", "2.000")
+    assert second == ("Nepali", "-", "-", "-", "-", "-")
+    assert sent == ("sent up", "-", "-", "1.0 KB", "1.0 KB", "all text")

@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from fl_client.config import ConfigError
 from fl_server import hub as hubs
 from fl_server import progress, queue, record, standing
 from fl_server.gateway import gate, local, seen
@@ -86,6 +87,36 @@ def test_who_is_waited_for_is_told_of_a_study_that_runs_alone(hub, study):
     assert (row["answered"], row["waiting"], row["error"]) == ([], [], "why")
 
 
+@pytest.mark.parametrize(
+    "damage", ["errors = Infinity", "= 3", "no_such_key = 3", None], ids=lambda text: str(text)
+)
+def test_a_study_that_cannot_be_read_is_shown_with_the_reason_beside_the_others(hub, study, damage):
+    for name in ("one", "two", "three"):
+        queue.add(hub, study(name, rounds=3), SILOS)
+    path = queue.folder(hub, "two") / "study.toml"
+    path.unlink() if damage is None else path.write_text(f"[alone]\n{damage}\n")
+    with pytest.raises(ConfigError):
+        queue.study_of(hub, "two")
+    one, two, three = standing.of(hub)["studies"]
+    assert [one["rounds"], two["rounds"], three["rounds"]] == [3, 0, 3]
+    assert (two["name"], two["state"], one["error"]) == ("two", "queued", "")
+    assert "study" in two["error"] or "no_such_key" in two["error"]
+    queue.move(hub, "two", "failed", error="why")
+    assert standing.of(hub)["studies"][1]["error"] == "why"
+
+
+def test_a_record_that_cannot_be_read_hides_no_other(hub, study):
+    for name, newest in (("one", 0.3), ("two", 0.5)):
+        queue.add(hub, study(name), SILOS)
+        write(hub, name, worked(0, as_1=0.1), worked(1, as_1=newest))
+    for path in (record.FILE, record.COPY):
+        lost = hub / "runs" / "two" / path
+        lost.write_bytes(lost.read_bytes().replace(b"0.1", b"0.2"))
+    with pytest.raises(ConfigError, match="is damaged"):
+        record.lines(hub / "runs" / "two")
+    assert standing.of(hub)["silos"][0]["efficiency"] == {"0": 0.3}
+
+
 def test_a_silos_efficiency_is_that_of_the_last_round_it_worked_in_of_the_newest_study(hub, study):
     for name in ("one", "two"):
         queue.add(hub, study(name), SILOS)
@@ -115,6 +146,21 @@ def test_a_study_that_goes_on_is_at_the_round_where_it_was(tmp_path):
     progress.Progress(tmp_path).emit(event(kind="round", line={"round": 5}))
     progress.Progress(tmp_path).emit(event(kind="ask", what="train", silos=["a"]))
     assert progress.read(tmp_path)["round"] == 5
+
+
+@pytest.mark.parametrize("damage", [b"", b'{"round": 5, "answ', b"\x80\xff", b"[1]", b"null"])
+def test_a_progress_that_is_damaged_is_begun_anew_and_ends_no_study(hub, study, damage):
+    queue.add(hub, study("one", rounds=3), SILOS)
+    queue.move(hub, "one", "running")
+    here = queue.folder(hub, "one")
+    (here / progress.FILE).write_bytes(damage)
+    assert standing.of(hub)["studies"][0]["round"] == 0
+    with queue.claimed(hub, "one"):
+        assert (here / progress.FILE).read_bytes() == damage
+        now = logging.getLogger("bhasha_fl")
+        now.info("round 2", extra={"event": {"kind": "round", "line": {"round": 2}}})
+        assert standing.of(hub)["studies"][0]["round"] == 2
+    assert queue.one(hub, "one").state == "finished"
 
 
 @pytest.mark.parametrize("said", [{}, {"kind": "something else"}])

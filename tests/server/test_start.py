@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from fl_client import children, lock
+from fl_client import children, lock, pulse
 from fl_server import hub as hubs
 from fl_server import start
 from fl_server.cli import app
@@ -69,6 +70,20 @@ def test_the_gateway_counts_as_started_once_its_socket_answers(hub):
         assert not ready(), "a file that a killed gateway left"
         served.listen()
         assert ready()
+
+
+def test_a_superlink_that_answers_no_request_is_started_anew_and_our_programs_beat_by_themselves(
+    hub, monkeypatch
+):
+    monkeypatch.setattr(pulse, "EVERY_S", 0.0)
+    monkeypatch.setattr(pulse, "ANSWER_S", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as taken:  # as the kernel does for a frozen one
+        superlink, *ours = start.family(hub, taken.getsockname()[1])
+        assert superlink.ready()
+        first = superlink.silence()
+        time.sleep(0.2)
+        assert superlink.silence() >= first + 0.2
+    assert [child.silence for child in ours] == [None, None]
 
 
 def test_the_port_of_the_superlink_is_that_of_the_settings_or_a_free_one(hub, supervised):

@@ -114,3 +114,17 @@ def test_there_is_no_gap_where_nobody_trained_alone():
 def test_a_language_that_is_in_no_table_is_a_family_of_its_own():
     assert family("qqq") == "qqq"
     assert family("sat") == "Austroasiatic"
+
+
+def test_silos_that_were_not_scored_are_named_and_in_no_number():
+    silos = {"a": own(together=1.0), "b": own(together=3.0)}
+    nothing = dict.fromkeys(("before", "alone", "together", "served"))
+    found = summary(silos | {"c": own() | nothing})
+    assert found == summary(silos) | {"unscored": ["c"]}
+    assert summary(silos)["unscored"] == []
+    assert summary({"c": own() | nothing})["together"] == {}
+
+
+def test_a_silo_that_needs_no_bits_alone_is_not_in_the_gap():
+    silos = {"a": own(alone=0.0), "b": own(together=1.0, alone=2.0)}
+    assert summary(silos)["gap"] == {"bits_per_byte": -1.0, "percent": -50.0, "silos": 1}

@@ -15,11 +15,12 @@ from fl_client import bases, messages, model
 from fl_client.app import app as client
 from fl_client.messages import Reply
 from fl_server import cohort as cohorts
-from fl_server import config, journal, record, survey
+from fl_server import config, journal, record, survey, weighing
 from fl_server import run as runs
 from fl_server.replies import Refused
 from fl_server.run import RoundFailed, Run
 from fl_server.silos import Silo
+from strategies import accumulate
 from strategies.adapter import initial, part
 from strategies.weights.weight import Counts
 
@@ -171,3 +172,29 @@ def test_a_group_whose_silos_all_came_later_begins_at_a_subspace_of_the_seed(sma
     a = state.adapter["as"][A]
     np.testing.assert_allclose(a @ a.T, np.eye(2) / 3, atol=1e-6)
     assert not np.array_equal(a, start[A]) and not state.adapter["as"][B].any()
+
+
+def test_a_group_with_little_text_begins_at_its_own_sketch_beside_a_group_with_much(
+    small, tmp_path, monkeypatch
+):
+    study = small(
+        tmp_path, strategy="ffa(lora='language', init='gradsketch')", weights="bytes(0.5)"
+    )
+    parts, schedule = config.build(study)
+    start = {n: initial(n, s, 7) for n, s in {A: (2, 5), B: (4, 2)}.items()}
+    here = [
+        Silo(k, name, {name: Counts(1, size, 1, 1)}, "")
+        for k, (name, size) in enumerate((("as", 10**9), ("ta", 10**5)))
+    ]
+    told = {A: np.random.default_rng(0).normal(0, 1e-3, (4, 5)).astype(np.float32)}
+    answers = [(silo, Reply(told, {}, {"silo": silo.name, "round": 0}, "", 80)) for silo in here]
+    monkeypatch.setattr(survey.silos, "ask", lambda *_: answers)
+    monkeypatch.setattr(survey.messages, "order", lambda _: None)
+    cohort = cohorts.gather(here, parts.strategy, sorted(start))
+    run = Run(None, study, parts, schedule, tmp_path, cohort, {}, start, None, {}, {})
+    sums = {group: accumulate.empty({A: (4, 5)}) for group in ("as", "ta")}
+    assert all("refused" not in note for note in survey._gathered(run, {A: (4, 5)}, sums).values())
+    weight = weighing.weights(here, parts.weights, [], {})["ta"]
+    bare = accumulate.mean_of([(weight, told)], {A: (4, 5)})
+    assert np.abs(bare[A] - told[A]).max() > 1e-3  # what the study's weight would leave
+    np.testing.assert_allclose(accumulate.mean(sums["ta"])[A], told[A], atol=1e-9)

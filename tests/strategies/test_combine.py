@@ -30,6 +30,7 @@ from strategies.guards.median import median
 from strategies.guards.multi_krum import multi_krum
 from strategies.guards.none import none
 from strategies.guards.norm_clip import norm_clip
+from strategies.guards.trimmed_mean import trimmed_mean
 from strategies.hetlora import hetlora
 from strategies.merge_reset import merge_reset
 from strategies.outer.adagrad import adagrad
@@ -122,6 +123,10 @@ BAD = {
     "late updates of another base": (buffered(flora()), COHORT, "C30"),
     "late updates that are multiplied": (buffered(flexlora()), COHORT, "C34"),
     "late updates that are padded": (buffered(hetlora()), None, "C34"),
+    "late updates of own rows": (buffered(rowwise()), COHORT, "C34"),
+    "late updates under adam": (buffered(outer=adam()), COHORT, "C31"),
+    "late updates under yogi": (buffered(outer=yogi()), None, "C31"),
+    "late updates under adagrad": (buffered(outer=adagrad()), COHORT, "C31"),
     "nobody waits for a second pass": (buffered(sketch()), COHORT, "C35"),
     "late control variates": (buffered(scaffold())._replace(adaptive=False), None, "C32"),
     "late changes of updates": (buffered(links=("ef21", "topk")), COHORT, "C66"),
@@ -162,6 +167,16 @@ BAD = {
     "changes under a guard": (tracked(guard=norm_clip()), None, "C66"),
     "changes of weights that change": (tracked(weights=qffl()), None, "C66"),
     "changes of own rows": (tracked(rowwise()), None, "C57"),
+    "own rows in four bits": (parts(rowwise(), ("int4",)), MANY, "C57"),
+    "own rows by lot": (parts(rowwise(), ("qsgd2",)), COHORT, "C57"),
+    "own rows in four bits where a line is short": (
+        parts(rowwise())._replace(codec=chain([int8(least=4)])),
+        None,
+        "C57",
+    ),
+    "a median of own rows": (parts(rowwise(), guard=median()), MANY, "C49"),
+    "a trimmed mean of own rows": (parts(rowwise(), guard=trimmed_mean()), None, "C49"),
+    "the middle of own rows": (parts(rowwise(), guard=bulyan(1)), MANY, "C49"),
     "a broadcast with holes": (parts()._replace(broadcast=chain([topk(0.3)])), None, "C64"),
     "a broadcast narrowed twice": (
         parts()._replace(broadcast=chain([int8(), bfloat16()])),
@@ -267,6 +282,13 @@ CURED = {
         parts(fedsb(rows="silo"), ("topk", "int8")),
         MANY._replace(tensors=(A, B, CORE)),
     ),
+    "own rows in eight bits": (parts(rowwise(), ("int8",)), MANY),
+    "own rows in the upper half of a float": (parts(rowwise(), ("bfloat16",)), COHORT),
+    "clip of own rows": (parts(rowwise(), guard=norm_clip()), MANY),
+    "krum of own rows": (parts(rowwise(), guard=multi_krum()), MANY),
+    "late updates under delayed momentum": (buffered(outer=delayed_nesterov()), COHORT),
+    "late updates under momentum": (buffered(outer=nesterov()), COHORT),
+    "adam where silos wait": (parts(outer=adam()), COHORT),
     "a survey under momentum": (
         parts(ffa("language", init="gradsketch"), outer=momentum()),
         COHORT,

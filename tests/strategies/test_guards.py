@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from strategies.adapter import add
-from strategies.gauge import distances, settle
+from strategies.gauge import distances, settle, sizes
 from strategies.guards import guard
 from strategies.guards.bulyan import bulyan, chosen
 from strategies.guards.guard import judged, remembered
@@ -212,3 +212,45 @@ def test_bulyan_averages_what_lies_nearest_to_the_median_of_the_chosen():
 def test_fewer_than_no_hostile_silo_is_refused(guard):
     with pytest.raises(ValueError, match="f=-1"):
         guard(-1)
+
+
+def in_turn(bound, rounds):
+    """Return whom the guard named of honest silos that send B and A in turn, and what the hub remembers in the end."""
+    start, memory, told = {B: 0.01 * START[B], A: 10 * START[A]}, {}, []
+    for number in range(rounds):
+        name = (B, A)[number % 2]
+        updates = [{name: np.float32(1 + 0.05 * k) * tensors(1)[name]} for k in range(5)]
+        if not norm_clip(bound).gathers(start, [name], memory):
+            verdicts = [judged(norm_clip(bound), [one], start, memory) for one in sent(*updates)]
+        else:
+            verdicts = [judged(norm_clip(bound), sent(*updates), start, memory)]
+        told.append({silo for verdict in verdicts for silo in verdict.said})
+        memory = memory | remembered(size for verdict in verdicts for size in verdict.seen)
+    return told, memory
+
+
+def test_halves_that_are_sent_in_turn_are_each_bounded_by_what_was_sent_of_them_before():
+    start = {B: 0.01 * START[B], A: 10 * START[A]}
+    moved_b, moved_a = (sizes({n: tensors(1)[n]}, start)["q"] for n in (B, A))
+    assert moved_b > 20 * moved_a  # so the bound of one would leave a few per cent of the other
+    told, memory = in_turn(2.0, 4)
+    assert told == [set()] * 4
+    assert set(memory) == {A, B}
+
+
+def test_a_half_is_judged_with_all_others_until_one_like_it_was_seen():
+    memory = remembered(judged(norm_clip(), sent({B: tensors(1)[B]}), START, {}).seen)
+    assert not norm_clip().gathers(START, [B], memory)
+    assert norm_clip().gathers(START, [A], memory)
+    assert norm_clip().gathers(START, [A, B], memory)
+    older = {"q": np.ones(5)}  # of a study that was begun when halves were remembered as a pair is
+    assert norm_clip().gathers(START, [B], older)
+
+
+@quick
+@given(st.integers(0, 10**6), st.sampled_from([A, B]))
+def test_a_clipped_half_moves_as_far_as_allowed(seed, name):
+    one = {name: tensors(seed, 5.0)[name], ROWS: tensors(seed)[ROWS]}
+    (kept,) = judged(norm_clip(0.1, absolute=True), sent(one), START, {}).kept
+    assert moved(one)[0] > 0.1
+    np.testing.assert_allclose(moved(kept.update)[0], 0.1, rtol=1e-3)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from strategies import widths
+from strategies import accumulate, widths
 from strategies.hetlora import hetlora
 from strategies.strategy import Weighted
 
@@ -82,6 +82,26 @@ def test_a_group_of_token_rows_alone_is_averaged():
     start = {ROWS: adapter(0)[ROWS]}
     step = aggregate([{ROWS: adapter(k)[ROWS]} for k in (1, 2)], [1.0, 1.0], start)
     np.testing.assert_allclose(step[ROWS], (adapter(1)[ROWS] + adapter(2)[ROWS]) / 2, rtol=1e-6)
+
+
+def test_a_pair_that_grew_past_what_the_accumulator_takes_is_still_averaged():
+    start = adapter(0) | {A: np.full(SHAPES[A], 16000, np.float32)}
+    updates = [{n: np.full_like(x, 1000) for n, x in start.items()}, widths.cut(adapter(1), 2)]
+    assert all(accumulate.within(x) for one in [*updates, start] for x in one.values())
+    ends = [widths.cut(start, widths.rank(u))[A].astype(float) + u[A] for u in updates]
+    with pytest.raises(ValueError, match="beyond 16384"):  # as sums of ends would
+        accumulate.mean_of([(1.0, {A: ends[0]})], {A: SHAPES[A]})
+    step = aggregate(updates, [1.0, 1.0], start)
+    sizes = [
+        np.linalg.norm([np.linalg.norm(end[b] @ end[a]) for a, b in ((A, B), (A2, B2))])
+        for end in (
+            {n: np.float64(x) + u[n] for n, x in widths.cut(start, widths.rank(u)).items()}
+            for u in updates
+        )
+    ]
+    slow = np.average([ends[0], np.pad(ends[1], [(0, 1), (0, 0)])], axis=0, weights=sizes)
+    np.testing.assert_allclose(start[A] + step[A], slow, rtol=1e-6)
+    assert step[A].dtype == np.float32
 
 
 def test_it_mixes_ranks_and_must_see_each_silo():

@@ -12,6 +12,9 @@ from flwr.serverapp.strategy import FedAdagrad, FedAdam, FedAvgM, FedYogi
 
 from strategies import accumulate
 from strategies.adapter import layout
+from strategies.codecs.codec import chain
+from strategies.combine import Parts, refusals
+from strategies.fedavg import fedavg
 from strategies.outer.adagrad import adagrad
 from strategies.outer.adam import adam
 from strategies.outer.delayed_nesterov import delayed_nesterov
@@ -19,6 +22,7 @@ from strategies.outer.mean import mean
 from strategies.outer.momentum import momentum
 from strategies.outer.nesterov import nesterov
 from strategies.outer.yogi import yogi
+from strategies.weights.uniform import uniform
 
 ROUNDS = 7
 NAMES = ("x.lora_A.weight", "x.lora_B.weight")
@@ -159,6 +163,37 @@ def test_delayed_nesterov_moves_by_a_commit_before_momentum_does():
         assert not held[f"momentum/{name}"].any()
 
 
+@pytest.mark.parametrize("factory", [adam, yogi, adagrad])
+def test_a_tensor_that_rests_every_second_round_steps_as_if_there_were_no_such_rounds(factory):
+    made, (resting, other) = factory(), NAMES
+    straight = list(
+        run(made, {resting: tensors(0)[resting]}, [{resting: d[resting]} for d in deltas()])
+    )
+    adapter, memory = tensors(0), made.init(tensors(0))
+    for delta, wanted in zip(deltas(), straight, strict=True):
+        for name in (resting, other):  # one a round, in turn
+            moved, kept = made.step({name: adapter[name]}, {name: delta[name]}, memory)
+            adapter, memory = adapter | moved, memory | kept
+        assert adapter[resting].tobytes() == wanted[resting].tobytes()
+
+
+def test_a_study_whose_steps_were_counted_together_goes_on_from_that_count():
+    made, found = adam(), []
+    adapter, memory = tensors(0), made.init(tensors(0))
+    for delta in deltas()[:3]:
+        adapter, memory = made.step(adapter, delta, memory)
+    old = {key: x for key, x in memory.items() if not key.startswith("count")}
+    old["count"] = np.full(1, 3, np.int64)
+    for held in (memory, old):
+        ours = adapter
+        for delta in deltas()[3:]:
+            moved, kept = made.step(ours, delta, held)
+            ours, held = moved, held | kept
+        found.append(ours)
+    assert all(found[0][n].tobytes() == found[1][n].tobytes() for n in NAMES)
+    assert any(np.any(found[0][n] != adapter[n]) for n in NAMES)
+
+
 @pytest.mark.parametrize(
     ("factory", "field", "value"),
     [
@@ -178,3 +213,28 @@ def test_delayed_nesterov_moves_by_a_commit_before_momentum_does():
 def test_a_setting_out_of_its_range_is_refused_by_name(factory, field, value):
     with pytest.raises(ValueError, match=f"{field}={value}"):
         factory(**{field: value})
+
+
+@pytest.mark.parametrize(
+    ("made", "keeps"),
+    [
+        (adam(), False),
+        (yogi(), False),
+        (adagrad(), False),
+        (mean(0.5), True),
+        (momentum(), True),
+        (nesterov(), True),
+        (delayed_nesterov(), True),
+    ],
+)
+def test_an_optimizer_under_which_a_share_of_a_step_is_no_share_is_refused_in_a_buffer(made, keeps):
+    def way(share):
+        moved = list(
+            run(made, tensors(0), [{n: share * x for n, x in d.items()} for d in deltas()])
+        )
+        return np.abs(moved[-1][NAMES[0]] - tensors(0)[NAMES[0]]).mean()
+
+    ratio = way(0.2) / way(1.0)
+    assert ratio == pytest.approx(0.2) if keeps else ratio > 0.5
+    parts = Parts(fedavg(), uniform(), made, chain([]), buffered=True)
+    assert bool(refusals(parts)) != keeps

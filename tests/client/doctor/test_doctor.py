@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from fl_client import contact, doctor, lock, machine, silo, sockets
+from fl_client import contact, doctor, frames, lock, machine, silo
 from fl_client.checks import folder as files
 from fl_client.checks import packages
 from fl_client.checks.check import Check
@@ -67,6 +69,41 @@ def test_the_measured_line_stands_in_silo_toml_afterwards_and_its_comments_stay(
     differ = [(a, b) for a, b in zip(before, after, strict=True) if a != b]
     assert len(differ) == 1
     assert silo.read(joined.path).uplink_bytes_s > 1000
+
+
+def meanwhile(monkeypatch, edit):
+    """Let someone edit silo.toml while the line is measured."""
+    really, edits = doctor.measured, []
+
+    def measured(folder):
+        rate = really(folder)
+        edits.append(edit())
+        return rate
+
+    monkeypatch.setattr(doctor, "measured", measured)
+    return edits
+
+
+def test_an_edit_of_silo_toml_that_was_made_while_the_doctor_looked_is_kept(joined, monkeypatch):
+    edits = meanwhile(monkeypatch, lambda: swap(joined.settings, "threads = 0", "threads = 3"))
+    assert {name for name, c in look(joined).items() if not c.ok} == set()
+    assert len(edits) == 1
+    own = silo.read(joined.path)
+    assert own.threads == 3 and own.uplink_bytes_s > 1000
+
+
+@pytest.mark.parametrize(
+    ("line", "said"), [("threads = ", "cannot be read"), ("treads = 3", "unknown key 'treads'")]
+)
+def test_a_silo_toml_that_is_wrong_once_the_line_is_measured_is_named_and_left_alone(
+    joined, monkeypatch, line, said
+):
+    edits = meanwhile(monkeypatch, lambda: swap(joined.settings, "threads = 0", line))
+    ran = CliRunner().invoke(doctor.app, ["--dir", str(joined.path)])
+    assert len(edits) == 1
+    assert ran.exit_code == 1 and isinstance(ran.exception, SystemExit)
+    assert said in ran.stdout.partition("wrong  silo.toml")[2]
+    assert line in joined.settings.read_text().splitlines()
 
 
 def test_a_silo_that_does_not_run_tells_the_hub_what_it_is(joined, at):
@@ -391,6 +428,26 @@ def test_32_a_worker_group_that_did_not_come_up(joined, monkeypatch):
     assert "logs/workers.log" in found.remedy
 
 
+def test_32_a_worker_group_that_was_killed_and_left_its_socket(joined):
+    with frames.listen(frames.socket(joined.path)):
+        pass
+    assert frames.socket(joined.path).exists()
+    with lock.only_one(joined.path):
+        assert "worker group is not up" in red(joined, "programs").found
+
+
+def test_32_a_worker_group_at_work_that_nobody_more_can_wait_for_is_up(joined):
+    with lock.only_one(joined.path), frames.listen(frames.socket(joined.path)), ExitStack() as held:
+        for _ in range(100):
+            line = held.enter_context(socket.socket(socket.AF_UNIX))
+            line.setblocking(False)
+            if line.connect_ex(str(frames.socket(joined.path))):
+                break
+        else:
+            raise AssertionError("its queue is not full")
+        assert look(joined)["programs"].ok
+
+
 def test_33_a_line_that_is_too_slow(joined, monkeypatch):
     monkeypatch.setattr(contact, "probe", lambda folder, size: 2000.0)
     found = red(joined, "uplink")
@@ -399,9 +456,7 @@ def test_33_a_line_that_is_too_slow(joined, monkeypatch):
 
 
 def test_a_running_silo_greets_the_hub_itself(joined, at):
-    with lock.only_one(joined.path):
-        sockets.path(joined.path, "workers").touch()
+    with lock.only_one(joined.path), frames.listen(frames.socket(joined.path)):
         found = look(joined)
-        sockets.path(joined.path, "workers").unlink()
     assert found["programs"].ok and "gateway and worker group run" in found["programs"].found
     assert not seen.load(at / "seen").silos[silo.read(joined.path).name].hello

@@ -15,15 +15,28 @@ import pytest
 from aiohttp import web
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from fl_client import audit, bundle, certificates, fleet, policy, ports, signed, silo
+from fl_client import (
+    audit,
+    bundle,
+    certificates,
+    fleet,
+    messages,
+    policy,
+    ports,
+    signed,
+    silo,
+)
 from fl_client.config import Study
-from fl_client.gateway import server
+from fl_client.gateway import server, trip
 from fl_client.silo import Folder, Settings
 from fl_server import authority
 from fl_server import hub as hubs
 
+from .desk import Desk
+
 RUN, NODE, NAME, FEDERATION, BASE = 7, 1001, "clinic-a", "Demo", "b" * 64
 SMALL = Study(name="small", rounds=2)
+PUSHES = {fleet.PUSH_MESSAGES, fleet.PUSH_OBJECT}
 Answer = Callable[[bytes], "tuple[int, bytes]"]
 
 
@@ -108,6 +121,22 @@ class Hub:
 
     def paths(self) -> list[str]:
         return [each.path for each in self.got]
+
+    def codes(self) -> list[str]:
+        """Return the codes in replies that carry nothing else, as whoever waits for them reads them."""
+        from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+
+        asked = [fleet.request(each.path, each.body) for each in self.got if each.path in PUSHES]
+        held = {each.object_id: each.object_content for each in asked if hasattr(each, "object_id")}
+        codes = {}
+        for each in (each for each in asked if hasattr(each, "messages_list")):
+            said = fleet.reply(each)
+            if set(said.objects) <= set(held):
+                reply = inflate_object_from_contents(said.message, dict(held))
+                assert reply.object_id == said.message
+                assert reply.metadata.reply_to_message_id == said.answers
+                codes[said.message] = messages.read_reply(reply).code
+        return [code for code in codes.values() if code]
 
     def told(self) -> list[tuple[int, str]]:
         """Return what silos told of runs that they refuse."""
@@ -257,7 +286,7 @@ class Written(NamedTuple):
 
 @pytest.fixture
 def write() -> Callable[..., Written]:
-    """Return a maker of replies: ``write(content_or_error, kind="train", group="1")``."""
+    """Return a maker of replies: ``write(content_or_error, kind="train", group="1", run=RUN)``."""
     from flwr.app import Message, RecordDict
     from flwr.common.serde import message_to_proto
     from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
@@ -265,7 +294,8 @@ def write() -> Callable[..., Written]:
 
     TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = RUN, 1, NODE
 
-    def make(said: Any, kind: str = "train", group: str = "1") -> Written:
+    def make(said: Any, kind: str = "train", group: str = "1", run: int = RUN) -> Written:
+        TaskIdentity.run_id = run
         asked = Message(RecordDict(), dst_node_id=NODE, message_type=kind, group_id=group)
         asked.metadata.__dict__["_message_id"] = "a" * 64
         reply = Message(said, reply_to=asked)
@@ -277,3 +307,38 @@ def write() -> Callable[..., Written]:
         return Written({"messages_list": [proto], "message_object_trees": [tree]}, objects)
 
     return make
+
+
+@pytest.fixture
+def desk(hub, monkeypatch):
+    monkeypatch.setattr(trip, "PAUSE_S", 0.05)
+    made = Desk(hub)
+
+    def announced(body):
+        reply = fleet.reply(fleet.request(fleet.PUSH_MESSAGES, body))
+        said = {"objects_to_push": reply.objects, "session_id": reply.message}
+        return 200, fleet.answering(fleet.PUSH_MESSAGES, **said)
+
+    hub.answers |= {
+        fleet.PUSH_MESSAGES: announced,
+        fleet.PUSH_OBJECT: lambda _: (200, fleet.answering(fleet.PUSH_OBJECT, stored=True)),
+    }
+    return made
+
+
+@pytest.fixture
+def asked(hub, desk):
+    """Return a function that lets the hub hand out one message of a kind, as the SuperNode pulls it."""
+
+    def ask(clinic, kind="train", run=RUN, round="3", message="1" * 64):
+        said = {"run_id": run, "message_id": message, "dst_node_id": NODE, "message_type": kind}
+        body = fleet.answering(
+            fleet.PULL_MESSAGES,
+            messages_list=[{"metadata": said | {"group_id": round}}],
+            message_object_trees=[{"object_id": message}],
+        )
+        hub.answers[fleet.PULL_MESSAGES] = lambda _: (200, body)
+        hub.answers[fleet.PULL_OBJECT] = lambda _: (403, b"")
+        return clinic.call(fleet.PULL_MESSAGES)
+
+    return ask

@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from fl_client import audit, fleet, heard, ports
-from fl_client.gateway import exchange, link, runs, upload
+from fl_client.gateway import exchange, link, runs, sending, upload
 from fl_client.gateway.link import Patience
 from fl_client.silo import Folder
 from fl_server import authority
@@ -168,7 +168,7 @@ def test_a_connection_lasts_from_one_heartbeat_to_the_next_and_the_silo_lets_go_
 
 
 def test_what_the_slowest_line_that_the_hub_bears_still_has_to_carry_is_waited_for():
-    assert upload.TIMEOUT.sock_read > upload.PIECE / limits.RATE
+    assert upload.TIMEOUT.sock_read > sending.PIECE / limits.RATE
 
 
 def test_an_answer_that_is_too_large_is_not_taken(hub, clinic):

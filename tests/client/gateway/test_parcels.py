@@ -4,127 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import os
 import socket
 import time
 from datetime import datetime
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
-from aiohttp import web
-from flwr.app import ConfigRecord, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, RecordDict
 
 from fl_client import audit, deltas, fleet, memory, parcels, posted, silo
 from fl_client.gateway import parcels as trips
 from fl_client.gateway import trip, upload
 from fl_client.parcels import Offer, Parcel
 
-RUN, NODE = 7, 1001
-ARRAYS = {"x": np.arange(700_000, dtype=np.float32)}
-
-
-class Desk:
-    """The hub's side of parcels: keeps what comes up to a limit, and hands out what was laid out."""
-
-    def __init__(self, hub):
-        self.held, self.laid_out, self.stop_after = b"", {}, None
-        self.asked, self.status = [], None
-        self._others = hub.answer
-        hub.respond = self.answer
-
-    async def answer(self, request):
-        where = urlsplit(request.path_qs)
-        if not where.path.startswith(trip.PATH):
-            return await self._others(request)
-        query = {key: value[0] for key, value in parse_qs(where.query).items()}
-        self.asked.append((request.method, where.path, query, dict(request.headers)))
-        if self.status:
-            return web.Response(status=self.status)
-        if where.path == trip.CONTENT:
-            return self._give(request, query)
-        if request.method == "POST":
-            assert int(query["at"]) == len(self.held)
-            await self._take(request)
-            if self._whole_but_wrong(query["parcel"]):
-                self.held = b""
-                return web.Response(status=422)
-        return web.json_response({"held": len(self.held)})
-
-    async def _take(self, request):
-        async for part in request.content.iter_any():
-            self.held += part
-            if self.stop_after is not None and len(self.held) >= self.stop_after:
-                self.held, self.stop_after = self.held[: self.stop_after], None
-                request.transport.abort()
-                return
-
-    def _whole_but_wrong(self, named):
-        sha256, _, size = named.partition(":")
-        held = self.held
-        return len(held) == int(size) and hashlib.sha256(held).hexdigest() != sha256
-
-    def _give(self, request, query):
-        content = self.laid_out.get(query["parcel"])
-        if content is None:
-            return web.Response(status=404)
-        said = request.headers.get("range", "bytes=0-")
-        start = int(said.removeprefix("bytes=").rstrip("-"))
-        if start >= len(content):
-            return web.Response(status=416)
-        return web.Response(status=206 if start else 200, body=content[start:])
-
-
-@pytest.fixture
-def desk(hub, monkeypatch):
-    monkeypatch.setattr(trip, "PAUSE_S", 0.05)
-    made = Desk(hub)
-
-    def announced(body):
-        reply = fleet.reply(fleet.request(fleet.PUSH_MESSAGES, body))
-        said = {"objects_to_push": reply.objects, "session_id": reply.message}
-        return 200, fleet.answering(fleet.PUSH_MESSAGES, **said)
-
-    hub.answers |= {
-        fleet.PUSH_MESSAGES: announced,
-        fleet.PUSH_OBJECT: lambda _: (200, fleet.answering(fleet.PUSH_OBJECT, stored=True)),
-    }
-    return made
-
-
-def reply_naming(parcel: Parcel) -> RecordDict:
-    said = {"metrics": MetricRecord({"loss": 1.0}), "parcel": ConfigRecord({"parcel": str(parcel)})}
-    return RecordDict(said | {"facts": ConfigRecord({"json": json.dumps({"silo": "clinic-a"})})})
-
-
-def push(clinic, reply):
-    """Push a reply as the SuperNode does; return the statuses of its objects by kind."""
-    taken = clinic.call(fleet.PUSH_MESSAGES, **reply.request)
-    statuses = {}
-    for name in taken.objects_to_push:
-        back = clinic.call(
-            fleet.PUSH_OBJECT, run_id=RUN, session_id=taken.session_id, object_id=name,
-            object_content=reply.objects[name],
-        )  # fmt: skip
-        named = b":" in reply.objects[name] and b"parcel" in reply.objects[name]
-        statuses["parcel" if named and b"ConfigRecord" in reply.objects[name] else name] = (
-            back if isinstance(back, int) else 200
-        )
-    return statuses
-
-
-def pushed(hub):
-    found = [
-        fleet.request(each.path, each.body) for each in hub.got if each.path == fleet.PUSH_OBJECT
-    ]
-    return [each.object_content for each in found]
-
-
-def kept(clinic) -> tuple[Parcel, bytes]:
-    parcel = parcels.keep(clinic.folder / parcels.OUTBOX, ARRAYS)
-    return parcel, parcels.path(clinic.folder / parcels.OUTBOX, parcel).read_bytes()
+from .desk import ARRAYS, RUN, kept, laid_out, pull, push, pushed, reply_naming, until
 
 
 def test_an_update_is_whole_at_the_hub_before_the_reply_that_names_it(hub, desk, clinic, write):
@@ -274,7 +169,7 @@ def test_an_update_that_is_not_what_its_reply_names_does_not_leave(
         parcels.path(clinic.folder / parcels.OUTBOX, parcel).write_bytes(secret)
     assert push(clinic, write(reply_naming(parcel)))["parcel"] == 403
     assert not desk.asked
-    assert hub.told() == [(RUN, "parcel_missing")]
+    assert hub.codes() == ["parcel_missing"] and not hub.told()
 
 
 def test_an_update_over_the_policys_bytes_does_not_leave(hub, desk, clinic, write):
@@ -282,7 +177,7 @@ def test_an_update_over_the_policys_bytes_does_not_leave(hub, desk, clinic, writ
     clinic.allow("max_bytes_per_round = 1073741824", f"max_bytes_per_round = {len(content)}")
     assert push(clinic, write(reply_naming(parcel)))["parcel"] == 403
     assert not desk.asked
-    assert hub.told() == [(RUN, "egress_too_large")]
+    assert hub.codes() == ["egress_too_large"] and not hub.told()
 
 
 def test_a_run_that_is_over_needs_no_update_any_more(hub, desk, clinic, write):
@@ -291,26 +186,6 @@ def test_a_run_that_is_over_needs_no_update_any_more(hub, desk, clinic, write):
     hub.answers[fleet.PUSH_OBJECT] = lambda _: (403, b"")
     assert push(clinic, write(reply_naming(parcel)))["parcel"] == 403
     assert not hub.told()
-
-
-def laid_out(desk, write):
-    """Lay an adapter out; return it and the object of the message that names it."""
-    from safetensors.numpy import save
-
-    content = save(ARRAYS)
-    parcel = Parcel(hashlib.sha256(content).hexdigest(), len(content))
-    desk.laid_out[str(parcel)] = content
-    objects = write(RecordDict({"parcel": ConfigRecord({"parcel": str(parcel)})})).objects
-    (named,) = [each for each in objects.values() if str(parcel).encode() in each]
-    return parcel, content, named
-
-
-def pull(hub, clinic, content):
-    answer = fleet.answering(
-        fleet.PULL_OBJECT, object_found=True, object_available=True, object_content=content
-    )
-    hub.answers[fleet.PULL_OBJECT] = lambda _: (200, answer)
-    return clinic.call(fleet.PULL_OBJECT, run_id=RUN, object_id="a" * 64)
 
 
 def test_an_adapter_is_in_the_inbox_before_the_message_that_names_it(hub, desk, clinic, write):
@@ -367,8 +242,8 @@ def changed(desk, clinic, write, tmp_path):
     Return the offer, the adapter's bytes and the object of the message that makes the offer.
     """
     hub = tmp_path / "parcels"
-    moved = np.where(np.arange(ARRAYS["x"].size) % 100, ARRAYS["x"], -1)
-    start, parcel = (parcels.keep(hub, {"x": each}) for each in (ARRAYS["x"], moved))
+    moved = np.where(np.arange(ARRAYS["values"].size) % 100, ARRAYS["values"], -1)
+    start, parcel = (parcels.keep(hub, {"values": each}) for each in (ARRAYS["values"], moved))
     offer = Offer(parcel, deltas.between(hub, start, parcel))
     for each in (parcel, offer.delta.parcel):
         desk.laid_out[str(each)] = parcels.path(hub, each).read_bytes()
@@ -471,31 +346,6 @@ def test_a_reply_that_offers_a_delta_does_not_leave(hub, desk, clinic, write):
     assert hub.told() == [(RUN, "content_not_allowed")]
 
 
-@pytest.fixture
-def asked(hub, desk):
-    """Return a function that lets the hub hand out one message of a kind, as the SuperNode pulls it."""
-
-    def ask(clinic, kind="train", run=RUN, round="3"):
-        said = {"run_id": run, "message_id": "1" * 64, "dst_node_id": NODE, "message_type": kind}
-        body = fleet.answering(
-            fleet.PULL_MESSAGES,
-            messages_list=[{"metadata": said | {"group_id": round}}],
-            message_object_trees=[{"object_id": "1" * 64}],
-        )
-        hub.answers[fleet.PULL_MESSAGES] = lambda _: (200, body)
-        hub.answers[fleet.PULL_OBJECT] = lambda _: (403, b"")
-        return clinic.call(fleet.PULL_MESSAGES)
-
-    return ask
-
-
-def until(true):
-    ends = time.monotonic() + 20
-    while not true():
-        assert time.monotonic() < ends
-        time.sleep(0.01)
-
-
 def quiet(desk, clinic):
     """Assert that a word which was heard led to nothing."""
     clinic.call(fleet.HEARTBEAT, heartbeat_interval=30)
@@ -584,7 +434,7 @@ def test_what_the_disk_lost_is_found_out_once_the_hub_says_so(
     posted.say(clinic.folder, parcel)  # the seal is whole, the file is not what it was called
     until(lambda: any(each[0] == "POST" for each in desk.asked))
     assert push(clinic, write(reply_naming(parcel), group="3"))["parcel"] == 403
-    assert hub.told() == [(RUN, "parcel_missing")]
+    assert hub.codes() == ["parcel_missing"] and not hub.told()
     assert [each[0] for each in desk.asked].count("POST") == 1
 
 

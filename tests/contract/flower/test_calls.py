@@ -20,6 +20,7 @@ from flwr.app.message import remove_content_from_message
 from flwr.common import constant
 from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto import fleet_pb2
+from flwr.supercore.http_logging import ROUTINE_ACCESS_PATHS
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
 from flwr.supercore.retry import make_simple_http_retry_invoker
 from flwr.supercore.run import RunNotRunningException
@@ -27,7 +28,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.nodestate import in_memory_nodestate as nodestate
 
-from fl_client import fleet, ports, processes
+from fl_client import fleet, ports, processes, pulse
 from fl_server import silos
 from fl_server.gateway import relay
 from fl_server.hub import Hub
@@ -153,6 +154,18 @@ def test_the_superlink_serves_these_twelve_paths(superlink):
     served = httpx.get(f"http://127.0.0.1:{superlink.port}/openapi.json").json()["paths"]
     assert {path for path in served if path.startswith(fleet.BASE)} == set(fleet.PATHS)
     assert all(list(served[path]) == ["post"] for path in fleet.PATHS)
+
+
+def test_the_superlink_does_not_log_that_it_was_asked_for_its_health():
+    assert "/health" in ROUTINE_ACCESS_PATHS
+
+
+@pytest.mark.superlink
+def test_the_superlink_answers_whoever_asks_for_its_health(superlink, monkeypatch):
+    monkeypatch.setattr(pulse, "EVERY_S", 0.0)
+    silence = pulse.unanswered(superlink.port, "/health")
+    time.sleep(1)
+    assert silence() < 0.5
 
 
 @pytest.mark.superlink

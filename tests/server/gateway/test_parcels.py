@@ -7,13 +7,19 @@ import contextlib
 import hashlib
 import json
 import os
+from types import SimpleNamespace
 
 import aiohttp
 import numpy as np
 import pytest
 
 from fl_client import memory, parcels
+from fl_client.gateway import upload
+from fl_client.gateway.egress import Meter
+from fl_client.gateway.link import Link, Record
+from fl_client.gateway.trip import Trip
 from fl_client.parcels import Parcel
+from fl_server import room
 from fl_server.gateway import delivery, server, spool
 
 RUN, UP, DOWN = 7, "/v1/silo/parcel", "/v1/silo/parcel/content"
@@ -210,6 +216,11 @@ def test_one_silo_can_neither_see_nor_touch_what_another_brought(house):
         ({"parcel": "0a" * 32}, 400),
         ({"run": "x"}, 400),
         ({"run": "-1"}, 400),
+        ({"run": 1 << 64}, 400),
+        ({"run": 1 << 70}, 400),
+        ({"run": "9" * 5000}, 400),
+        ({"at": 1 << 70}, 400),
+        ({"parcel": "0a" * 32 + ":" + "9" * 30}, 400),
         ({"at": "-1"}, 400),
         ({"at": len(CONTENT) + 1}, 400),
         ({"run": 8}, 403),
@@ -242,6 +253,173 @@ def test_a_silo_over_its_quota_is_turned_away(house):
             return 507
 
     assert asyncio.run(run()) == 507
+
+
+class Slow:
+    """An update of a silo that comes in two halves, the second one when it is told to go on."""
+
+    def __init__(self, silo, size):
+        content = os.urandom(size)
+        self.silo, self.content = silo, content
+        self.parcel = Parcel(hashlib.sha256(content).hexdigest(), size)
+        self.goes_on = asyncio.Event()
+        self.sent = asyncio.create_task(self._send())
+
+    async def _halves(self):
+        half = len(self.content) // 2
+        yield self.content[:half]
+        await self.goes_on.wait()
+        yield self.content[half:]
+
+    async def _send(self):
+        url = self.silo.url + where(parcel=self.parcel, at=0)
+        size = {"content-length": str(len(self.content))}
+        async with self.silo.client.post(url, data=self._halves(), headers=size) as back:
+            return back.status
+
+    async def begun(self, h):
+        """Return once half of it is on disk, or it was refused."""
+        part = memory.part(file_of(h, self.silo.name, self.parcel))
+        while not self.sent.done() and (not part.exists() or part.stat().st_size == 0):
+            await asyncio.sleep(0.01)
+
+    async def end(self):
+        """Let the rest go; return the status, 507 where the hub closed the door before."""
+        self.goes_on.set()
+        try:
+            return await self.sent
+        except aiohttp.ClientError:
+            return 507
+
+
+async def begun(h, *updates):
+    async with asyncio.timeout(10):
+        for each in updates:
+            await each.begun(h)
+
+
+def test_updates_that_come_in_at_once_hold_a_silos_quota_together(house):
+    async def run():
+        async with house(spool_bytes=1 << 18, max_connections=16) as h:
+            clinic = h.silo("clinic")
+            await clinic.activate()
+            sent = [Slow(clinic, 200_000) for _ in range(6)]
+            await begun(h, *sent)
+            under_way = [each for each in sent if not each.sent.done()]
+            halves = spool.used(h.gate.spool, "clinic")
+            statuses = [await each.end() for each in sent]
+            return len(under_way), halves, sorted(statuses), spool.used(h.gate.spool, "clinic")
+
+    assert asyncio.run(run()) == (1, 100_000, [200] + [507] * 5, 200_000)
+
+
+def test_updates_that_fit_into_a_silos_quota_come_in_at_once(house):
+    async def run():
+        async with house(spool_bytes=500_000) as h:
+            clinic = h.silo("clinic")
+            await clinic.activate()
+            sent = [Slow(clinic, 200_000) for _ in range(2)]
+            await begun(h, *sent)
+            under_way = [each for each in sent if not each.sent.done()]
+            return len(under_way), [await each.end() for each in sent]
+
+    assert asyncio.run(run()) == (2, [200, 200])
+
+
+def test_the_next_update_gets_in_once_the_one_before_it_is_whole(house):
+    async def run():
+        async with house(spool_bytes=300_000) as h:
+            clinic = h.silo("clinic")
+            await clinic.activate()
+            early = Slow(clinic, 200_000)
+            await begun(h, early)
+            refused, _ = Slow(clinic, 200_000), await clinic.get(where())
+            before = await refused.end()
+            assert not early.sent.done()
+            whole = await early.end()
+            file_of(h, "clinic", early.parcel).unlink()  # the hub has collected it
+            after, _ = await clinic.post(where(parcel=refused.parcel, at=0), refused.content)
+            return before, whole, after
+
+    assert asyncio.run(run()) == (507, 200, 200)
+
+
+def test_a_silos_gateway_brings_an_update_that_found_no_room_beside_an_early_one(
+    house, tmp_path, caplog
+):
+    parcel = parcels.keep(tmp_path, {"values": np.zeros(50_000, np.float32)})
+
+    async def run():
+        async with house(spool_bytes=300_000) as h:
+            clinic = h.silo("clinic")
+            await clinic.activate()
+            early = Slow(clinic, 200_000)
+            await begun(h, early)
+            record = Record(tmp_path, Meter(tmp_path))
+            line = Link(clinic.url, clinic.client, {"holds": True}, record)
+            sent = asyncio.create_task(upload.send(line, Trip(RUN, parcel, "study", "1", tmp_path)))
+            async with asyncio.timeout(10):
+                while f"no room for {parcel.bytes} bytes more" not in caplog.text:
+                    await asyncio.sleep(0.01)
+            assert not early.sent.done() and not sent.done()
+            whole = await early.end()
+            file_of(h, "clinic", early.parcel).unlink()  # the hub has collected it
+            await asyncio.wait_for(sent, 20)
+            return whole, parcels.whole(file_of(h, "clinic", parcel), parcel)
+
+    assert asyncio.run(run()) == (200, True)
+
+
+def test_a_silo_that_comes_back_needs_no_room_for_what_its_dead_line_announced(house):
+    async def run():
+        async with house(spool_bytes=300_000) as h:
+            clinic = h.silo("clinic")
+            await clinic.activate()
+            dead = Slow(clinic, 200_000)
+            await begun(h, dead)
+            rest = dead.content[100_000:]
+            assert not dead.sent.done()
+            status, _ = await clinic.post(where(parcel=dead.parcel, at=100_000), rest)
+            await dead.end()
+            return status, file_of(h, "clinic", dead.parcel).read_bytes() == dead.content
+
+    assert asyncio.run(run()) == (200, True)
+
+
+def test_what_comes_in_is_not_removed_to_make_room(house):
+    async def run():
+        async with house(spool_bytes=500_000) as h:
+            clinic = h.silo("clinic")
+            await clinic.activate()
+            early = Slow(clinic, 200_000)
+            await begun(h, early)
+            part = memory.part(file_of(h, "clinic", early.parcel))
+            assert (await clinic.post(where(at=0), CONTENT))[0] == 200  # newer on disk
+            os.utime(part, (1, 1))
+            await clinic.get(where(parcel=Parcel("0a" * 32, 5)))
+            return part.exists(), await early.end()
+
+    assert asyncio.run(run()) == (True, 200)
+
+
+def test_updates_of_all_silos_that_come_in_at_once_leave_the_disk_its_spare_room(
+    house, monkeypatch
+):
+    async def run():
+        async with house() as h:
+            silos = [h.silo(name) for name in ("clinic", "college")]
+            for each in silos:
+                await each.activate()
+            disk = SimpleNamespace(f_bavail=room.SPARE + 250_000, f_frsize=1)
+            monkeypatch.setattr(os, "statvfs", lambda path: disk)
+            first = Slow(silos[0], 200_000)
+            await begun(h, first)
+            second = Slow(silos[1], 200_000)
+            await begun(h, second)
+            assert not first.sent.done()
+            return await second.end(), await first.end()
+
+    assert asyncio.run(run()) == (507, 200)
 
 
 @pytest.mark.parametrize("method", ["get", "post"])

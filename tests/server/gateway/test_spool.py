@@ -404,7 +404,7 @@ def test_a_reply_of_a_run_that_ended_leaves_the_disk_though_its_silo_is_silent(h
 
 def test_only_the_last_delivered_replies_are_remembered(tmp_path, monkeypatch):
     monkeypatch.setattr(spool, "TOMBS", 3)
-    own = spool.Spool(tmp_path, 1, {})
+    own = spool.Spool(tmp_path, 1, {}, {})
     for n in range(6):
         folder = tmp_path / "one" / f"{n:064}"
         folder.mkdir(parents=True)
@@ -422,7 +422,7 @@ def test_a_reply_counts_as_delivered_where_the_disk_is_too_full_to_say_which(tmp
     monkeypatch.setattr(Path, "write_text", full)
     folder = tmp_path / "one" / f"{7:064}"
     folder.mkdir(parents=True)
-    own = spool.Spool(tmp_path, 1, {})
+    own = spool.Spool(tmp_path, 1, {}, {})
     brought = fleet.Reply(7, "reply", "message", "1", ())
     spool.finish(own, replies.Session(folder, "one", brought, {}))
     assert spool.delivered(own, "one", folder.name)

@@ -1,0 +1,89 @@
+"""Replies that were announced: what each consists of is known when its objects come, also after a restart."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fl_client import fleet, memory
+from fl_client.fleet import Reply
+from fl_client.policy import Egress
+
+LOG = logging.getLogger("bhasha_fl.gateway")
+FOLDER = "announced"  # in a silo's
+KEPT = 8  # a SuperNode sends one reply after the other
+# Objects of a reply: five records at most, what holds them, an array, and its chunks, which Flower makes 5 MiB long.
+RECORDS, CHUNK = 16, 1 << 20
+
+
+class Place(NamedTuple):
+    """Where an object stands in its reply: how deep, what stands below it, and whether nothing stands beside it."""
+
+    depth: int
+    children: frozenset[str]
+    alone: bool
+
+
+class Announced(NamedTuple):
+    """One reply: the request that announced it, as it left, what that says, and the places of its objects."""
+
+    request: Any
+    reply: Reply
+    places: dict[str, Place]
+
+
+def read(request: Any, most: Egress) -> Announced:
+    """Return the reply that a push-messages request announces; raises ``ValueError`` on what is none of ours."""
+    reply, places = fleet.reply(request), dict[str, Place]()
+    tree = request.message_object_trees[0]
+    if tree.object_id != reply.message:
+        raise ValueError("a reply is not the object that it is named after")
+    if len(reply.objects) > RECORDS + most.max_bytes_per_round // CHUNK:
+        raise ValueError("a reply of too many objects")
+    for name, place in _walk(tree, 0, alone=True):
+        if places.setdefault(name, place) != place:
+            raise ValueError("an object has two places in a reply")
+    return Announced(request, reply, places)
+
+
+def _walk(tree: Any, depth: int, alone: bool) -> Iterator[tuple[str, Place]]:
+    names = frozenset(child.object_id for child in tree.children)
+    yield tree.object_id, Place(depth, names, alone)
+    for child in tree.children:
+        yield from _walk(child, depth + 1, len(names) == 1)
+
+
+class Announcements:
+    """The replies that a silo announced last, by the hub's names of their sessions."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._known = folder / FOLDER, dict[str, Announced]()
+
+    def note(self, session: str, said: Announced) -> None:
+        """Note a reply, durably if the disk takes it; raises ``ValueError`` where the hub's name for it is none."""
+        if not fleet.ID.fullmatch(session):
+            raise ValueError("the hub names no session")
+        self._known[session] = said
+        for old in list(self._known)[:-KEPT]:
+            del self._known[old]
+        try:
+            memory.write_whole(self._folder / session, said.request.SerializeToString())
+            for file in self._files()[:-KEPT]:
+                file.unlink(missing_ok=True)
+        except OSError as error:  # it is announced anew where this gateway ends before it has left
+            LOG.error("an announcement cannot be written to %s: %s", self._folder, error.strerror)
+
+    def find(self, session: str, most: Egress) -> Announced | None:
+        """Return a reply, None where none was announced."""
+        if session not in self._known and fleet.ID.fullmatch(session):
+            try:
+                body = (self._folder / session).read_bytes()
+                self._known[session] = read(fleet.request(fleet.PUSH_MESSAGES, body), most)
+            except (OSError, ValueError) as error:
+                LOG.warning("a reply was not announced: %s", error)
+        return self._known.get(session)
+
+    def _files(self) -> list[Path]:
+        return sorted(self._folder.iterdir(), key=lambda file: file.stat().st_mtime_ns)

@@ -1,0 +1,19 @@
+"""What stays free of a silo's disk: an adapter that would leave less is not fetched."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+SPARE = 256 << 20  # bytes, which training needs for what it remembers
+
+
+def fits(folder: Path, size: int) -> bool:
+    """Return whether so many bytes more leave enough of the disk of a folder free."""
+    return size <= free(folder) - SPARE
+
+
+def free(folder: Path) -> int:
+    """Return the free bytes of the disk of a folder."""
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize

@@ -1,0 +1,46 @@
+"""Where a run came from: what its folder says of the study, the software and the machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from fl_client.config import Study, digest
+
+
+def of(study: Study) -> dict[str, Any]:
+    """Return what made this run: the study's hash, versions, the processor, the date."""
+    return {
+        "study_sha256": digest(study),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "cpu": cpu(),
+        "cores": os.cpu_count(),
+        "packages": {
+            name: _version(name)
+            for name in ("bhasha-fl", "flwr", "numpy", "torch", "peft", "transformers")
+        },
+    }
+
+
+def cpu() -> str:
+    """Return the processor's name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"

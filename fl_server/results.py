@@ -1,0 +1,124 @@
+"""What a study came to, as ``report.json`` holds it: by language, by silo, over all silos, and what it cost."""
+
+from __future__ import annotations
+
+from statistics import fmean
+from typing import Any
+
+from fl_server import broadcast, lines, record, silos, summary
+from fl_server.replies import CANDIDATES, Scores
+from fl_server.run import Run
+from strategies import adapter as algebra
+from strategies.adapter import Adapter
+from strategies.scope import languages
+
+Table = dict[str, Any]
+SAID = ("served", "alone_lr", "blend_share")
+UNSCORED: Table = {what: {} for what in CANDIDATES} | dict.fromkeys(SAID)
+
+
+def of(run: Run, scored: dict[str, Table], released: dict[str, tuple[int, Adapter]]) -> Table:
+    """Return the report of a run, from what each silo that was scored reaches, and each folder's round and adapter."""
+    recorded = record.lines(run.folder)
+    everything = {f"{folder}/{n}": x for folder, (_, a) in released.items() for n, x in a.items()}
+    each = (broadcast.layouts(run, 1, silo) for silo in run.cohort.silos)
+    dense = 4 * sum(algebra.size(sent) for both in each for sent in both) * (len(recorded) - 1)
+    silo_scores = {s.name: _silo(s, scored.get(s.name, UNSCORED)) for s in run.cohort.silos}
+    spoken = _languages(run, scored, recorded)
+    return {
+        "schema": 1,
+        "study": run.study.model_dump(exclude={"home"}),
+        "seed": run.study.seed,
+        "rounds_completed": recorded[-1]["round"],
+        "silos": [silo.name for silo in run.cohort.silos],
+        "languages": spoken,
+        "silo_scores": silo_scores,
+        "summary": summary.summary(silo_scores),
+        "curves": {lang: row for lang, row in curves(recorded).items() if lang in spoken},
+        "released_round": {folder: number for folder, (number, _) in released.items()},
+        "adapters": sorted(released),
+        "bytes": {"down": _sum(recorded, "down"), "up": _sum(recorded, "up"), "dense_up": dense},
+        "weights": record.weights(recorded),
+        "budgets": lines.cost(recorded),
+        "effort": record.effort(recorded),
+        "cohort": record.cohorts(recorded),
+        "wall_s": round(sum(line["seconds"] for line in recorded), 1),
+        "adapter_sha256": algebra.sha256(everything),
+    }
+
+
+def _languages(run: Run, scored: dict[str, Table], recorded: list[record.Line]) -> Table:
+    table = {}
+    for lang in sorted({lang for silo in run.cohort.silos for lang in silo.counts}):
+        held = [silo for silo in run.cohort.silos if lang in silo.counts]
+        told = [scored[silo.name] for silo in held if silo.name in scored]
+        own = [silo.name for silo in run.cohort.silos if silo.language == lang]
+        table[lang] = {
+            "name": languages()[lang].name if lang in languages() else lang,
+            "silos": len(held),
+            "train_bytes": sum(silo.counts[lang].bytes for silo in held),
+            "before": _pooled([each["base"] for each in told], lang),
+            "alone": _pooled([each["alone"] for each in told], lang),
+            "after": _pooled([each["together"] for each in told], lang),
+            "traffic": {way: _sum(recorded, way, own) for way in ("down", "up")},
+        }
+    return table
+
+
+def _pooled(scores: list[Scores], lang: str) -> dict[str, float] | None:
+    rows = [score[lang] for score in scores if lang in score]
+    # A mean over fewer silos than another candidate's would compare unlike with unlike.
+    if not rows or len(rows) < len(scores):
+        return None
+    found = {"bits_per_byte": sum(r["bits"] for r in rows) / sum(r["bytes"] for r in rows)}
+    for name in sorted(set.intersection(*map(set, rows)) - {"bits", "bytes"}):
+        found[name] = sum(row[name] for row in rows) / len(rows)
+    return {name: round(value, 6) for name, value in found.items()}
+
+
+def _silo(silo: silos.Silo, own: Table) -> Table:
+    def overall(what: str) -> float | None:
+        rows = own[what].values()
+        bits = sum(r["bits"] for r in rows)
+        return round(bits / sum(r["bytes"] for r in rows), 6) if rows else None
+
+    stages = dict(zip(("before", *CANDIDATES[1:]), CANDIDATES, strict=True))
+    return {
+        "language": silo.language,
+        **{stage: overall(what) for stage, what in stages.items()},
+        "scores": {stage: _scores(own[what]) for stage, what in stages.items()},
+        **{key: own[key] for key in SAID},
+    }
+
+
+def _scores(by_language: Table) -> dict[str, float]:
+    """Return a silo's own scores of the task, each the mean over its languages."""
+    names = sorted({name for row in by_language.values() for name in row} - {"bits", "bytes"})
+    return {
+        name: round(fmean(row[name] for row in by_language.values() if name in row), 6)
+        for name in names
+    }
+
+
+def curves(recorded: list[record.Line]) -> dict[str, list[list[float]]]:
+    """Return validation bits per byte by language, as pairs of round and value."""
+    found: dict[str, list[list[float]]] = {}
+    for line in recorded:
+        bits: dict[str, list[float]] = {}
+        for note in line["silos"].values():
+            for lang, score in note.get("valid", {}).items():
+                held = bits.setdefault(lang, [0.0, 0.0])
+                held[0] += score["bits"]
+                held[1] += score["bytes"]
+        for lang, (total, size) in sorted(bits.items()):
+            found.setdefault(lang, []).append([line["round"], round(total / size, 6)])
+    return found
+
+
+def _sum(recorded: list[record.Line], way: str, names: list[str] | None = None) -> int:
+    return sum(
+        int(note.get(way, 0))
+        for line in recorded
+        for name, note in line["silos"].items()
+        if names is None or name in names
+    )
