@@ -9,7 +9,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-versi
 # Wherever this was switched off, hundreds of processes of the tests would compile the same modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo setup check test test-all notebooks figures bench sweep base all clean
+.PHONY: help demo setup check test test-all faults notebooks figures bench sweep base all clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -52,6 +52,9 @@ figures: .venv/.dev  ## print every measured figure, missed goals first
 bench: .venv/.dev  ## speed and memory beside peers that are really run; an hour and more on two cores
 	$(BIN)/fl-sim bench
 
+faults: .venv/.dev  ## a thousand studies through drawn faults, as with every change
+	$(BIN)/python -m benchmarks.faults --schedules 1000 --no-bugs --dry
+
 sweep: .venv/.dev  ## 100,000 studies through drawn faults, on all cores, ten thousand after ten thousand
 	for seed in $$(seq $(FROM) 10000 99999); do \
 	  $(BIN)/python -m benchmarks.faults --seed $$seed --schedules 10000 --no-bugs || exit 1; done
@@ -59,7 +62,7 @@ sweep: .venv/.dev  ## 100,000 studies through drawn faults, on all cores, ten th
 base: .venv/.dev  ## train builtin:tiny anew from a folder of text: make base DATA=folder
 	$(BIN)/python -m fl_client.bases.pretrain --data $(DATA) --out fl_client/bases/tiny
 
-all: check test-all notebooks  ## what CI runs
+all: check demo notebooks test-all faults  ## what CI runs
 
 clean:
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
