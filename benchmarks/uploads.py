@@ -88,7 +88,9 @@ def _way(made: Federation, bits_s: int) -> Way:
     """Return the update's way once the round is committed."""
     made.until(lambda: _committed(made), "the round", 300 + 2 * 8 * SIZE / bits_s)
     ended = max(at for at in times(said(made), r"node \d+ brought") if at < _committed(made)[0])
-    gone = [e for e in audit.read(made.silos[FAR].folder / "silo") if e.kind == PATH and e.bytes > 0]
+    gone = [
+        e for e in audit.read(made.silos[FAR].folder / "silo") if e.kind == PATH and e.bytes > 0
+    ]
     return Way(gone[0].bytes, datetime.fromisoformat(gone[0].time).timestamp(), ended, len(gone))
 
 

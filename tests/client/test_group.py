@@ -404,6 +404,22 @@ def test_a_job_that_fails_on_all_ranks_alike_is_answered_and_the_group_goes_on(
 
 
 @pytest.mark.slow
+def test_where_another_base_is_pinned_no_rank_trains_and_the_group_goes_on(running, job):
+    folder = Path(job.place.silo)
+    before, own = [p.pid for p in running.ranks()], silo.read(folder)
+    silo.write_settings(folder, own.model_copy(update={"base_sha256": "0" * 64}))
+    (folder / parcels.OUTBOX / outbox.FILE).unlink(missing_ok=True)
+    try:
+        with pytest.raises(Fault) as caught:
+            frames.call(frames.socket(folder), "fit", job)
+    finally:
+        silo.write_settings(folder, own)
+    assert caught.value.code == "base_not_allowed"
+    assert [p.pid for p in running.ranks()] == before
+    assert "is not the base that silo.toml pins" in running.log.read_text()
+
+
+@pytest.mark.slow
 def test_a_group_that_is_stopped_in_a_round_goes_on_there_with_one_device_fewer(
     running, job, whole
 ):
