@@ -148,6 +148,7 @@ def test_programs_start_in_order_each_when_the_one_before_is_ready(house):
     assert not house.pids("two")
     (house.folder / "one is ready").touch()
     until(lambda: house.pids("two"))
+    assert len(house.pids("one")) == 1
 
 
 @pytest.mark.parametrize("abstract", [False, pytest.param(True, marks=LINUX)])
@@ -298,6 +299,7 @@ def test_a_stop_ends_the_last_first_and_leaves_no_process(house):
 def test_a_signal_to_the_supervisor_ends_all(house, number):
     house.start(("one", STAYS, ""), ("two", STAYS, ""))
     until(lambda: house.pids("two"))
+    assert len(house.pids("one")) == 1
     house.process.send_signal(number)
     assert house.process.wait(20) == 0
     assert house.events("stopped") == ["two", "one"]
@@ -334,6 +336,7 @@ def test_what_a_killed_program_left_behind_is_ended_before_it_starts_again(house
 def test_a_supervisor_that_is_killed_leaves_no_orphan(house):
     house.start(("one", STAYS, ""), ("two", DEAF, ""))
     until(lambda: house.pids("two"))
+    assert len(house.pids("one")) == 1
     house.process.kill()
     house.process.wait()
     until(lambda: not [pid for name in ("one", "two") for pid in house.pids(name) if alive(pid)])
@@ -399,6 +402,8 @@ time.sleep(60)
     (house.folder / "go").touch()
     until(lambda: log.read_bytes() == b"the end\n")
     assert house.process.poll() is None
+    until(lambda: house.pids("two"))
+    assert len(house.pids("one")) == 1
     assert (len(house.pids("one")), len(house.pids("two"))) == (1, 1)
 
 
@@ -407,6 +412,7 @@ def test_a_program_whose_log_cannot_be_opened_is_put_off_said_once_and_starts_wh
     log.mkdir(parents=True)
     house.start(("one", STAYS, ""), ("two", STAYS, ""), pace=[0.1, 0.2, 60, 5])
     until(lambda: house.pids("two"))
+    assert len(house.pids("one")) == 1
     time.sleep(1)
     assert not house.pids("one")
     log.rmdir()
