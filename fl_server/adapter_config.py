@@ -22,10 +22,9 @@ def of(said: Any, study: Study, shared: Adapter) -> dict[str, Any]:
     """
     told = said if isinstance(said, dict) else {}
     targets, rows = told.get("target_modules"), told.get("trainable_token_indices") or []
-    modules = {name.split(".lora_")[0] for name in shared if part(name) != "rows"}
-    if not _names(targets, modules):
+    if not _names(targets, modules(shared)):
         raise ConfigError(f"an adapter is said to be of modules {targets!r:.100}, which it is not")
-    learned = sum(len(x) for name, x in shared.items() if part(name) == "rows")
+    learned = learned_rows(shared)
     if learned and not (_tokens(rows) and len(rows) == learned):
         raise ConfigError(f"an adapter of {learned} token rows is said to be of {rows!r:.100}")
     return {
@@ -37,6 +36,16 @@ def of(said: Any, study: Study, shared: Adapter) -> dict[str, Any]:
         "target_modules": targets,
         "trainable_token_indices": rows if learned else None,
     }
+
+
+def modules(shared: Adapter) -> set[str]:
+    """Return the whole names of the modules that an adapter has LoRA tensors of."""
+    return {name.split(".lora_")[0] for name in shared if part(name) != "rows"}
+
+
+def learned_rows(shared: Adapter) -> int:
+    """Return how many token rows an adapter holds."""
+    return sum(len(x) for name, x in shared.items() if part(name) == "rows")
 
 
 def _names(targets: Any, found: set[str]) -> bool:

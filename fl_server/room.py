@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import errno
-import os
 from pathlib import Path
 
-SPARE = 256 << 20  # bytes
+from fl_client.room import SPARE, fits
+
+__all__ = ["SPARE", "WAITS", "fits", "lacked"]
+
 WAITS = (
     f"it waits: less than {SPARE >> 20} MiB of the hub's disk are free; free some and it goes on"
 )
-
-
-def fits(folder: Path, size: int = 0) -> bool:
-    """Return whether so many bytes more leave enough of the disk free."""
-    disk = os.statvfs(folder)
-    return disk.f_bavail * disk.f_frsize - size >= SPARE
 
 
 def lacked(folder: Path, error: Exception) -> bool:

@@ -16,8 +16,7 @@ from pathlib import Path
 
 import aiohttp
 
-from fl_client import audit, deltas, memory, parcels
-from fl_client.gateway import room
+from fl_client import audit, deltas, memory, parcels, room
 from fl_client.gateway.link import AWAY, Link
 from fl_client.gateway.trip import AWAY_S, CONTENT, TIMEOUT, Over, Pauses, Trip
 from fl_client.parcels import Delta

@@ -13,7 +13,7 @@ import numpy as np
 from fl_client import messages
 from fl_client.config import ConfigError, Study
 from fl_client.messages import Order
-from fl_server import config, forecast, lines, outlook
+from fl_server import adapter_config, config, forecast, lines, outlook
 from fl_server.forecast import FLOOR_S, Leg, Power
 from fl_server.outlook import Known
 from fl_server.simulation.seats import Seat
@@ -172,9 +172,9 @@ def _pace(found: outlook.Outlook, seat: Seat) -> forecast.Pace:
 
 def _said(start: Adapter) -> dict[str, Any]:
     """Return what a silo says of an adapter: its modules, by their whole names, and its token rows."""
-    modules = {name.split(".lora_")[0] for name in start if algebra.part(name) != "rows"}
-    rows = sum(len(x) for name, x in start.items() if algebra.part(name) == "rows")
-    return {"target_modules": sorted(modules), "trainable_token_indices": list(range(rows))}
+    rows = range(adapter_config.learned_rows(start))
+    modules = sorted(adapter_config.modules(start))
+    return {"target_modules": modules, "trainable_token_indices": list(rows)}
 
 
 def _start(tensors: Layout, seed: int) -> Adapter:

@@ -10,8 +10,8 @@ import time
 import pytest
 from flwr.app import ConfigRecord, RecordDict
 
-from fl_client import deltas, memory, parcels
-from fl_client.gateway import download, room
+from fl_client import deltas, memory, parcels, room
+from fl_client.gateway import download
 from fl_client.gateway import parcels as trips
 from fl_client.parcels import Offer, Parcel
 
