@@ -41,7 +41,7 @@ def contents(
     Control variates go out for ``training`` alone. What silos of the same groups and rank are sent is made once. Where
     silos keep no common step, ``own`` holds what each of those that are asked is told of its own.
     """
-    recorded = record.lines(run.folder)
+    recorded = [line for line in record.lines(run.folder) if line["round"] <= state.round]
     found: list[tuple[Silo, Content]] = []
     if own is None:
         own = _own(run, recorded, training)

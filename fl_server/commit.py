@@ -25,8 +25,12 @@ def close(
     began: float,
     more: Line | None = None,
     excused: Collection[str] = (),
+    kept: Collection[int] = (),
 ) -> State:
-    """Return the state after a round, committed, with ``more`` in its line; ``excused`` silos are not scored."""
+    """Return the state after a round, committed, with ``more`` in its line; ``excused`` silos are not scored.
+
+    Rounds that are ``kept`` stay in the journal.
+    """
     after, said = merge.close(merged, run.parts, state)
     if run.parts.codec.tracks and estimates.reset(notes):
         outer = {group: estimates.forgotten(held) for group, held in after.outer.items()}
@@ -39,7 +43,7 @@ def close(
         down = note.get("down", 0) + score["down"]
         notes[name] = note | score | said.get(name, {}) | {"down": down}
     line = {"round": after.round, "silos": notes, "seconds": round(run.grid.now() - began, 3)}
-    keep(run, after, line | (more or {}))
+    keep(run, after, line | (more or {}), kept)
     return after
 
 
@@ -63,11 +67,11 @@ def scored(run: Run, state: State, excused: Collection[str] = ()) -> Notes:
     return notes
 
 
-def keep(run: Run, state: State, line: Line) -> None:
-    """Write the line of a round, then the round itself, durably."""
+def keep(run: Run, state: State, line: Line, kept: Collection[int] = ()) -> None:
+    """Write the line of a round, then the round itself, durably; rounds that are ``kept`` stay beside it."""
     record.append(run.folder, line)
     recorded = record.lines(run.folder)
     best = {record.best(recorded, members) for members in cohorts.components(run.cohort)}
-    journal.commit(run.folder / "journal", state, best)
+    journal.commit(run.folder / "journal", state, best | {*kept})
     run.grid.settle()
     LOG.info("round %d is committed", state.round, extra={"event": {"kind": "round", "line": line}})

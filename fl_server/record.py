@@ -60,10 +60,10 @@ def lines(folder: Path) -> list[Line]:
 
     One that is damaged or gone is taken from the copy; raises ``ConfigError`` where it is damaged there too.
     """
-    found = _sound(folder / FILE)
+    found = sound(folder / FILE)
     # The copy is written second, so it never has more than a sound file.
     if None in found or len(found) < len(_ended(folder / COPY)):
-        both = [line for line in (*_sound(folder / COPY), *found) if line is not None]
+        both = [line for line in (*sound(folder / COPY), *found) if line is not None]
         by_round = {line["round"]: line for line in both}
         found = [by_round.get(number) for number in range(max(by_round, default=0) + 1)]
     if None in found:
@@ -76,7 +76,7 @@ def append(folder: Path, line: Line) -> None:
     for name in (FILE, COPY):
         (folder / name).parent.mkdir(exist_ok=True)
         with (folder / name).open("ab") as stream:
-            stream.write(_written(line))
+            stream.write(written(line))
             stream.flush()
             os.fsync(stream.fileno())
 
@@ -93,16 +93,17 @@ def rewind(folder: Path, number: int) -> None:
             f"or take that round out of {folder / 'journal'} and it is trained again"
         )
     for name in (COPY, FILE):
-        write_whole(folder / name, b"".join(map(_written, kept)))
+        write_whole(folder / name, b"".join(map(written, kept)))
 
 
-def _written(line: Line) -> bytes:
+def written(line: Line) -> bytes:
+    """Return a line as it is written, with its checksum."""
     text = json.dumps(line, sort_keys=True).encode()
     return text[:-1] + SEAL % zlib.crc32(text) + b"\n"
 
 
-def _sound(path: Path) -> list[Line | None]:
-    """Return the lines of a record, None for those whose checksum does not fit."""
+def sound(path: Path) -> list[Line | None]:
+    """Return the lines of a file, None for those whose checksum does not fit; a last one cut short is left out."""
     texts = [(line[:-SEALED] + b"}", line[-SEALED:]) for line in _ended(path)]
     return [json.loads(t) if seal == SEAL % zlib.crc32(t) else None for t, seal in texts]
 

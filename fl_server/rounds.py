@@ -1,4 +1,4 @@
-"""The loop of rounds: broadcast, train, check, add, step, evaluate, record, commit. Without rounds: ``buffer``."""
+"""The loop of rounds: broadcast, train, check, add, step, evaluate, record, commit. Without rounds: ``buffered``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from fl_client import messages
 from fl_server import (
     broadcast,
-    buffer,
+    buffered,
     commit,
     merge,
     passes,
@@ -45,7 +45,7 @@ def run(run: Run) -> tuple[Run, State]:
     record.rewind(run.folder, state.round)
     run = _alone(run, run.cohort.silos)
     if run.schedule.buffer is not None:
-        return run, buffer.rest(run, state, run.schedule.buffer)
+        return run, buffered.rest(run, state, run.schedule.buffer)
     while state.round < run.study.rounds:
         run, state = _grown(run, state)
         state = one(run, state)

@@ -132,7 +132,7 @@ def _arrived(grid: Grid, waiting: dict[str, int]) -> Iterator[tuple[int, Reply]]
         for message in grid.pull_messages([key]):
             node = waiting.pop(key, None)
             if node is not None:
-                yield node, _with_arrays(grid, node, _taken(message))
+                yield node, collected(grid, node, _taken(message))
     refused = grid.refused()
     for key, node in list(waiting.items()):
         if node in refused:
@@ -150,7 +150,8 @@ def _taken(message: Any) -> Reply:
     return reply
 
 
-def _with_arrays(grid: Grid, node: int, reply: Reply) -> Reply:
+def collected(grid: Grid, node: int, reply: Reply) -> Reply:
+    """Return a reply with the arrays of its parcel, if it has one; as failed where they cannot be read."""
     if reply.parcel is None:
         return reply
     try:

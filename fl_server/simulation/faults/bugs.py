@@ -78,9 +78,9 @@ def _a_round_behind(real: Any) -> Callable[..., Any]:
 
 
 def _settled_first(real: Any) -> Callable[..., Any]:
-    def keep(run: Any, state: Any, line: Any) -> None:
+    def keep(run: Any, *others: Any) -> None:
         run.grid.settle()
-        real(run, state, line)
+        real(run, *others)
 
     return keep
 
@@ -89,7 +89,7 @@ def _not_durable(real: Any) -> Callable[..., Any]:
     def append(folder: Path, line: Any) -> None:
         for name in (record.FILE, record.COPY):
             with (folder / name).open("ab") as stream:
-                stream.write(record._written(line))
+                stream.write(record.written(line))
 
     return append
 

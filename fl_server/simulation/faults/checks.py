@@ -2,13 +2,15 @@
 
 C1 an update that the hub acknowledged is there, and counts once. C2 committed rounds never go back. C3 the last
 adapter, and what silos remember, is that of the same study without faults in which the same updates count. C4 a step is
-done again only by a silo that was killed before its update was durable. C5 the study ends. C6 a silo's record holds
-every byte that left it. C7 what was to happen did. That no real process is silent for 120 s, and that bytes on a real
-wire are those of the record, is proved by the tests of whole federations.
+done again only by a silo that ended before that very update was durable, back to its last checkpoint. C5 the study
+ends, and no silo that lives is silent for 120 s. C6 a silo's record holds every byte that left it. C7 what was to
+happen did, or found nobody to happen to. That no real process is silent, and that bytes on a real wire are those of the
+record, is proved by the tests of whole federations.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from fl_server.simulation.faults import study as studies
@@ -17,6 +19,8 @@ from fl_server.simulation.faults.outcome import HUB, Trial
 from fl_server.simulation.faults.trial import ideal
 from strategies import adapter as algebra
 
+SILENT_S = 120.0
+
 
 def violations(trial: Trial) -> list[str]:
     """Return all that does not hold."""
@@ -24,7 +28,7 @@ def violations(trial: Trial) -> list[str]:
         return [
             f"C5 the study does not end; after {trial.seconds:.0f} s it is at round {_last(trial)}"
         ]
-    checks = (_counted, _forward, _same, _once, _recorded, _happened)
+    checks = (_counted, _forward, _same, _once, _heard, _recorded, _happened)
     return [said for check in checks for said in check(trial)]
 
 
@@ -76,12 +80,20 @@ def _same(trial: Trial) -> Iterator[str]:
 
 def _once(trial: Trial) -> Iterator[str]:
     for name, silo in trial.silos.items():
-        again = sum(silo.steps.values()) - len(silo.steps)
-        broken = len(silo.kills) + silo.disk.fired.count("full")
+        again = Counter[tuple[int, str]]()
+        for step, times in silo.seen.steps.items():
+            again[step.round, step.base] += times - 1
+        over = {at: n - worker.INTERVAL * silo.seen.broken[at] for at, n in again.items()}
         # A flipped bit may take a committed round back: that one is trained again, and the one in work.
-        excused = worker.INTERVAL * broken + 2 * studies.STEPS * _flips(trial)
-        if again > excused:
-            yield f"C4 {name} did {again} steps again, and was killed {broken} times"
+        if sum(n for n in over.values() if n > 0) > 2 * studies.STEPS * _flips(trial):
+            yield f"C4 {name} did steps again: {+again}, and ended before they were durable: {silo.seen.broken}"
+
+
+def _heard(trial: Trial) -> Iterator[str]:
+    for name, silo in trial.silos.items():
+        silent = silo.seen.closed(trial.seconds).silent
+        if silent > SILENT_S:
+            yield f"C5 {name} lived for {silent:.0f} s without a word"
 
 
 def _recorded(trial: Trial) -> Iterator[str]:
@@ -98,3 +110,9 @@ def _happened(trial: Trial) -> Iterator[str]:
         disk = trial.silos[name].disk if name != HUB else trial.hub_disk
         if len(disk.blows) > len(blows) - len(due):
             yield f"C7 a fault on the disk of {name} did not happen"
+    for what, drawn in (("kills", trial.faults.kills), ("flips", trial.faults.flips)):
+        came = sum(at <= trial.seconds for at in drawn)
+        if trial.met[what] + trial.met[f"moot {what}"] != came:
+            yield f"C7 of {came} {what} some did not happen: {trial.met}"
+    if any(at <= trial.seconds for at in trial.faults.jumps) and not trial.fired["clock"]:
+        yield "C7 no clock jumped"

@@ -44,6 +44,7 @@ class Trial(NamedTuple):
     operations: dict[str, int]
     seconds: float
     fired: Counter[str]
+    met: Counter[str]  # kills and flips that happened, and those that found nobody or nothing
 
 
 def recorded(run: Path) -> list[record.Line]:

@@ -7,7 +7,6 @@ here, for what they stand in is sockets.
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Generator
 from typing import Any
 
@@ -24,6 +23,7 @@ from fl_server.simulation.faults.hub import Hub
 from fl_server.simulation.faults.network import Network
 from fl_server.simulation.faults.study import Shape
 from fl_server.simulation.faults.superlink import Work, announced
+from fl_server.simulation.faults.watch import Watch
 
 LOG = logging.getLogger("bhasha_fl.silo")
 STEP_S, IDLE_S, BACK_S = 5.0, 3.0, 20.0
@@ -31,14 +31,14 @@ Life = Generator[Call | float, Any, None]
 
 
 class Silo:
-    """One machine. ``steps`` counts how often each step was done; ``sent`` are the bytes that went onto the line."""
+    """One machine. ``seen`` is what it did; ``sent`` are the bytes that went onto the line."""
 
     def __init__(self, name: str, shape: Shape, disk: Disk, network: Network, hub: Hub) -> None:
         self.name, self._shape, self.disk = name, shape, disk
         self._network, self._hub = network, hub
         self._life: Life | None = None
         self._lives = 0
-        self.steps: Counter[worker.Step] = Counter()
+        self.seen = Watch()
         self.kills: list[tuple[float, str]] = []
         self.sent = self.longest = 0
 
@@ -46,8 +46,14 @@ class Silo:
         """Start the machine, after whatever ended it."""
         self.disk.revive()
         self._lives += 1
+        self.seen.heard(self._network.now())
         self._life = self._lived()
         self._go_on(self._lives, None)
+
+    @property
+    def lives(self) -> bool:
+        """Whether anything runs here."""
+        return self._life is not None
 
     def kill(self, kind: str) -> None:
         """Kill all that runs here, if anything does."""
@@ -60,8 +66,11 @@ class Silo:
 
     def _died(self) -> None:
         self.kills.append((self._network.now(), self.disk.dead))
-        self._life = None
-        self._lives += 1
+        self._ended()
+
+    def _ended(self) -> None:
+        self.seen.ended(self._network.now())
+        self._life, self._lives = None, self._lives + 1
         self._network.after(BACK_S, self.start)
 
     def _go_on(self, life: int, value: Any) -> None:
@@ -73,8 +82,7 @@ class Silo:
             self._died()
             return
         except (Anew, OSError, ConfigError):  # or the disk is full: it ends and is started again
-            self._life, self._lives = None, self._lives + 1
-            self._network.after(BACK_S, self.start)
+            self._ended()
             return
         if isinstance(wants, float):
             self._network.after(wants, lambda: self._go_on(life, None))
@@ -82,6 +90,7 @@ class Silo:
             self._ask(life, wants)
 
     def _ask(self, life: int, call: Call) -> None:
+        self.seen.heard(self._network.now())
         try:
             self._recorded(call)
         except Killed:
@@ -145,8 +154,9 @@ class Silo:
                 received = parcels.read(self.disk.folder / INBOX, parcel)
             for done in worker.answer(self.name, self.disk.folder, self._shape, order, received):
                 if isinstance(done, Result):
+                    self.seen.durable()
                     return done
-                self.steps[done] += 1
+                self.seen.did(done)
                 yield STEP_S
         except OSError:
             raise

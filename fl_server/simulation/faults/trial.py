@@ -76,6 +76,7 @@ class World:
         self._run.mkdir()
         self._committed, self._whole, self._flipped = -1, -1, 0
         self._back: list[str] = []
+        self._met: Counter[str] = Counter()
 
     def studied(self) -> State | None:
         """Run the study, again and again until its last round is committed; None if it never is."""
@@ -150,17 +151,25 @@ class World:
         disk.revive()
 
     def _killing(self, machine: str, kind: str) -> Callable[[], None]:
-        if machine == HUB:
-            return lambda: self.disks[HUB].die(kind)
-        return lambda: self._silos[machine].kill(kind)
+        def killed() -> None:
+            lives = machine == HUB or self._silos[machine].lives
+            self._met["kills" if lives else "moot kills"] += 1
+            if machine == HUB:
+                self.disks[HUB].die(kind)
+            self._silos[machine].kill(kind)
+
+        return killed
 
     def _flipping(self, machine: str) -> Callable[[], None]:
         def flipped() -> None:
             disk = self.disks[machine]
             files = [p for pattern in AT_REST[machine == HUB] for p in disk.folder.glob(pattern)]
             file = disk.flip(files)
+            self._met["moot flips" if file is None else "flips"] += 1
             self._flipped += file is not None and file.parent.name == "journal"
-            self._killing(machine, "kill")()
+            if machine == HUB:
+                self.disks[HUB].die("kill")
+            self._silos[machine].kill("kill")
 
         return flipped
 
@@ -182,6 +191,7 @@ class World:
             {name: disk.operations for name, disk in self.disks.items()},
             self.network.now(),
             fired,
+            self._met,
         )
 
 

@@ -1,0 +1,123 @@
+"""The loop of a buffered study: silos never wait for each other, and every so many updates make a commit.
+
+What has come since the last commit is in the hub's ``intake``, from where it goes on after a death.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from fl_client.messages import Content
+from fl_server import buffer, intake, record, replies, silos, visits
+from fl_server import run as runs
+from fl_server.buffer import Held
+from fl_server.intake import Asked, Intake, Taken
+from fl_server.journal import State
+from fl_server.run import RoundFailed, Run
+from fl_server.silos import Silo
+from strategies.schedules.schedule import Buffer
+
+
+def rest(run: Run, state: State, rule: Buffer) -> State:
+    """Go on from a committed state and return the last one; raises ``RoundFailed`` where a commit takes too long."""
+    held, at_work = _recalled(run, state, rule)
+    busy = {*at_work, *(silo.name for silo in held.resting)}
+    idle = [silo for silo in run.cohort.silos if silo.name not in busy]
+    held = _full(run, held, rule, at_work, idle)
+    if held.state.round == run.study.rounds:
+        return held.state
+
+    def again() -> list[tuple[Silo, Content]]:
+        if not idle:
+            return []
+        asked = _orders(run, held, rule, idle)
+        idle.clear()
+        intake.ask(run.folder, asked)
+        at_work.update(asked)
+        return buffer.contents(run, held, asked)
+
+    def closes(asked: int, answered: int, waiting: int, elapsed_s: float) -> bool:
+        return run.schedule.closes(asked, answered, waiting, run.grid.now() - held.began)
+
+    contents = [*_unanswered(run, held, at_work), *again()]
+    for silo, reply in silos.ask(run.grid, "train", contents, closes, again):
+        asked = at_work.pop(silo.name)
+        seconds, down = asked.seconds(run.grid.now()), held.notes.get(silo.name, {}).get("down", 0)
+        intake.take(run.folder, Taken(silo.name, held.state.round, asked, seconds, down, reply))
+        held = buffer.take(run, held, rule, silo, reply, asked, seconds)
+        (held.resting if reply.code else idle).append(silo)
+        held = _full(run, held, rule, at_work, idle)
+        if held.state.round == run.study.rounds:
+            return held.state
+    raise RoundFailed(_too_few(run, held, rule))
+
+
+def _full(run: Run, held: Held, rule: Buffer, at_work: dict[str, Asked], idle: list[Silo]) -> Held:
+    """Return what the hub holds once it has committed, if it has enough; who rested is idle then."""
+    if held.counted < rule.size:
+        return held
+    idle += held.resting
+    held = buffer.committed(run, held, rule, {one.after for one in at_work.values()})
+    intake.write(run.folder, Intake(at_work, []))
+    return held
+
+
+def _recalled(run: Run, state: State, rule: Buffer) -> tuple[Held, dict[str, Asked]]:
+    """Return what had come after a commit when a hub died, taken again from its disk, and who was at work on what."""
+    held, known = buffer.begun(run, state), {silo.name: silo for silo in run.cohort.silos}
+    found, taken = intake.read(run.folder, state.round), []
+    recorded = record.lines(run.folder)
+    for one in found.taken:
+        silo, visit = known.get(one.silo), visits.due(recorded, held.arrivals)(one.silo).visit
+        if silo is None or one.asked.visit != visit:
+            break
+        reply = silos.collected(run.grid, silo.node, one.reply)
+        if reply.code != one.reply.code:  # what had come is damaged: its silo is asked again
+            break
+        held.notes[silo.name] = held.notes.get(silo.name, {}) | {"down": one.down}
+        held = buffer.take(run, held, rule, silo, reply, one.asked, one.seconds)
+        taken.append(one)
+        if reply.code:
+            held.resting.append(silo)
+    due = visits.due(recorded, held.arrivals)
+    at_work = {
+        name: asked
+        for name, asked in found.asked.items()
+        if name in known and asked.visit == due(name).visit and asked.after <= state.round
+        if asked.after == state.round or runs.recall(run, asked.after) is not None
+    }
+    intake.write(run.folder, Intake(at_work, taken))
+    return held, at_work
+
+
+def _unanswered(run: Run, held: Held, at_work: Mapping[str, Asked]) -> list[tuple[Silo, Content]]:
+    """Return to the byte the messages to silos that a hub which died had asked: they may have finished."""
+    contents = []
+    for after in sorted({one.after for one in at_work.values()}):
+        state = held.state if after == held.state.round else runs.recall(run, after)
+        own = {name: one for name, one in at_work.items() if one.after == after}
+        if state is not None:
+            contents += buffer.contents(run, held._replace(state=state), own)
+    return contents
+
+
+def _orders(run: Run, held: Held, rule: Buffer, idle: Sequence[Silo]) -> dict[str, Asked]:
+    """Return what each of these silos is asked now: as many steps as its speed allows beside the fastest one's."""
+    recorded, most = record.lines(run.folder), run.study.train.steps
+    speeds = visits.speeds(recorded, held.arrivals)
+    due, fastest = visits.due(recorded, held.arrivals), max(speeds.values(), default=1.0)
+    asked = {}
+    for name in (silo.name for silo in idle):
+        share = rule.share(speeds.get(name, fastest), fastest)
+        steps = max(1, round(most * share))
+        asked[name] = Asked(held.state.round, due(name), steps, run.grid.now())
+    return asked
+
+
+def _too_few(run: Run, held: Held, rule: Buffer) -> str:
+    heard = {name: note for name, note in held.notes.items() if "up" in note}
+    return (
+        f"commit {held.state.round + 1} has {held.counted} of {rule.size} updates and took too long; "
+        f"{'; '.join(replies.unheard(run.cohort.silos, heard))}. "
+        f"Rounds before it are kept: continue with --resume {run.folder}"
+    )
