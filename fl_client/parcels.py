@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 from uuid import uuid4
@@ -172,9 +173,16 @@ def prune(folder: Path, kept: int = KEPT, last: Parcel | None = None) -> None:
         return
     os.utime(folder)  # now, by the clock that dates the files
     now, stays = folder.stat().st_mtime_ns, last and path(folder, last)
-    newest = sorted(held, key=lambda f: (f != stays, held[f] > now, -held[f], f.name))
-    for old in newest[kept:]:
+    in_order = sorted(held, key=lambda f: (f != stays, held[f] > now, -held[f], f.name))
+    for old in in_order[kept:]:
         old.unlink(missing_ok=True)
+
+
+def newest(folder: Path, room: int) -> int:
+    """Return how many of a folder's parcels, the newest first, fit in so many bytes with their beginnings; 1 at least."""
+    held = sorted(_held(folder).values(), key=lambda known: -known.st_mtime_ns)
+    sizes = accumulate(known.st_size for known in held)
+    return max(1, sum(size <= room for size in sizes))
 
 
 def expire(folder: Path, seconds: float) -> None:

@@ -53,7 +53,8 @@ async def held(gate: Gate, call: Call) -> Answer:
     """Answer how many bytes of an update are here; 503 while the last of them are looked at."""
     asked, file = await _update(gate, call)
     uploads = gate.spool.uploads
-    size = standing(file, asked.parcel, any(each.parent == file.parent for each in uploads))
+    busy = any(each.parent == file.parent for each in uploads)
+    size = standing(file, asked.parcel, gate.settings.spool_bytes, busy)
     if size is not None:
         return _held(size)
     if file in uploads:
@@ -62,16 +63,17 @@ async def held(gate: Gate, call: Call) -> Answer:
         return _held(await asyncio.to_thread(kept, file, asked.parcel))
 
 
-def standing(file: Path, parcel: Parcel, busy: bool = False) -> int | None:
+def standing(file: Path, parcel: Parcel, quota: int, busy: bool = False) -> int | None:
     """Return how many bytes of an update are here; None where all came, of which ``kept`` tells.
 
-    While the silo is ``busy`` bringing one no other is removed: what a line writes to must not go.
+    Older updates of the silo wait for a commit as long as all fit in half its quota; the last may in any case. While
+    the silo is ``busy`` bringing one no other is removed: what a line writes to must not go.
     """
     if file.exists():
         return None
     size = _size(file)
-    if not size and not busy:  # of a silo's older updates the last may yet be collected
-        parcels.prune(file.parent, 1)
+    if not size and not busy:
+        parcels.prune(file.parent, parcels.newest(file.parent, quota // 2 - parcel.bytes))
     return size if size < parcel.bytes else None
 
 

@@ -170,7 +170,7 @@ def test_an_update_that_a_killed_gateway_left_is_durable_once_its_silo_is_told(t
         with pytest.raises(Killed):
             arrivals.kept(file, parcel)
         disk.revive()
-        assert file.exists() and arrivals.standing(file, parcel) is None
+        assert file.exists() and arrivals.standing(file, parcel, 1 << 30) is None
         if told:
             assert arrivals.kept(file, parcel) == len(content)
         with pytest.raises(Killed):

@@ -13,7 +13,7 @@ from safetensors.numpy import save
 
 from fl_client import audit, checkpoint, memory, outbox
 from fl_client.parcels import Parcel
-from fl_server import commit, journal, record, silos
+from fl_server import commit, intake, journal, record, silos
 from fl_server.gateway import parcels as arrivals
 
 
@@ -142,6 +142,10 @@ def _unrecorded(real: Any) -> Callable[..., Any]:
     return append
 
 
+def _forgetful(real: Any) -> Callable[..., Any]:
+    return lambda *given: intake.Intake({}, [])
+
+
 def _nothing(real: Any) -> Callable[..., Any]:
     return lambda *given: None
 
@@ -163,5 +167,7 @@ BUGS = {
     "a silo's memory is not durable when its update is": Bug(memory, "keep", _remembered_late),
     "a silo remembers its last round alone": Bug(memory, "keep", _only_the_last),
     "a round that is asked again begins with what it left": Bug(memory, "agreed", _own_trace),
+    "a hub that died asks anew whoever was at work": Bug(intake, "read", _forgetful),
+    "what came is not kept before its silo is asked again": Bug(intake, "take", _nothing),
     "the record of what left a silo is not durable": Bug(audit, "append", _unrecorded),
 }  # fmt: skip

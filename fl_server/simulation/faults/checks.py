@@ -13,10 +13,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+from fl_server import visits
 from fl_server.simulation.faults import study as studies
 from fl_server.simulation.faults import worker
 from fl_server.simulation.faults.outcome import HUB, Trial
-from fl_server.simulation.faults.trial import ideal
+from fl_server.simulation.faults.trial import ideal, replayed
 from strategies import adapter as algebra
 
 SILENT_S = 120.0
@@ -28,7 +29,7 @@ def violations(trial: Trial) -> list[str]:
         return [
             f"C5 the study does not end; after {trial.seconds:.0f} s it is at round {_last(trial)}"
         ]
-    checks = (_counted, _forward, _same, _once, _heard, _recorded, _happened)
+    checks = (_counted, _in_turn, _forward, _same, _once, _heard, _recorded, _happened)
     return [said for check in checks for said in check(trial)]
 
 
@@ -46,12 +47,25 @@ def _counted(trial: Trial) -> Iterator[str]:
     numbers = [line["round"] for line in trial.lines]
     if numbers != list(range(trial.shape.rounds + 1)):
         yield f"C1 the record holds rounds {numbers}"
+    schedule = studies.run(trial.shape).schedule
     for line in trial.lines[1:]:
         counted = [silo for silo, note in line["silos"].items() if "weight" in note]
-        if len(counted) < trial.shape.quorum * trial.shape.silos:
+        if schedule.buffer is None and not schedule.enough(trial.shape.silos, len(counted)):
             yield f"C1 round {line['round']} counts {counted} alone"
         if any("codec_reset" in note for note in line["silos"].values()) and not _flips(trial):
             yield f"C1 a silo lost what its codec left out, in round {line['round']}"
+
+
+def _in_turn(trial: Trial) -> Iterator[str]:
+    """Say where a silo's trainings did not come one after the other, each once, in a study without rounds."""
+    for name in trial.shape.names if _buffered(trial) else ():
+        came = [one["visit"] for one in visits.arrivals(trial.lines) if one["silo"] == name]
+        if came != list(range(1, len(came) + 1)):
+            yield f"C1 of {name} the record holds trainings {came}"
+
+
+def _buffered(trial: Trial) -> bool:
+    return trial.shape.schedule == studies.BUFFERED
 
 
 def _forward(trial: Trial) -> Iterator[str]:
@@ -65,13 +79,13 @@ def _same(trial: Trial) -> Iterator[str]:
         for silo in trial.shape.names
         if "weight" not in line["silos"].get(silo, {})
     )
-    wanted = ideal(trial.shape, absent)
+    wanted = replayed(trial.shape, trial.lines) if _buffered(trial) else ideal(trial.shape, absent)
     if trial.state is None or wanted.state is None:
         return
     for group, adapter in wanted.state.adapter.items():
         if algebra.sha256(trial.state.adapter[group]) != algebra.sha256(adapter):
             yield "C3 the last adapter is another"
-    if trial.shape.quorum == 1:
+    if trial.shape.schedule == studies.ALL:
         for silo, held in wanted.remembered.items():
             own = trial.remembered[silo]
             if own.keys() != held.keys() or algebra.sha256(own) != algebra.sha256(held):

@@ -93,7 +93,7 @@ class Gateway:
         parcel: Parcel = call.named["parcel"]
         file = parcels.path(spool.updates(self._spool.folder, silo), parcel)
         if "at" not in call.named:
-            size = arrivals.standing(file, parcel)
+            size = arrivals.standing(file, parcel, QUOTA)
             size = arrivals.kept(file, parcel) if size is None else size
         else:
             size = _taken(file, parcel, call.named["at"], call.body)

@@ -23,6 +23,8 @@ NAMES = ("anna", "bela", "chandra", "devi")
 CODECS = ("bfloat16()", "topk(0.5) | int8()", "ef21() | topk(0.5)")
 SHAPES = {"l.lora_A.weight": (2, 3), "l.lora_B.weight": (3, 2)}
 STEPS, DEADLINE_S = 4, 900.0
+ALL, HALF = (f"sync(quorum={quorum}, deadline_s={DEADLINE_S})" for quorum in (1.0, 0.5))
+BUFFERED = f"buffered(size=2, max_staleness=2, deadline_s={DEADLINE_S})"
 
 
 class Shape(NamedTuple):
@@ -31,7 +33,7 @@ class Shape(NamedTuple):
     silos: int
     rounds: int
     codec: str
-    quorum: float
+    schedule: str
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -47,7 +49,7 @@ def study(shape: Shape) -> Study:
             "name": "tried",
             "strategy": "fedavg(lora='everyone', rows='everyone')",
             "codec": shape.codec,
-            "schedule": f"sync(quorum={shape.quorum}, deadline_s={DEADLINE_S})",
+            "schedule": shape.schedule,
             "rounds": shape.rounds,
             "alone.enabled": False,
             "evaluate.every": 100,

@@ -47,7 +47,7 @@ def answer(
     key = outbox.key(Job(own, Place(silo=silo), order, received))
     result = outbox.find(folder / OUTBOX, key)
     if result is None:
-        before = memory.agreed(home(folder), order.round, order.lost)
+        before = memory.agreed(home(folder), order.turn, order.lost)
         work = Work(own, Site(silo, (), (), ()), home(folder), before, order, received)
         start = studies.run(shape).start | received
         now = yield from _trained(work, start)
@@ -57,7 +57,7 @@ def answer(
 
 def _trained(work: Work, start: Adapter) -> Generator[Step, None, Adapter]:
     """Yield each step as it is done, on from the last checkpoint; return the adapter after the last."""
-    name, number, base = work.site.name, work.order.round, algebra.sha256(start)
+    name, number, base = work.site.name, work.order.turn, algebra.sha256(start)
     key = checkpoint.round_key(work.study, number, work.received)
     keeper = checkpoint.keeper(work.home, "round", key, 1.0)
     if keeper is None:
@@ -79,5 +79,5 @@ def _ended(work: Work, shape: studies.Shape, start: Adapter, now: Adapter) -> Re
     before = work.memory.get(COUNT, np.zeros(1, np.float32))
     delta, kept = algebra.change(now, start), {COUNT: before + 1}
     wire, told = update.encoded(work, strategy, start, delta, local, kept)
-    facts = {"silo": work.site.name, "round": work.order.round}
+    facts = {"silo": work.site.name, "round": work.order.turn}
     return Result(wire, {"loss": 1.0} | told, facts)
