@@ -1,4 +1,4 @@
-"""An update over a line that is cut, or whose hub is killed, in the middle of it: what is sent again."""
+"""An update over a line that is cut, or whose hub or silo is killed, in the middle of it: what is sent again."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from benchmarks.federation import Federation, edit, free_address
-from benchmarks.figures import Figure, at_most, report, true
+from benchmarks.figures import Figure, at_least, at_most, report, true
 from benchmarks.line import Line
 from benchmarks.stage import NOTHING, kill, running
 from fl_client.config import from_flat
@@ -32,6 +32,20 @@ def hub_killed() -> list[Figure]:
         "hub gateway killed in an upload",
         lambda made, line: kill("fl_server.gateway", str(made.hub.folder)),
     )
+
+
+def silo_out() -> list[Figure]:
+    """Kill all of a silo in the middle of an upload, start it again as systemd would, count what is sent again."""
+    killed = []
+
+    def fault(made: Federation, line: Line) -> None:
+        silo = made.silos["as-1"]
+        killed.append(silo.out())
+        silo.start("fl-client start")
+
+    label = "all of a silo killed in an upload"
+    figures = _upload(label, fault)
+    return [*figures, at_least(f"{label}: processes killed", killed[0], "", 3)]
 
 
 def _upload(label: str, fault: Callable[[Federation, Line], None]) -> list[Figure]:

@@ -47,6 +47,7 @@ def main(name: Annotated[str, typer.Argument(help="Which figures to measure.")])
         "cut-200": lambda: cuts.cut(200),
         "cut-600": lambda: cuts.cut(600),
         "hub-killed": cuts.hub_killed,
+        "silo-killed": cuts.silo_out,
         "large": large,
         "kit": kit,
         "line-64k": lambda: uploads.over(64_000),

@@ -179,7 +179,7 @@ def prune(folder: Path, kept: int = KEPT, last: Parcel | None = None) -> None:
 
 
 def newest(folder: Path, room: int) -> int:
-    """Return how many of a folder's parcels, the newest first, fit in so many bytes with their beginnings; 1 at least."""
+    """Return how many parcels of a folder, whole or begun, fit in so many bytes, the newest first; 1 at least."""
     held = sorted(_held(folder).values(), key=lambda known: -known.st_mtime_ns)
     sizes = accumulate(known.st_size for known in held)
     return max(1, sum(size <= room for size in sizes))
