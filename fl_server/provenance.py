@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import sys
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -30,13 +31,16 @@ def of(study: Study) -> dict[str, Any]:
 
 
 def cpu() -> str:
-    """Return the processor's name."""
+    """Return the processor's name, with its family and model where Linux tells: one name is given to generations."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        text = Path("/proc/cpuinfo").read_text()
     except OSError:
         return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+    said = dict(
+        re.findall(r"^(model name|cpu family|model)\s*: (.+)$", text.split("\n\n")[0], re.M)
+    )
+    which = f" (family {said['cpu family']}, model {said['model']})" if len(said) == 3 else ""
+    return said.get("model name", platform.machine()) + which
 
 
 def _version(name: str) -> str:

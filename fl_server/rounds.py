@@ -91,6 +91,8 @@ def one(run: Run, state: State) -> State:
     for silo in [s for s in run.cohort.silos if s.name not in counted]:
         merged = merge.absent(merged, run.cohort.groups[silo.name], weights[silo.name])
     late = [silo.name for silo, _ in contents if silo.name not in notes]
+    if late:
+        LOG.warning("round %d closes without %s, who may be at work still", number, ", ".join(late))
     for silo, content in contents:
         note = notes.setdefault(silo.name, {"late": True})
         note["down"] = note.get("down", 0) + run.grid.down(silo.name, content)
