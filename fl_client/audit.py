@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +16,9 @@ from fl_client.config import ConfigError
 
 FILE = "audit.jsonl"
 TIME = '{"time": "'  # how every line begins
+SINCE = re.compile(
+    r"(\d{4}(-\d\d(-\d\d(T\d\d(:\d\d(:\d\d)?)?)?)?)?)?"
+)  # as much of a time as is wanted
 
 
 class Entry(NamedTuple):

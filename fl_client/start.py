@@ -179,6 +179,8 @@ def audit_(
     """Read what left this silo: one line for each message, with its size and its SHA-256."""
     with plain.errors():
         silo.read(folder)
+        if not audit.SINCE.fullmatch(since):
+            raise ConfigError(f"--since {since} is no time; give 2026-11-21, or 2026-11-21T08:30")
         entries = list(audit.read(folder, since))
     if as_json:
         for entry in entries:

@@ -46,7 +46,7 @@ def check(
     if as_json:
         print(json.dumps(flat(study)))  # noqa: T201
         return
-    table = Table("key", "value", title=f"{study.name}: this study can run")
+    table = Table("key", "value", title=f"{study.name}: its parts fit together")
     for key, value in flat(study).items():
         table.add_row(key, str(value))
     Console().print(table)

@@ -48,11 +48,11 @@ def plan(
         print(json.dumps(said))  # noqa: T201
     else:
         show(found, said, Console(highlight=False))
-    raise typer.Exit(0 if said["fits"] else 1)
+    raise typer.Exit(1 if said["fits"] is False else 0)
 
 
 def plain(found: Outlook) -> dict[str, Any]:
-    """Return a plan as plain data; seconds and bytes, null where a silo has not said what it has."""
+    """Return a plan as plain data; seconds, bytes, whether it fits: null where a silo has not said what it has."""
     rows = [_row(row, found.study.rounds) for row in found.rows]
     slowest = [row["round_s"] for row in rows if row["round_s"] is not None]
     waits = [row["alone_s"] for row in rows if row["alone_s"] is not None]
@@ -60,7 +60,7 @@ def plain(found: Outlook) -> dict[str, Any]:
     return {
         "study": found.study.name,
         "rounds": found.study.rounds,
-        "fits": not any(row["problem"] for row in rows),
+        "fits": _fits(rows),
         "adapter": {
             "numbers": algebra.size(found.tensors),
             "token_rows": sum(s[0] for n, s in found.tensors.items() if algebra.part(n) == "rows"),
@@ -75,6 +75,13 @@ def plain(found: Outlook) -> dict[str, Any]:
         "study_s": None if each is None else round(each * found.study.rounds + max(waits), 1),
         "silos": rows,
     }
+
+
+def _fits(rows: list[dict[str, Any]]) -> bool | None:
+    """Return whether a study fits its silos; None where none is known not to, and some have not said what they have."""
+    if any(row["problem"] for row in rows):
+        return False
+    return None if any(row["has_bytes"] is None or row["round_s"] is None for row in rows) else True
 
 
 def _row(row: Row, rounds: int) -> dict[str, Any]:

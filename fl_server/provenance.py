@@ -36,9 +36,9 @@ def cpu() -> str:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
         return platform.processor() or platform.machine()
-    said = dict(
-        re.findall(r"^(model name|cpu family|model)\s*: (.+)$", text.split("\n\n")[0], re.M)
-    )
+    first = text.partition("\n\n")[0]
+    found = re.findall(r"^(model name|cpu family|model)\s*: (.+)$", first, re.M)
+    said: dict[str, str] = dict(found)
     which = f" (family {said['cpu family']}, model {said['model']})" if len(said) == 3 else ""
     return said.get("model name", platform.machine()) + which
 

@@ -32,6 +32,17 @@ def test_the_command_counts_what_left_and_names_the_studies_it_left_for(tmp_path
     assert said.exit_code == 0 and "2 messages, 4 bytes; studies: small" in said.output
 
 
+def test_a_time_that_is_none_is_refused_and_any_beginning_of_one_is_taken(tmp_path, monkeypatch):
+    monkeypatch.setattr(silo, "read", lambda folder: None)
+    for good in ("2026", "2026-11-21", "2026-11-21T08:30"):
+        assert (
+            CliRunner().invoke(app, ["audit", "--dir", str(tmp_path), "--since", good]).exit_code
+            == 0
+        )
+    said = CliRunner().invoke(app, ["audit", "--dir", str(tmp_path), "--since", "yesterday"])
+    assert said.exit_code == 2 and "--since yesterday is no time" in said.output
+
+
 def test_a_line_is_json_with_the_time_first(tmp_path):
     audit.append(tmp_path, audit.entry("/x", b""))
     line = (tmp_path / audit.FILE).read_text()

@@ -271,7 +271,14 @@ def test_compare_sets_strategies_beside_alone_and_centralised(tmp_path):
 def test_list_names_every_part_with_one_line():
     found = json.loads(call(fl_sim, "list", "--json").stdout)
     assert {"fedavg", "fedprox", "ffa"} <= set(found["strategy"])
-    assert all(line.endswith(".") for known in found.values() for line in known.values())
+    parts = [part for known in found.values() for part in known.values()]
+    assert all(part["does"].endswith(".") for part in parts)
+    assert found["strategy"]["fedavg"]["arguments"]["lora"] == "everyone"
+
+
+def test_list_shows_how_a_study_names_each_part():
+    shown = "".join(call(fl_sim, "list").stdout.split())
+    assert "quorum=1.0" in shown and "max_staleness=8" in shown
 
 
 def test_the_server_checks_a_study_file(tmp_path):
