@@ -22,7 +22,7 @@ from benchmarks.line import Line
 from benchmarks.stage import NOTHING, said, times
 from benchmarks.toll import TRAINED
 from benchmarks.volume import Volume
-from fl_client import parcels
+from fl_client import parcels, stock
 from fl_client.config import from_flat
 from fl_client.parcels import Parcel
 from fl_server import journal, record
@@ -93,7 +93,7 @@ def _brought(made: Federation) -> list[float]:
 
 
 def _coming(made: Federation) -> int:
-    return sum(map(parcels.size, (made.hub.folder / "hub" / "spool").glob("*/parcels")))
+    return sum(map(stock.size, (made.hub.folder / "hub" / "spool").glob("*/parcels")))
 
 
 def _figures(made: Federation, back: dict[int, float], ended: str) -> list[Figure]:

@@ -17,7 +17,7 @@ from benchmarks.cable import Cable
 from benchmarks.federation import Federation, edit
 from benchmarks.figures import Figure, at_most, report, true
 from benchmarks.stage import NOTHING, running, said, times
-from fl_client import audit, parcels
+from fl_client import audit, parcels, stock
 from fl_client.config import from_flat
 from fl_client.gateway.trip import PATH
 
@@ -81,7 +81,7 @@ def _cut(made: Federation, cable: Cable, seconds: float) -> float:
 
 def _arrived(made: Federation) -> int:
     """Return how much of the update is at the hub."""
-    return parcels.size(made.hub.folder / "hub" / "spool" / FAR / "parcels")
+    return stock.size(made.hub.folder / "hub" / "spool" / FAR / "parcels")
 
 
 def _way(made: Federation, bits_s: int) -> Way:

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from fl_client import memory, parcels
+from fl_client import memory, parcels, stock
 from fl_client.config import digest
 from fl_client.parcels import Parcel
 from fl_client.workers import Job, Result
@@ -31,7 +31,7 @@ def key(job: Job) -> str:
 def keep(folder: Path, key: str, found: Result, ready: Callable[[Parcel], None]) -> Result:
     """Return a result whose arrays lie in a silo's outbox; ``find`` finds it by its key, if it has one."""
     parcel = parcels.keep(folder, found.arrays, ready)
-    parcels.prune(folder, last=parcel)
+    stock.prune(folder, last=parcel)
     if key:
         metrics = {name: float(value) for name, value in found.metrics.items()}
         said = {"key": key, "parcel": str(parcel), "metrics": metrics, "facts": found.facts}

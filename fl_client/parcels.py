@@ -13,11 +13,8 @@ import logging
 import mmap
 import os
 import re
-import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 from uuid import uuid4
@@ -28,7 +25,6 @@ from fl_client import memory, tensors
 from strategies.adapter import Adapter
 
 LOG = logging.getLogger("bhasha_fl.silo")
-KEPT = 4  # parcels that stay in a silo's folder
 NAME = re.compile(r"([0-9a-f]{64}):([0-9]{1,15})")
 OUTBOX, INBOX = "outbox", "inbox"  # in a silo's folder
 Pieces = Iterable[bytes | memoryview]
@@ -164,44 +160,3 @@ def whole(file: Path, parcel: Parcel) -> bool:
     except OSError as error:
         LOG.warning("%s cannot be read: %s", file, error.strerror)
         return False
-
-
-def prune(folder: Path, kept: int = KEPT, last: Parcel | None = None) -> None:
-    """Leave the newest parcels of a folder, first the ``last`` one; what lies in the future counts as the oldest."""
-    held = {file: known.st_mtime_ns for file, known in _held(folder).items()}
-    if len(held) <= kept:
-        return
-    os.utime(folder)  # now, by the clock that dates the files
-    now, stays = folder.stat().st_mtime_ns, last and path(folder, last)
-    in_order = sorted(held, key=lambda f: (f != stays, held[f] > now, -held[f], f.name))
-    for old in in_order[kept:]:
-        old.unlink(missing_ok=True)
-
-
-def newest(folder: Path, room: int) -> int:
-    """Return how many parcels of a folder, whole or begun, fit in so many bytes, the newest first; 1 at least."""
-    held = sorted(_held(folder).values(), key=lambda known: -known.st_mtime_ns)
-    sizes = accumulate(known.st_size for known in held)
-    return max(1, sum(size <= room for size in sizes))
-
-
-def expire(folder: Path, seconds: float) -> None:
-    """Remove parcels, and the beginnings of such, that nobody touched for so long."""
-    before = time.time() - seconds
-    for file, known in _held(folder).items():
-        if known.st_mtime < before:
-            file.unlink(missing_ok=True)
-
-
-def size(folder: Path) -> int:
-    """Return the bytes of all parcels in a folder, of their beginnings too."""
-    return sum(known.st_size for known in _held(folder).values())
-
-
-def _held(folder: Path) -> dict[Path, os.stat_result]:
-    """Return what lies in a folder of parcels; another program may take something away meanwhile."""
-    found = {}
-    for file in folder.glob("*.safetensors*"):
-        with suppress(FileNotFoundError):
-            found[file] = file.stat()
-    return found

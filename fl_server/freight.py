@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Hashable
 from pathlib import Path
 
-from fl_client import deltas, parcels
+from fl_client import deltas, parcels, stock
 from fl_client.parcels import Offer, Parcel
 from fl_server.gateway import spool
 from strategies.adapter import Adapter
@@ -53,7 +53,7 @@ class Freight:
 
         What silos kept when a hub ended is not known: they count as sent nothing before.
         """
-        kept = self._sent.setdefault(silo, deque(maxlen=parcels.KEPT))
+        kept = self._sent.setdefault(silo, deque(maxlen=stock.KEPT))
         size = offer.parcel.bytes
         if offer.parcel in kept:
             kept.remove(offer.parcel)

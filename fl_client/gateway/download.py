@@ -16,7 +16,7 @@ from pathlib import Path
 
 import aiohttp
 
-from fl_client import audit, deltas, memory, parcels, room
+from fl_client import audit, deltas, memory, parcels, room, stock
 from fl_client.gateway.link import AWAY, Link
 from fl_client.gateway.trip import AWAY_S, CONTENT, TIMEOUT, Over, Pauses, Trip
 from fl_client.parcels import Delta
@@ -64,7 +64,7 @@ async def _receive(line: Link, trip: Trip, delta: Delta | None) -> None:
             await (away if status == AWAY else refused).pause()
     with _on_disk():
         trip.file.touch()
-        parcels.prune(trip.folder)
+        stock.prune(trip.folder)
 
 
 def _has_room(trip: Trip) -> bool:

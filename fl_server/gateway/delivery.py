@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from fl_client import fleet, parcels
+from fl_client import fleet, stock
 from fl_client.config import ConfigError
 from fl_server import roster
 from fl_server.gateway import relay, replies, seen, spool
@@ -101,7 +101,7 @@ async def sweep(gate: Gate) -> None:
         await drop(gate, session)
     for silo in gate.seen.silos:
         updates = spool.updates(gate.spool.folder, silo)
-        parcels.expire(updates, gate.settings.spool_hours * 3600)
+        stock.expire(updates, gate.settings.spool_hours * 3600)
     for session in spool.waiting(gate.spool):
         node = seen.of(gate.seen, session.silo).node
         if ejected(gate, session.silo):

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from fl_client import memory, parcels
+from fl_client import memory, parcels, stock
 from fl_client.parcels import Parcel
 from fl_server.freight import LAID_OUT
 from fl_server.gateway import pulls, relay, seen, spool
@@ -73,7 +73,7 @@ def standing(file: Path, parcel: Parcel, quota: int, busy: bool = False) -> int 
         return None
     size = _size(file)
     if not size and not busy:
-        parcels.prune(file.parent, parcels.newest(file.parent, quota // 2 - parcel.bytes))
+        stock.prune(file.parent, 1, room=quota // 2 - parcel.bytes)
     return size if size < parcel.bytes else None
 
 

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from fl_client import fleet, memory, parcels
+from fl_client import fleet, memory, stock
 from fl_client.silo import NAME
 from fl_server import room as rooms
 from fl_server.gateway import replies
@@ -56,7 +56,7 @@ def load(folder: Path, quota: int) -> Spool:
 def used(spool: Spool, silo: str) -> int:
     """Return the bytes that a silo's replies hold, with their parcels."""
     objects = sum(sum(each.held.values()) for each in spool.sessions.get(silo, {}).values())
-    return objects + parcels.size(updates(spool.folder, silo))
+    return objects + stock.size(updates(spool.folder, silo))
 
 
 def updates(folder: Path, silo: str) -> Path:

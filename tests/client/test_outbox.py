@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fl_client import outbox, parcels
+from fl_client import outbox, parcels, stock
 from fl_client.config import Study
 from fl_client.messages import Order
 from fl_client.site import Place
@@ -66,11 +66,11 @@ def test_a_parcel_that_the_disk_cannot_read_is_not_answered_with(
 
 def test_after_a_clock_that_ran_ahead_was_set_right_an_answer_still_has_its_parcel(tmp_path):
     ahead = time.time() + 365 * 86400
-    for number in range(parcels.KEPT):
+    for number in range(stock.KEPT):
         old = parcels.keep(tmp_path, {"u": np.full(3, number, np.float32)})
         os.utime(parcels.path(tmp_path, old), (ahead, ahead))
     found = outbox.keep(tmp_path, outbox.key(JOB), FOUND, lambda _: None)
     assert outbox.find(tmp_path, outbox.key(JOB)) == found
     files = [*tmp_path.glob("*.safetensors")]
-    assert len(files) == parcels.KEPT
-    assert sum(file.stat().st_mtime == pytest.approx(ahead) for file in files) == parcels.KEPT - 1
+    assert len(files) == stock.KEPT
+    assert sum(file.stat().st_mtime == pytest.approx(ahead) for file in files) == stock.KEPT - 1

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fl_client import memory, parcels
+from fl_client import memory, parcels, stock
 from fl_client.parcels import Parcel
 
 ARRAYS = {"b": np.arange(6, dtype=np.float32).reshape(2, 3), "a": np.ones(4, np.int8)}
@@ -132,7 +132,7 @@ def test_the_newest_parcels_stay(tmp_path):
     made = [parcels.keep(tmp_path, {"x": np.full(3, n, np.float32)}) for n in range(6)]
     for number, parcel in enumerate(made):
         os.utime(parcels.path(tmp_path, parcel), (number, number))
-    parcels.prune(tmp_path, kept=2)
+    stock.prune(tmp_path, kept=2)
     assert [parcels.path(tmp_path, p).exists() for p in made] == [False] * 4 + [True] * 2
 
 
@@ -151,23 +151,23 @@ def test_after_a_clock_that_ran_ahead_was_set_right_what_it_dated_goes_first(
 ):
     before, ahead, now = (parcels.path(tmp_path, parcel) for parcel in after_a_wrong_clock)
     assert ahead.stat().st_mtime > time.time() + YEAR_S / 2
-    parcels.prune(tmp_path, 2)
+    stock.prune(tmp_path, 2)
     assert {*tmp_path.iterdir()} == {before, now}
     ahead.write_bytes(b"x")
     os.utime(ahead, (time.time() + YEAR_S,) * 2)
-    parcels.prune(tmp_path, 1)
+    stock.prune(tmp_path, 1)
     assert {*tmp_path.iterdir()} == {now}
 
 
 @pytest.mark.parametrize("number", range(3))
 def test_the_parcel_just_kept_stays_whatever_its_date(after_a_wrong_clock, number, tmp_path):
     assert len(list(tmp_path.iterdir())) == 3
-    parcels.prune(tmp_path, 1, after_a_wrong_clock[number])
+    stock.prune(tmp_path, 1, after_a_wrong_clock[number])
     assert [*tmp_path.iterdir()] == [parcels.path(tmp_path, after_a_wrong_clock[number])]
 
 
 def test_where_there_is_no_folder_nothing_is_pruned(tmp_path):
-    parcels.prune(tmp_path / "none", 0)
+    stock.prune(tmp_path / "none", 0)
     assert not (tmp_path / "none").exists()
 
 
@@ -178,8 +178,8 @@ def test_what_nobody_touched_for_long_expires_and_so_does_a_beginning(tmp_path):
     new = parcels.path(tmp_path, parcels.keep(tmp_path, {"x": np.zeros(3, np.float32)}))
     for file in (old, part):
         os.utime(file, (1, 1))
-    assert parcels.size(tmp_path) == sum(f.stat().st_size for f in (old, part, new))
-    parcels.expire(tmp_path, 3600)
+    assert stock.size(tmp_path) == sum(f.stat().st_size for f in (old, part, new))
+    stock.expire(tmp_path, 3600)
     assert list(tmp_path.iterdir()) == [new]
 
 
@@ -189,9 +189,9 @@ def test_a_parcel_that_goes_while_a_folder_is_counted_is_no_error(tmp_path, monk
     found = sorted(tmp_path.glob("*"))
     monkeypatch.setattr(type(tmp_path), "glob", lambda self, pattern: iter(found))
     gone.unlink()  # by the hub, which settles a round while its gateway counts
-    assert parcels.size(tmp_path) == kept.bytes
-    parcels.expire(tmp_path, 3600)
-    parcels.prune(tmp_path, 1)
+    assert stock.size(tmp_path) == kept.bytes
+    stock.expire(tmp_path, 3600)
+    stock.prune(tmp_path, 1)
     assert parcels.path(tmp_path, kept).exists()
 
 
@@ -210,3 +210,16 @@ def test_a_parcel_can_be_read_before_it_is_durable_and_is_durable_in_the_end(tmp
     assert order == [["a", "b"], "durable"]
     parcels.keep(tmp_path, ARRAYS, ready)
     assert order == [["a", "b"], "durable", ["a", "b"], "durable"]
+
+
+@pytest.mark.parametrize(("room", "left"), [(-1, 1), (0, 1), (100, 1), (700, 3), (10_000, 4)])
+def test_beyond_what_is_kept_as_many_stay_as_there_is_room_for(room, left, tmp_path):
+    sizes = set()
+    for number in range(4):
+        parcel = parcels.keep(tmp_path, {"x": np.full(32, number, np.float32)})
+        sizes.add(parcel.bytes)
+        os.utime(parcels.path(tmp_path, parcel), (1000 + number,) * 2)
+    assert len(sizes) == 1
+    stock.prune(tmp_path, 1, room=room)
+    assert len(list(tmp_path.glob("*.safetensors"))) == left
+    assert parcels.path(tmp_path, parcel).exists()

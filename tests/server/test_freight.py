@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fl_client import deltas, parcels
+from fl_client import deltas, parcels, stock
 from fl_client.parcels import Parcel
 from fl_server import broadcast
 from fl_server import run as runs
@@ -164,7 +164,7 @@ def test_a_silo_fetches_nothing_that_it_keeps_and_a_delta_from_what_it_keeps(tmp
 
 def test_what_a_silo_no_longer_keeps_is_fetched_again(tmp_path):
     freight = Freight(tmp_path)
-    sent = [freight.lay_out(adapter(number)) for number in range(parcels.KEPT + 1)]
+    sent = [freight.lay_out(adapter(number)) for number in range(stock.KEPT + 1)]
     assert all(freight.down("as-1", one) for one in sent)
     assert not freight.down("as-1", sent[1])  # and it is the newest now
     assert freight.down("as-1", sent[0]) and freight.down("as-1", sent[2])

@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
-from fl_client import memory, parcels
+from fl_client import memory, parcels, stock
 from fl_client.gateway import download
 from fl_client.gateway.link import AWAY
 from fl_client.gateway.trip import CONTENT, Trip
@@ -30,7 +30,7 @@ def fetched(folder: Path, run: int, offer: Offer, say: Say, torn: Torn) -> Askin
     while not parcels.whole(trip.file, trip.parcel):
         if (yield from _rest(trip, say, torn)) == download.GONE:
             return
-    parcels.prune(trip.folder)
+    stock.prune(trip.folder)
 
 
 def _rest(trip: Trip, say: Say, torn: Torn) -> Asking:

@@ -91,6 +91,7 @@ class Silo:
 
     def _ask(self, life: int, call: Call) -> None:
         self.seen.heard(self._network.now())
+        self.longest = max(self.longest, len(call.body))
         try:
             self._recorded(call)
         except Killed:
@@ -100,7 +101,6 @@ class Silo:
             self._network.after(IDLE_S, lambda: self._go_on(life, None))
             return
         self.sent += len(call.body)
-        self.longest = max(self.longest, len(call.body))
         arrives = call._replace(body=call.body[: self._network.torn(len(call.body))])
         self._network.ask(
             self.name,
