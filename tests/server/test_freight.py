@@ -181,7 +181,7 @@ def test_a_studys_silos_are_offered_what_changed_since_the_round_before(tmp_path
     monkeypatch.setattr(deltas, "LEAST", 0)
     monkeypatch.setattr(deltas, "PAYS", 9)  # these adapters are of a few numbers
     grid, folder = Freight(tmp_path / "hub"), tmp_path / "run"
-    run = studies.run(Shape(2, 3, "bfloat16()", 1.0))._replace(grid=grid, folder=folder)
+    run = studies.run(Shape(2, 3, "bfloat16()", studies.ALL))._replace(grid=grid, folder=folder)
     state, offers = runs.first(run), []
     for number in (1, 2):
         moved = {g: {n: x + number for n, x in a.items()} for g, a in state.adapter.items()}

@@ -201,7 +201,7 @@ def test_a_silo_that_dies_after_the_last_round_is_waited_for_no_longer_than_roun
 
 
 def test_silos_that_answer_one_after_the_other_are_all_waited_for():
-    run = studies.run(studies.Shape(2, 2, "bfloat16()", 1.0))
+    run = studies.run(studies.Shape(2, 2, "bfloat16()", studies.ALL))
     run = run._replace(schedule=run.schedule._replace(scored=by(10.0)))
     closes = release.waits(run)
     assert not any(closes(9, answered, 9 - answered, 8.0 * answered) for answered in range(9))
