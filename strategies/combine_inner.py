@@ -71,7 +71,8 @@ def mixed_ranks_need_a_strategy_for_them(parts: Parts, cohort: Cohort) -> Refusa
     return Refusal(
         "C20",
         f"this strategy averages LoRA factors of the study's rank, which is above that of {told}",
-        f"choose strategy='flexlora()', 'sketch()' or 'hetlora()', or set model.rank={min(cohort.ranks.values())}",
+        "choose strategy='flexlora()', 'flora()', 'sketch()' or 'hetlora()', "
+        f"or set model.rank={min(cohort.ranks.values())}",
     )
 
 

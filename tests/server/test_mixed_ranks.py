@@ -96,6 +96,28 @@ def test_a_seed_fixes_a_run_of_mixed_ranks_whatever_the_order(ran, simulate, tmp
     assert simulate(again, 2)["adapter_sha256"] == report["adapter_sha256"]
 
 
+def test_silos_of_several_ranks_merge_one_stack_of_all_that_they_trained(small, simulate, tmp_path):
+    changes = {"alone__enabled": False, "strategy": "flora()"}
+    folder, tap = tmp_path / "run", Tap()
+    study = small(folder, **(MIXED | changes))
+    simulation.prepare(study)
+    simulate(study, app=tap)
+    held = journal.recall(folder / "journal", 1)
+    stack = {n: x for n, x in held.strategy["everyone"].items() if part(n) == "merged"}
+    assert stack
+    shapes, rows = layout(held.adapter["everyone"]), set()
+    for silo, rank in RANKS.items():
+        merged = {n: x for n, x in tap.down[2, silo].items() if part(n) == "merged"}
+        assert merged.keys() == stack.keys()
+        assert all(np.array_equal(x, stack[n]) for n, x in merged.items())
+        assert tap.up[1, silo] == tap.up[2, silo]
+        rows.add((silo[:2], tap.up[1, silo] - size(widths.of(shapes, rank))))
+    assert len(rows) == 2, (
+        "silos of a language send as many token rows, and pairs of their own rank"
+    )
+    assert max(len(x) for n, x in stack.items() if "lora_A" in n) == sum(RANKS.values())
+
+
 def test_where_training_alone_is_kept_it_is_found_at_each_silos_rank(ran):
     study, _, _, folder = ran
     assert not simulation.trains_alone(study, folder)
