@@ -35,13 +35,17 @@ def _merged_in(strategy: Strategy, silo: Silo, name: str) -> list[str]:
     return list(dict.fromkeys(found))  # two scopes may give one group
 
 
-def sketch(cohort: Cohort, strategy: Strategy, ranks: dict[str, int]) -> int:
-    """Return the size of what is sent in two passes: enough for each group that merges LoRA pairs; 0 for one pass."""
+def sketch(cohort: Cohort, strategy: Strategy, ranks: dict[str, int], asked: int) -> int:
+    """Return the size of what is sent in two passes: enough for each group that merges LoRA pairs; 0 for one pass.
+
+    Of a group no more silos are ``asked`` in a round.
+    """
     merging: dict[str, list[int]] = {}
     for silo, own in cohort.groups.items():
         for within in (w for w, names in own.items() if modules(names)):
             merging.setdefault(within, []).append(ranks[silo])
-    sizes = strategy.passes and map(strategy.passes.size, merging.values())
+    most = [sorted(each, reverse=True)[:asked] for each in merging.values()]
+    sizes = strategy.passes and map(strategy.passes.size, most)
     return max(sizes or (), default=0)
 
 

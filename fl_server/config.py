@@ -39,6 +39,7 @@ def build(study: Study) -> tuple[Parts, Schedule]:
         scored=study.rounds == 1 or 0 < study.evaluate.every < study.rounds,
         adaptive=study.train.optimizer == "adamw",
         rank=study.model.rank,
+        counted=schedule.waits_for,
         buffered=schedule.buffer is not None,
     )
     parts_of_silos = {

@@ -84,7 +84,8 @@ def _gathered(run: Run, present: list[Silo]) -> Run:
         raise ConfigError(str(refusal))
     strategy = run.parts.strategy
     cohort = cohorts.gather(present, strategy, sorted(run.start))
-    size = cohorts.sketch(cohort, strategy, {name: rank for name in languages} | ranks)
+    all_ranks = {name: rank for name in languages} | ranks
+    size = cohorts.sketch(cohort, strategy, all_ranks, run.schedule.asked(len(present)))
     return run._replace(cohort=cohort, base=run.base._replace(sketch=size), ranks=ranks)
 
 

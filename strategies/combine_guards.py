@@ -42,7 +42,14 @@ def guard_mixes_no_own_rows(parts: Parts) -> Refusal | None:
 
 
 def guard_needs_enough_silos(parts: Parts, cohort: Cohort) -> Refusal | None:
-    """C40: a group of fewer silos than the guard needs to tell one from the others."""
+    """C40: a group, or a round of a sample, of fewer silos than the guard needs to tell one from the others."""
+    counted = parts.counted(len(cohort.languages))
+    if counted < min(parts.guard.least, len(cohort.languages)):
+        return Refusal(
+            "C40",
+            f"the guard needs {parts.guard.least} silos in each round, and the schedule waits for {counted}",
+            f"raise sample= in schedule to {parts.guard.least} or more, or choose guard='norm_clip()'",
+        )
     for name, members in _groups(parts, cohort):
         if len(members) < parts.guard.least:
             return Refusal(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from strategies.codecs.codec import Chain, chain
@@ -34,6 +34,7 @@ class Parts(NamedTuple):
     adaptive: bool = False  # silos train with AdamW, whose steps are no multiples of gradients
     rank: int = 1  # of the study's LoRA pairs
     broadcast: Chain = WHOLE  # how the hub's adapter travels to silos
+    counted: Callable[[int], int] = int  # of so many silos, how many a round waits for
     buffered: bool = False  # silos do not wait for each other, and updates may be of an adapter of some commits ago
 
 

@@ -41,6 +41,15 @@ class Schedule(NamedTuple):
         """By how many rounds a silo may be late and must still find the adapter that it was sent."""
         return max(1, self.buffer.longest) if self.buffer else 1
 
+    def asked(self, silos: int) -> int:
+        """Return how many of so many silos a round asks."""
+        return len(self.asks([f"silo-{number}" for number in range(silos)], 0, 1))
+
+    def waits_for(self, silos: int) -> int:
+        """Return how many answers end a round before its deadline, of so many silos."""
+        asked = self.asked(silos)
+        return next(n for n in range(asked + 1) if self.closes(asked, n, asked - n, 0.0))
+
 
 def by(deadline_s: float) -> Closes:
     """Return the rule that waits for everyone, at most so long; raises ``ValueError``."""

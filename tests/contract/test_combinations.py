@@ -99,7 +99,7 @@ def two_rounds(parts):
     state = State(0, groups, outer, {g: parts.strategy.init(a) for g, a in groups.items()})
     raw = {silo.name: parts.weights.of(total(silo.counts)) for silo in SILOS}
     weights = {silo: weight / max(raw.values()) for silo, weight in raw.items()}
-    columns = cohorts.sketch(cohort, parts.strategy, {silo.name: 2 for silo in SILOS})
+    columns = cohorts.sketch(cohort, parts.strategy, {silo.name: 2 for silo in SILOS}, len(SILOS))
     feedback, sent = {}, set()
     for number in (1, 2):
         names = [n for n in sorted(start) if parts.strategy.sent(n, number)]

@@ -133,8 +133,10 @@ def test_each_group_is_asked_in_a_basis_of_its_own():
     ):
         np.testing.assert_allclose(basis.T @ basis, np.eye(3), atol=1e-6)
         np.testing.assert_allclose(basis @ (basis.T @ wanted), wanted, atol=1e-5)
-    assert cohorts.sketch(cohort, sketch(lora="language"), {"s0": 4, "s1": 2, "s2": 1}) == 5 + SPARE
-    assert cohorts.sketch(cohort, flexlora(), {"s0": 4, "s1": 2, "s2": 1}) == 0
+    ranks, by_language = {"s0": 4, "s1": 2, "s2": 1}, sketch(lora="language")
+    assert cohorts.sketch(cohort, by_language, ranks, 3) == 5 + SPARE
+    assert cohorts.sketch(cohort, by_language, ranks, 1) == 4 + SPARE, "one is asked in a round"
+    assert cohorts.sketch(cohort, flexlora(), ranks, 3) == 0
 
 
 def test_a_group_with_little_text_is_asked_as_exactly_as_one_with_much():

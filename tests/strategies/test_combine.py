@@ -44,6 +44,7 @@ from strategies.partial_pool import partial_pool
 from strategies.rolora import rolora
 from strategies.rowwise import rowwise
 from strategies.scaffold import scaffold
+from strategies.schedules.sync import sync
 from strategies.scope import group
 from strategies.sketch import sketch
 from strategies.weights.bytes import bytes as by_bytes
@@ -186,6 +187,16 @@ BAD = {
     "merged after a rounded start": (parts(flora())._replace(broadcast=BF16), None, "C65"),
     "sketches of a rounded start": (parts(sketch())._replace(broadcast=BF16), COHORT, "C65"),
     "bulyan of seven, two hostile": (parts(guard=bulyan(2)), MANY, "C40"),
+    "krum of three at a time": (
+        parts(guard=multi_krum(1))._replace(counted=sync(sample=3).waits_for),
+        MANY,
+        "C40",
+    ),
+    "a median of the first two": (
+        parts(guard=median())._replace(counted=sync(sample=2, over_sample=4).waits_for),
+        MANY,
+        "C40",
+    ),
     "krum, one of its language": (parts(guard=multi_krum(1)), ONE_OF_ITS_KIND, "C41"),
     "median, one of its language": (parts(guard=median()), ONE_OF_ITS_KIND, "C41"),
     "krum under error feedback": (parts(links=("topk", "int8"), guard=multi_krum()), MANY, "C42"),

@@ -99,3 +99,22 @@ def test_a_silo_finds_what_it_was_sent_as_long_as_its_update_may_count():
         8,
         1,
     )
+
+
+@given(
+    silos=st.integers(1, 40),
+    sample=st.integers(0, 12),
+    over=st.integers(0, 5),
+    quorum=st.floats(0.1, 1),
+)
+def test_a_round_asks_and_waits_for_its_sample_and_no_more_than_there_are(
+    silos, sample, over, quorum
+):
+    over = over if sample else 0
+    schedule = sync(quorum=quorum, sample=sample, over_sample=over)
+    assert schedule.asked(silos) == min(silos, sample + over or silos)
+    assert schedule.waits_for(silos) == min(silos, sample or silos)
+
+
+def test_without_rounds_everyone_is_asked():
+    assert buffered(size=2).asked(7) == 7
