@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection
 
-from fl_server import broadcast, config, estimates, journal, merge, record, replies, silos
+from fl_server import broadcast, config, journal, merge, record, replies, silos
 from fl_server import cohort as cohorts
 from fl_server.journal import State
 from fl_server.merge import Merge
@@ -32,9 +32,6 @@ def close(
     Rounds that are ``kept`` stay in the journal.
     """
     after, said = merge.close(merged, run.parts, state)
-    if run.parts.codec.tracks and estimates.reset(notes):
-        outer = {group: estimates.forgotten(held) for group, held in after.outer.items()}
-        after = after._replace(outer=outer)
     strategy, seed = run.parts.strategy, run.study.seed
     renewed = cohorts.renewed(after.adapter, strategy, seed, after.round + 1)
     after = after._replace(adapter=renewed)

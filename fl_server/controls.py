@@ -41,6 +41,11 @@ def add(running: Sum, update: Mapping[str, algebra.Array], weight: float) -> Sum
     return accumulate.add(running, changes, weight)
 
 
+def forgotten(adapter: Adapter) -> Adapter:
+    """Return a group's tensors with all control variates at zero."""
+    return {name: x * 0 if name.endswith(CONTROL) else x for name, x in adapter.items()}
+
+
 def moved(adapter: Adapter, running: Sum) -> Adapter:
     """Return a group's control variates after a round; nothing where it has none or nobody was added."""
     if not running.totals or not running.added:

@@ -1,15 +1,19 @@
 """What the hub believes of all silos' updates together, where the codec sends by how much each changed (``ef21``).
 
 The mean over all silos of a group, those that are away with what they last sent, lies beside the outer optimizer's
-memory. Where a silo lost its own part of it nobody can take that out of the mean, so everyone begins anew.
+memory. Where a silo lost its own part of it nobody can take that out of the mean, so everyone begins anew; and so they
+do where silos came or left, here and with control variates, for a mean over all is then one over others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
+from fl_server import controls
+from fl_server.journal import State
 from fl_server.record import Line
+from fl_server.run import Run
 from strategies.adapter import Adapter, under
 from strategies.outer.outer import Memory
 
@@ -33,10 +37,29 @@ def reset(notes: dict[str, dict[str, Any]]) -> bool:
     return any(note.get("codec_reset") and "refused" not in note for note in notes.values())
 
 
-def begun(recorded: list[Line]) -> int:
-    """Return the first round since everyone began, or last began anew."""
-    resets = [line["round"] for line in recorded if line["round"] and reset(line["silos"])]
-    return max(resets, default=0) + 1
+def begun(recorded: list[Line], cohort: Collection[str], tracks: bool) -> int:
+    """Return the first round since everyone began, or last began anew; that of this ``cohort`` comes next.
+
+    What a codec remembers begins anew after a silo lost its own where the hub ``tracks`` it.
+    """
+    resets: list[int] = [
+        line["round"] + 1 for line in recorded if line["round"] and reset(line["silos"])
+    ]
+    silos = [*(line["silos"].keys() for line in recorded), set(cohort)]
+    changes = [number for number in range(1, len(silos)) if silos[number] != silos[number - 1]]
+    return max([1, *changes, *(resets if tracks else [])])
+
+
+def anew(run: Run, state: State, recorded: list[Line]) -> State:
+    """Return the state with nothing left of what the hub believed of silos, where they begin anew after it."""
+    tracks = run.parts.codec.tracks
+    if not (tracks or run.parts.strategy.controls):
+        return state
+    if begun(recorded, [silo.name for silo in run.cohort.silos], tracks) <= state.round:
+        return state
+    outer = {group: forgotten(held) for group, held in state.outer.items()}
+    adapter = {group: controls.forgotten(held) for group, held in state.adapter.items()}
+    return state._replace(outer=outer, adapter=adapter)
 
 
 def lost(recorded: list[Line], first: int = 1) -> Callable[[str], int]:

@@ -10,6 +10,7 @@ from fl_server import (
     broadcast,
     buffered,
     commit,
+    estimates,
     merge,
     passes,
     record,
@@ -71,6 +72,7 @@ def one(run: Run, state: State) -> State:
     """Run one round and commit it; return the next state. Raises ``RoundFailed`` below the quorum."""
     began, number = run.grid.now(), state.round + 1
     recorded = record.lines(run.folder)
+    state = estimates.anew(run, state, recorded)
     asked = run.schedule.asks([s.name for s in run.cohort.silos], run.study.seed, number)
     contents = [
         (silo, content)

@@ -71,11 +71,22 @@ def test_a_silo_is_told_from_which_round_on_its_updates_did_not_count(recorded, 
 
 
 def test_everyone_begins_anew_after_a_silo_that_lost_its_memory():
-    recorded = [line(0, []), line(1, ["as", "ne"]), line(2, ["as", "ne"], reset=["ne"])]
-    assert estimates.begun(recorded) == 3
-    assert estimates.begun(recorded[:2]) == 1
+    recorded = [line(0, ["as", "ne"]), line(1, ["as", "ne"]), line(2, ["as", "ne"], reset=["ne"])]
+    there = ["as", "ne", "away"]
+    assert estimates.begun(recorded, there, tracks=True) == 3
+    assert estimates.begun(recorded, there, tracks=False) == 1
+    assert estimates.begun(recorded[:2], there, tracks=True) == 1
     assert estimates.lost(recorded, 3)("as") == 1
     assert estimates.forgotten({"estimate/x": 1, "count": 2}) == {"count": 2}
+
+
+@pytest.mark.parametrize(
+    ("cohort", "first"),
+    [(["as", "ne", "away"], 2), (["as", "ne"], 3), (["as", "ne", "away", "or"], 3)],
+)
+def test_everyone_begins_anew_where_silos_came_or_left(cohort, first):
+    recorded = [line(0, ["as"]), line(1, ["as"]), line(2, ["as", "ne"])]
+    assert estimates.begun(recorded, cohort, tracks=False) == first
 
 
 def test_an_update_that_did_not_count_leaves_no_trace_in_the_codec(tmp_path):

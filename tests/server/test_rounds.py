@@ -15,14 +15,16 @@ import numpy as np
 import pytest
 from flwr.clientapp import ClientApp
 
-from fl_client import messages
+from fl_client import memory, messages
 from fl_client.app import app as client
 from fl_client.config import ConfigError, flat
-from fl_server import app, journal, record
+from fl_server import app, estimates, journal, record
 from fl_server.app import app as server
 from fl_server.grid import Polled
 from fl_server.run import RoundFailed
 from fl_server.simulation import grid
+from strategies import adapter as algebra
+from strategies.scaffold import OWN
 
 
 def test_a_seed_fixes_a_run_to_the_bit_whatever_the_order_of_answers(
@@ -252,6 +254,51 @@ def test_a_study_goes_on_without_a_silo_that_did_not_come_back(small, tmp_path):
     assert all("loss" in note for line in lines[1:] for note in line["silos"].values())
     assert report["silos"] == ["as-1"]
     assert set(report["languages"]) == set(report["curves"]) == {"as"}
+
+
+@pytest.mark.parametrize(("first", "then"), [(2, 1), (1, 2)], ids=["left", "came"])
+def test_where_silos_left_or_came_the_hub_believes_of_those_that_are_there_alone(
+    first, then, small, tmp_path
+):
+    study = small(
+        tmp_path / "run",
+        codec="ef21() | topk(0.3) | int4()",
+        strategy="fedavg(lora='everyone', rows='everyone')",
+        weights="uniform()",
+        rounds=3,
+        simulation__silos=2,
+    )
+    joined(study, first, then)
+    (outer,) = journal.recall(tmp_path / "run" / "journal").outer.values()
+    believed = algebra.flatten(algebra.under(estimates.PREFIX, outer))
+    names = ["as-1", "ne-1"][:then]
+    own = [memory.recall(tmp_path / "run" / "silos" / n, 4)["residual"] for n in names]
+    assert np.abs(believed).max() > 0
+    np.testing.assert_allclose(believed, np.mean(own, axis=0, dtype=np.float64), atol=1e-6)
+
+
+@pytest.mark.parametrize(("first", "then"), [(2, 1), (1, 2)], ids=["left", "came"])
+def test_where_silos_left_or_came_control_variates_are_of_those_that_are_there_alone(
+    first, then, small, tmp_path
+):
+    study = small(
+        tmp_path / "run",
+        codec="float32()",
+        strategy="scaffold(lora='everyone', rows='everyone')",
+        weights="uniform()",
+        train__optimizer="sgd",
+        rounds=3,
+        simulation__silos=2,
+    )
+    joined(study, first, then)
+    (held,) = journal.recall(tmp_path / "run" / "journal").adapter.values()
+    homes = [tmp_path / "run" / "silos" / name for name in ["as-1", "ne-1"][:then]]
+    own = [algebra.under("local/", memory.recall(home, 4)) for home in homes]
+    common = {n: x for n, x in held.items() if n.endswith(algebra.CONTROL)}
+    assert max(np.abs(x).max() for x in common.values()) > 0
+    for name, x in common.items():
+        mine = [each[name.removesuffix(algebra.CONTROL) + OWN] for each in own]
+        np.testing.assert_allclose(x, np.mean(mine, axis=0), atol=1e-6 * np.abs(x).max() + 1e-9)
 
 
 def forgetful(folder: Path) -> ClientApp:
