@@ -49,7 +49,8 @@ def rest(run: Run, state: State, rule: Buffer) -> State:
         held = _full(run, held, rule, at_work, idle)
         if held.state.round == run.study.rounds:
             return held.state
-    raise RoundFailed(_too_few(run, held, rule))
+    kept = f"Rounds before it are kept: continue with --resume {run.folder}"
+    raise RoundFailed(_too_few(run, held, rule), kept)
 
 
 def _full(run: Run, held: Held, rule: Buffer, at_work: dict[str, Asked], idle: list[Silo]) -> Held:
@@ -118,6 +119,5 @@ def _too_few(run: Run, held: Held, rule: Buffer) -> str:
     heard = {name: note for name, note in held.notes.items() if "up" in note}
     return (
         f"commit {held.state.round + 1} has {held.counted} of {rule.size} updates and took too long; "
-        f"{'; '.join(replies.unheard(run.cohort.silos, heard))}. "
-        f"Rounds before it are kept: continue with --resume {run.folder}"
+        f"{'; '.join(replies.unheard(run.cohort.silos, heard))}"
     )

@@ -164,7 +164,7 @@ def claimed(hub: Path, name: str) -> Iterator[None]:
         if room.lacked(hub, error):
             logger.error("it has not failed: %s", room.WAITS)
         elif isinstance(error, RoundFailed):  # the runner counts how often
-            note(hub, name, error=str(error))
+            note(hub, name, error=error.why)
         else:
             move(hub, name, "failed", {"running"}, error=str(error) or type(error).__name__)
         raise

@@ -58,8 +58,8 @@ def scored(run: Run, contents: list[tuple[Silo, Content]]) -> dict[str, Table]:
     why = "; ".join(replies.unheard([silo for silo, _ in contents], heard))
     if not found:
         raise RoundFailed(
-            f"no silo could be scored; {why}. The adapters are in {run.folder / 'adapter'}: "
-            f"ask again for their scores with --resume {run.folder}"
+            f"no silo could be scored; {why}. The adapters are in {run.folder / 'adapter'}",
+            f"Ask again for their scores with --resume {run.folder}",
         )
     if why:
         LOG.warning("the report lacks silos; %s", why)

@@ -89,7 +89,8 @@ def one(run: Run, state: State) -> State:
         notes[name]["weight"] = weights[name]
     counted = [name for name, note in notes.items() if "refused" not in note]
     if not run.schedule.enough(len(contents), len(counted)):
-        raise RoundFailed(_too_few(run, number, [silo for silo, _ in contents], counted, notes))
+        why = _too_few(run, number, [silo for silo, _ in contents], counted, notes)
+        raise RoundFailed(why, f"Rounds before it are kept: continue with --resume {run.folder}")
     for silo in [s for s in run.cohort.silos if s.name not in counted]:
         merged = merge.absent(merged, run.cohort.groups[silo.name], weights[silo.name])
     late = [silo.name for silo, _ in contents if silo.name not in notes]
@@ -109,8 +110,7 @@ def _too_few(
     needed = run.schedule.needed(len(asked))
     return (
         f"round {number} has {len(counted)} of {len(asked)} updates and needs {needed}; "
-        f"{'; '.join(replies.unheard(asked, notes))}. "
-        f"Rounds before it are kept: continue with --resume {run.folder}"
+        f"{'; '.join(replies.unheard(asked, notes))}"
     )
 
 

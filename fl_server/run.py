@@ -27,7 +27,11 @@ MADE_S = 3600.0  # how long one silo may take to load a base and make the first 
 
 
 class RoundFailed(RuntimeError):
-    """Too few silos answered. What was committed is kept and can be resumed."""
+    """Too few silos answered. What was committed is kept and can be resumed: ``then`` says how, by hand."""
+
+    def __init__(self, why: str, then: str = "") -> None:
+        super().__init__(". ".join(filter(None, (why, then))))
+        self.why = why
 
 
 class Run(NamedTuple):

@@ -42,7 +42,8 @@ def begun(run: Run, state: State) -> tuple[State, Notes]:
     notes = _gathered(run, shapes, sums)
     counted = sum("refused" not in note for note in notes.values())
     if not run.schedule.enough(len(run.cohort.silos), counted):
-        raise RoundFailed(_too_few(run, counted, notes))
+        begins = f"Nothing is trained yet: begin again with --resume {run.folder}"
+        raise RoundFailed(_too_few(run, counted, notes), begins)
     found = {
         group: wanted.found(_mean(sums[group]), adapter, str(run.study.seed))
         for group, adapter in state.adapter.items()
@@ -91,6 +92,5 @@ def _too_few(run: Run, counted: int, notes: Notes) -> str:
     asked = len(run.cohort.silos)
     return (
         f"{counted} of {asked} silos told sketches of their first gradients and {run.schedule.needed(asked)} must; "
-        f"{'; '.join(replies.unheard(run.cohort.silos, notes))}. "
-        f"Nothing is trained yet: begin again with --resume {run.folder}"
+        f"{'; '.join(replies.unheard(run.cohort.silos, notes))}"
     )

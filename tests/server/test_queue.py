@@ -157,7 +157,7 @@ def test_a_study_that_ends_with_an_error_is_failed_with_the_reason(running, erro
 
 def test_a_study_whose_round_lacks_silos_is_taken_up_again_and_says_why(running):
     with pytest.raises(RoundFailed), queue.claimed(running, "one"):
-        raise RoundFailed("round 3 has 1 of 2 updates and needs 2")
+        raise RoundFailed("round 3 has 1 of 2 updates and needs 2", "continue with --resume here")
     ticket = queue.one(running, "one")
     assert (ticket.state, ticket.error) == ("running", "round 3 has 1 of 2 updates and needs 2")
     assert "round 3 has 1 of 2" in (queue.folder(running, "one") / "log.txt").read_text()
