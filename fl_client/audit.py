@@ -16,9 +16,8 @@ from fl_client.config import ConfigError
 
 FILE = "audit.jsonl"
 TIME = '{"time": "'  # how every line begins
-SINCE = re.compile(
-    r"(\d{4}(-\d\d(-\d\d(T\d\d(:\d\d(:\d\d)?)?)?)?)?)?"
-)  # as much of a time as is wanted
+# as much of a time as is wanted
+SINCE = re.compile(r"(\d{4}(-\d\d(-\d\d(T\d\d(:\d\d(:\d\d)?)?)?)?)?)?")
 
 
 class Entry(NamedTuple):

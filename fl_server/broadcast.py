@@ -60,11 +60,10 @@ def _own(run: Run, recorded: list[record.Line], training: bool) -> Own:
     if run.schedule.buffer is not None:
         due = visits.due(recorded)
         return {name: due(name)._asdict() for name in names}
-    tracks, first = run.parts.codec.tracks, 1
-    if tracks or run.parts.strategy.controls:
-        first = estimates.begun(recorded, names, tracks)
-    since = estimates.lost(recorded, first)
-    return {name: {"lost": since(name)} if training else {} for name in names}
+    if not training:
+        return {name: {} for name in names}
+    since = estimates.lost(recorded, estimates.first(run, recorded))
+    return {name: {"lost": since(name)} for name in names}
 
 
 def _addressed(

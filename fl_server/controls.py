@@ -43,7 +43,7 @@ def add(running: Sum, update: Mapping[str, algebra.Array], weight: float) -> Sum
 
 def forgotten(adapter: Adapter) -> Adapter:
     """Return a group's tensors with all control variates at zero."""
-    return {name: x * 0 if name.endswith(CONTROL) else x for name, x in adapter.items()}
+    return {name: np.zeros_like(x) if name.endswith(CONTROL) else x for name, x in adapter.items()}
 
 
 def moved(adapter: Adapter, running: Sum) -> Adapter:

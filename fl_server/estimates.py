@@ -50,12 +50,17 @@ def begun(recorded: list[Line], cohort: Collection[str], tracks: bool) -> int:
     return max([1, *changes, *(resets if tracks else [])])
 
 
-def anew(run: Run, state: State, recorded: list[Line]) -> State:
-    """Return the state with nothing left of what the hub believed of silos, where they begin anew after it."""
+def first(run: Run, recorded: list[Line]) -> int:
+    """Return the first round since the silos of a study last began anew, 1 where the hub believes nothing of them."""
     tracks = run.parts.codec.tracks
     if not (tracks or run.parts.strategy.controls):
-        return state
-    if begun(recorded, [silo.name for silo in run.cohort.silos], tracks) <= state.round:
+        return 1
+    return begun(recorded, [silo.name for silo in run.cohort.silos], tracks)
+
+
+def anew(run: Run, state: State, recorded: list[Line]) -> State:
+    """Return the state with nothing left of what the hub believed of silos, where they begin anew after it."""
+    if first(run, recorded) <= state.round:
         return state
     outer = {group: forgotten(held) for group, held in state.outer.items()}
     adapter = {group: controls.forgotten(held) for group, held in state.adapter.items()}

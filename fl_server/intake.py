@@ -7,8 +7,7 @@ very same, which it may have finished. Answers that carry their arrays themselve
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -80,27 +79,18 @@ def write(folder: Path, intake: Intake) -> None:
     """Keep this alone, durably."""
     lines = [*_asked(intake.asked), *(_taken(one) for one in intake.taken)]
     (folder / FILE).parent.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / FILE, b"".join(map(record.written, lines)))
+    write_whole(folder / FILE, record.written(lines))
 
 
 def ask(folder: Path, asked: Mapping[str, Asked]) -> None:
     """Note, durably, what silos are about to be asked."""
-    _append(folder, _asked(asked))
+    record.add(folder / FILE, _asked(asked))
 
 
-def take(folder: Path, taken: Taken) -> bool:
-    """Note, durably, what came; return whether it can be taken from disk again."""
-    kept = bool(taken.reply.parcel or taken.reply.code)
-    if kept:
-        _append(folder, [_taken(taken)])
-    return kept
-
-
-def _append(folder: Path, lines: Iterable[record.Line]) -> None:
-    with (folder / FILE).open("ab") as stream:
-        stream.write(b"".join(map(record.written, lines)))
-        stream.flush()
-        os.fsync(stream.fileno())
+def take(folder: Path, taken: Taken) -> None:
+    """Note, durably, what came, where it can be taken from disk again."""
+    if taken.reply.parcel or taken.reply.code:
+        record.add(folder / FILE, [_taken(taken)])
 
 
 def _asked(asked: Mapping[str, Asked]) -> list[record.Line]:

@@ -6,6 +6,7 @@ import json
 import os
 import zlib
 from collections import Counter
+from collections.abc import Iterable
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -75,10 +76,15 @@ def append(folder: Path, line: Line) -> None:
     """Add the line of a round, durably."""
     for name in (FILE, COPY):
         (folder / name).parent.mkdir(exist_ok=True)
-        with (folder / name).open("ab") as stream:
-            stream.write(written(line))
-            stream.flush()
-            os.fsync(stream.fileno())
+        add(folder / name, [line])
+
+
+def add(path: Path, more: Iterable[Line]) -> None:
+    """Add lines to a file, durably."""
+    with path.open("ab") as stream:
+        stream.write(written(more))
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 def rewind(folder: Path, number: int) -> None:
@@ -93,13 +99,13 @@ def rewind(folder: Path, number: int) -> None:
             f"or take that round out of {folder / 'journal'} and it is trained again"
         )
     for name in (COPY, FILE):
-        write_whole(folder / name, b"".join(map(written, kept)))
+        write_whole(folder / name, written(kept))
 
 
-def written(line: Line) -> bytes:
-    """Return a line as it is written, with its checksum."""
-    text = json.dumps(line, sort_keys=True).encode()
-    return text[:-1] + SEAL % zlib.crc32(text) + b"\n"
+def written(found: Iterable[Line]) -> bytes:
+    """Return lines as they are written, each with its checksum."""
+    texts = (json.dumps(line, sort_keys=True).encode() for line in found)
+    return b"".join(text[:-1] + SEAL % zlib.crc32(text) + b"\n" for text in texts)
 
 
 def sound(path: Path) -> list[Line | None]:

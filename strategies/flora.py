@@ -39,15 +39,15 @@ def _aggregate(updates: list[Weighted], start: Adapter, memory: Memory) -> tuple
     sent = ((one.weight, widths.pad(one.update, shapes)) for one in updates)
     mean = accumulate.mean_of(sent, shapes)
     total = sum(one.weight for one in updates)
-    ends = [(one.weight / total, pairs(_end(start, one.update))) for one in updates]
+    starts = {
+        rank: widths.cut(start, rank) for rank in {widths.rank(one.update) for one in updates}
+    }
+    ends = [
+        (one.weight / total, pairs(algebra.add(starts[widths.rank(one.update)], one.update)))
+        for one in updates
+    ]
     stacks = {
         module: stack((weight, end[module]) for weight, end in ends) for module in pairs(start)
     }
     still = {name: x * 0 for name, x in mean.items() if part(name) in ("A", "B")}
     return mean | still, grown(memory, stacks)
-
-
-def _end(start: Adapter, update: Adapter) -> Adapter:
-    """Return where a silo of the update's rank ended."""
-    own = widths.rank(update)
-    return algebra.add(widths.cut(start, own) if own else start, update)

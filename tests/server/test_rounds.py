@@ -256,44 +256,53 @@ def test_a_study_goes_on_without_a_silo_that_did_not_come_back(small, tmp_path):
     assert set(report["languages"]) == set(report["curves"]) == {"as"}
 
 
-@pytest.mark.parametrize(("first", "then"), [(2, 1), (1, 2)], ids=["left", "came"])
+def regrouped(small, folder, first, then, **choices):
+    """Run a study of which silos left or came after round 1; return its last state and the memory of who is there."""
+    study = small(folder, weights="uniform()", rounds=3, simulation__silos=2, **choices)
+    joined(study, first, then)
+    names = ["as-1", "ne-1"][:then]
+    return journal.recall(folder / "journal"), [
+        memory.recall(folder / "silos" / name, 4) for name in names
+    ]
+
+
+regroups = pytest.mark.parametrize(("first", "then"), [(2, 1), (1, 2)], ids=["left", "came"])
+
+
+@regroups
 def test_where_silos_left_or_came_the_hub_believes_of_those_that_are_there_alone(
     first, then, small, tmp_path
 ):
-    study = small(
+    state, homes = regrouped(
+        small,
         tmp_path / "run",
+        first,
+        then,
         codec="ef21() | topk(0.3) | int4()",
         strategy="fedavg(lora='everyone', rows='everyone')",
-        weights="uniform()",
-        rounds=3,
-        simulation__silos=2,
     )
-    joined(study, first, then)
-    (outer,) = journal.recall(tmp_path / "run" / "journal").outer.values()
+    (outer,) = state.outer.values()
     believed = algebra.flatten(algebra.under(estimates.PREFIX, outer))
-    names = ["as-1", "ne-1"][:then]
-    own = [memory.recall(tmp_path / "run" / "silos" / n, 4)["residual"] for n in names]
+    own = [home["residual"] for home in homes]
     assert np.abs(believed).max() > 0
     np.testing.assert_allclose(believed, np.mean(own, axis=0, dtype=np.float64), atol=1e-6)
 
 
-@pytest.mark.parametrize(("first", "then"), [(2, 1), (1, 2)], ids=["left", "came"])
+@regroups
 def test_where_silos_left_or_came_control_variates_are_of_those_that_are_there_alone(
     first, then, small, tmp_path
 ):
-    study = small(
+    state, homes = regrouped(
+        small,
         tmp_path / "run",
+        first,
+        then,
         codec="float32()",
         strategy="scaffold(lora='everyone', rows='everyone')",
-        weights="uniform()",
         train__optimizer="sgd",
-        rounds=3,
-        simulation__silos=2,
     )
-    joined(study, first, then)
-    (held,) = journal.recall(tmp_path / "run" / "journal").adapter.values()
-    homes = [tmp_path / "run" / "silos" / name for name in ["as-1", "ne-1"][:then]]
-    own = [algebra.under("local/", memory.recall(home, 4)) for home in homes]
+    (held,) = state.adapter.values()
+    own = [algebra.under("local/", home) for home in homes]
     common = {n: x for n, x in held.items() if n.endswith(algebra.CONTROL)}
     assert max(np.abs(x).max() for x in common.values()) > 0
     for name, x in common.items():

@@ -89,7 +89,7 @@ def _not_durable(real: Any) -> Callable[..., Any]:
     def append(folder: Path, line: Any) -> None:
         for name in (record.FILE, record.COPY):
             with (folder / name).open("ab") as stream:
-                stream.write(record.written(line))
+                stream.write(record.written([line]))
 
     return append
 
