@@ -95,26 +95,34 @@ class Calls:
     """Each call as the system has it; below a disk's folder it passes through the disk first."""
 
     def __init__(self, disks: Sequence[Disk]) -> None:
-        self._disks = disks
+        self._disks = {disk.folder.name: disk for disk in disks}
+        self._root = f"{disks[0].folder.parent}{os.sep}"
+        self._open: dict[int, str] = {}  # what each handle was opened of, the last time
         self._ticks = count(1)  # the order in which files were touched, in place of the time
 
     def _disk(self, path: Any) -> Disk | None:
         text = os.fspath(path) if not isinstance(path, int) else ""
-        return next((disk for disk in self._disks if str(text).startswith(disk.root)), None)
+        if not text.startswith(self._root):
+            return None
+        return self._disks.get(text[len(self._root) :].partition(os.sep)[0])
 
     def _of(self, handle: int) -> tuple[Disk | None, str]:
-        path = os.readlink(f"/proc/self/fd/{handle}")
-        return self._disk(f"{path}{os.sep}"), path
+        path = self._open.get(handle, "")
+        return self._disk(path), path
 
     def open(
         self, path: Any, mode: str = "r", buffering: int = -1, *others: Any, **more: Any
     ) -> Any:
         """Open a file as ``io.open`` does."""
-        disk = self._disk(path) if mode in WRITES else None
-        if disk is None:
-            return REAL.open(path, mode, buffering, *others, **more)
-        raw = Stream(disk, str(path), WRITES[mode])
-        self._touch(str(path))
+        disk, name = self._disk(path), os.fspath(path) if isinstance(path, Path) else path
+        if disk is None or mode not in WRITES:
+            stream = REAL.open(path, mode, buffering, *others, **more)
+            if disk is not None:
+                self._open[stream.fileno()] = name
+            return stream
+        raw = Stream(disk, name, WRITES[mode])
+        self._open[raw.fileno()] = name
+        self._touch(name)
         if buffering == 0:
             return raw
         buffered = io.BufferedWriter(raw)
@@ -122,13 +130,13 @@ class Calls:
 
     def os_open(self, path: Any, flags: int, *others: Any, **more: Any) -> int:
         """Open a file as ``os.open`` does."""
-        disk = self._disk(path) if flags & os.O_CREAT else None
-        if disk is None:
-            return REAL.os_open(path, flags, *others, **more)
-        disk.operation(writes=True)
-        new = not os.path.lexists(path)
+        disk = self._disk(path)
+        new = disk is not None and flags & os.O_CREAT and not os.path.lexists(path)
+        if disk is not None and flags & os.O_CREAT:
+            disk.operation(writes=True)
         handle = REAL.os_open(path, flags, *others, **more)
-        if new:
+        self._open[handle] = str(path)
+        if disk is not None and new:
             disk.created(str(path))
         return handle
 

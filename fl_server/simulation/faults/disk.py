@@ -34,7 +34,7 @@ class Disk:
 
     def __init__(self, root: Path, draw: Random, blows: dict[int, Blow]) -> None:
         root.mkdir(parents=True)
-        self.root, self.folder, self._draw, self.blows = f"{root}{os.sep}", root, draw, blows
+        self.folder, self._draw, self.blows = root, draw, blows
         self.operations, self.fired = 0, list[str]()
         self.dead = ""  # how the process that wrote last was killed, until it is started again
         self._full = 0

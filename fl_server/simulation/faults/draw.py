@@ -9,7 +9,7 @@ from fl_server.simulation.faults.disk import Blow
 from fl_server.simulation.faults.network import Weather
 from fl_server.simulation.faults.outcome import HUB, Faults, Trial
 from fl_server.simulation.faults.study import Shape
-from fl_server.simulation.faults.trial import ideal, play
+from fl_server.simulation.faults.trial import calm, play
 
 KINDS = ("kill", "power", "full")
 DAY = 86400.0
@@ -31,13 +31,13 @@ def tried(seed: int) -> Trial:
 
 def faults(draw: Random, shape: Shape) -> Faults:
     """Return the faults of a trial: one or two that end a machine, and mostly some weather."""
-    calm = ideal(shape)
+    still = calm(shape)
     blows: dict[str, dict[int, Blow]] = {}
     for _ in range(draw.choice((1, 1, 2, 3))):
         machine = draw.choice((HUB, *shape.names))
-        at = draw.randint(1, calm.operations[machine])
+        at = draw.randint(1, still.operations[machine])
         blows.setdefault(machine, {})[at] = Blow(draw.choice(KINDS), draw.randint(1, 5))
-    lasts = calm.seconds
+    lasts = still.seconds
     kills, flips, jumps = {}, {}, {}
     if draw.random() < 0.3:
         kind = draw.choice(KINDS[:2])

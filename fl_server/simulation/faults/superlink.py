@@ -11,8 +11,6 @@ from typing import Any, NamedTuple
 from fl_client import fleet, messages, parcels
 from fl_client.workers import Result
 
-Absent = frozenset[tuple[str, int]]  # silo and round: who is not asked
-
 
 class Work(NamedTuple):
     """A message as a silo is given it."""
@@ -25,8 +23,8 @@ class Work(NamedTuple):
 class Superlink:
     """Flower as both sides see it; nodes are numbered from 1 by ``names``."""
 
-    def __init__(self, names: Iterable[str], absent: Absent) -> None:
-        self._silos, self._absent = dict(enumerate(names, 1)), absent
+    def __init__(self, names: Iterable[str]) -> None:
+        self._silos = dict(enumerate(names, 1))
         self.run = self._count = 0
         self._begin()
 
@@ -50,7 +48,7 @@ class Superlink:
         keys = []
         for message in pushed:
             silo, said = self._silos[message.metadata.dst_node_id], message.metadata
-            if said.message_type != "train" or (silo, int(said.group_id)) in self._absent:
+            if said.message_type != "train":
                 keys.append("")
                 continue
             self._count += 1

@@ -10,7 +10,7 @@ from typing import Any
 
 from fl_client import audit, memory
 from fl_client.config import ConfigError
-from fl_server import journal
+from fl_server import journal, rounds
 from fl_server.federation import Federation
 from fl_server.freight import Freight
 from fl_server.journal import State
@@ -23,7 +23,7 @@ from fl_server.simulation.faults.network import Network
 from fl_server.simulation.faults.outcome import HUB, Faults, Trial, recorded
 from fl_server.simulation.faults.silo import Silo
 from fl_server.simulation.faults.study import Shape
-from fl_server.simulation.faults.superlink import Absent, Superlink
+from fl_server.simulation.faults.superlink import Superlink
 
 LONGEST_S, MOST = 8 * 3600.0, 60  # virtual seconds, and runs of the rounds, that a study may take
 AT_REST = {
@@ -35,7 +35,7 @@ AT_REST = {
 class World:
     """All machines of a trial, and what was seen from outside of them."""
 
-    def __init__(self, shape: Shape, faults: Faults, seed: int, absent: Absent, root: Path) -> None:
+    def __init__(self, shape: Shape, faults: Faults, seed: int, root: Path) -> None:
         self._shape, self._faults = shape, faults
         draw = Random(seed)
         self.network = Network(draw, faults.weather, faults.jumps)
@@ -43,7 +43,7 @@ class World:
         self.disks = {
             name: Disk(root / name, draw, dict(faults.blows.get(name, {}))) for name in machines
         }
-        self._superlink = Superlink(shape.names, absent)
+        self._superlink = Superlink(shape.names)
         self._hub = Hub(self.disks[HUB], self.network, self._superlink)
         self._silos = {
             name: Silo(name, shape, self.disks[name], self.network, self._hub)
@@ -55,7 +55,7 @@ class World:
         self._back: list[str] = []
         self._met: Counter[str] = Counter()
 
-    def studied(self, going: Callable[[Run], State]) -> State | None:
+    def studied(self) -> State | None:
         """Run the study, again and again until its last round is committed; None if it never is."""
         for silo in self._silos.values():
             self.network.after(0.0, silo.start)
@@ -67,7 +67,7 @@ class World:
         for _ in range(MOST):
             try:
                 self.network.sleep(pause)
-                return going(self._begun())
+                return rounds.run(self._begun())[1]
             except Killed:
                 pause = BACK_S
                 self._died()
