@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from fl_client.messages import Content, Reply
 from fl_server import broadcast, commit, merge, record, replies, silos, visits, weighing
+from fl_server import run as runs
 from fl_server.intake import Asked
 from fl_server.journal import State
 from fl_server.merge import Merge
@@ -94,25 +95,27 @@ def replay(run: Run, state: State, buffer: Buffer, recorded: Sequence[Line]) -> 
     """Return the state after these recorded commits, made again from a state before them.
 
     This is the plain version: silos are asked one at a time, in the order in which their updates arrived, each with the
-    adapter that it had. All states are kept, so it is for small studies.
+    adapter that it had, among those who took part in the commit. All states are kept, so it is for small studies.
     """
-    held, states = begun(run, state), {state.round: state}
+    states = dict[int, State]()
     for line in recorded:
+        here = runs.among(run, line["silos"])
+        held = begun(here, runs.completed(here, state))
+        states[state.round] = held.state
         for one in line["arrivals"]:
-            after, sent = held.state.round - one["staleness"], []
+            after, sent = state.round - one["staleness"], []
             due = visits.due(record.lines(run.folder), held.arrivals)(one["silo"])
             asked = Asked(after, due._replace(visit=one["visit"]), one.get("steps", 0), None)
             if "seconds" in one:  # else the silo failed, and did not train
                 then = held._replace(state=states[after])
-                sent = contents(run, then, {one["silo"]: asked})
+                sent = contents(here, then, {one["silo"]: asked})
             for silo, reply in silos.ask(run.grid, "train", sent):
                 if "weight" in one:
-                    held = take(run, held, buffer, silo, reply, asked, one["seconds"])
+                    held = take(here, held, buffer, silo, reply, asked, one["seconds"])
             if "weight" not in one:
                 held.arrivals.append(one)
-        held = committed(run, held, buffer)
-        states[held.state.round] = held.state
-    return held.state
+        state = committed(here, held, buffer).state
+    return state
 
 
 def contents(run: Run, held: Held, asked: Mapping[str, Asked]) -> list[tuple[Silo, Content]]:

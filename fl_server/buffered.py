@@ -18,63 +18,79 @@ from fl_server.silos import Silo
 from strategies.schedules.schedule import Buffer
 
 
-def rest(run: Run, state: State, rule: Buffer) -> State:
-    """Go on from a committed state and return the last one; raises ``RoundFailed`` where a commit takes too long."""
+def rest(run: Run, state: State, rule: Buffer) -> tuple[Run, State]:
+    """Go on from a committed state; return the run with the silos that came meanwhile, and its last state.
+
+    Raises ``RoundFailed`` where a commit takes too long.
+    """
     held, at_work = _recalled(run, state, rule)
-    busy = {*at_work, *(silo.name for silo in held.resting)}
-    idle = [silo for silo in run.cohort.silos if silo.name not in busy]
-    held = _full(run, held, rule, at_work, idle)
+    resting = [silo.name for silo in held.resting]
+    idle = [silo for silo in run.cohort.silos if silo.name not in resting]
+    run, held = _full(run, held, rule, at_work, idle)
     if held.state.round == run.study.rounds:
-        return held.state
+        return run, held.state
 
     def again() -> list[tuple[Silo, Content]]:
         if not idle:
             return []
-        asked = _orders(run, held, rule, idle)
+        before = {silo.name: at_work[silo.name] for silo in idle if silo.name in at_work}
+        asked = _orders(run, held, rule, [silo for silo in idle if silo.name not in at_work])
         idle.clear()
         intake.ask(run.folder, asked)
         at_work.update(asked)
-        return buffer.contents(run, held, asked)
+        return [*_unanswered(run, held, before), *buffer.contents(run, held, asked)]
 
     def closes(asked: int, answered: int, waiting: int, elapsed_s: float) -> bool:
         return run.schedule.closes(asked, answered, waiting, run.grid.now() - held.began)
 
-    contents = [*_unanswered(run, held, at_work), *again()]
-    for silo, reply in silos.ask(run.grid, "train", contents, closes, again):
+    for silo, reply in silos.ask(run.grid, "train", again(), closes, again):
         asked = at_work.pop(silo.name)
         seconds, down = asked.seconds(run.grid.now()), held.notes.get(silo.name, {}).get("down", 0)
         intake.take(run.folder, Taken(silo.name, held.state.round, asked, seconds, down, reply))
         held = buffer.take(run, held, rule, silo, reply, asked, seconds)
         (held.resting if reply.code else idle).append(silo)
-        held = _full(run, held, rule, at_work, idle)
+        run, held = _full(run, held, rule, at_work, idle)
         if held.state.round == run.study.rounds:
-            return held.state
+            return run, held.state
     kept = f"Rounds before it are kept: continue with --resume {run.folder}"
     raise RoundFailed(_too_few(run, held, rule), kept)
 
 
-def _full(run: Run, held: Held, rule: Buffer, at_work: dict[str, Asked], idle: list[Silo]) -> Held:
-    """Return what the hub holds once it has committed, if it has enough; who rested is idle then."""
+def _full(
+    run: Run, held: Held, rule: Buffer, at_work: dict[str, Asked], idle: list[Silo]
+) -> tuple[Run, Held]:
+    """Return what the hub holds once it has committed, if it has enough; who rested, or came, is idle then."""
     if held.counted < rule.size:
-        return held
+        return run, held
     idle += held.resting
     held = buffer.committed(run, held, rule, {one.after for one in at_work.values()})
+    there = {silo.name for silo in run.cohort.silos}
+    for name in at_work.keys() - there:  # what it was asked by a hub that died would be refused now
+        if not rule.discount(held.state.round - at_work[name].after):
+            del at_work[name]
     intake.write(run.folder, Intake(at_work, []))
-    return held
+    more = runs.grown(run) if held.state.round < run.study.rounds else run
+    if more is not run:
+        idle += [silo for silo in more.cohort.silos if silo.name not in there]
+        held = buffer.begun(more, runs.completed(more, held.state))
+    return more, held
 
 
 def _recalled(run: Run, state: State, rule: Buffer) -> tuple[Held, dict[str, Asked]]:
-    """Return what had come after a commit when a hub died, taken again from its disk, and who was at work on what."""
+    """Return what had come after a commit when a hub died, taken again from its disk, and who was at work on what.
+
+    A silo that is not there now is kept among those at work: when it comes it is asked for the very same.
+    """
     held, known = buffer.begun(run, state), {silo.name: silo for silo in run.cohort.silos}
     found, taken = intake.read(run.folder, state.round), []
     recorded = record.lines(run.folder)
     for one in found.taken:
         silo, visit = known.get(one.silo), visits.due(recorded, held.arrivals)(one.silo).visit
-        if silo is None or one.asked.visit != visit:
-            break
+        if silo is None or one.asked.visit != visit:  # it is not there now, or has more to do again
+            continue
         reply = silos.collected(run.grid, silo.node, one.reply)
         if reply.code != one.reply.code:  # what had come is damaged: its silo is asked again
-            break
+            continue
         held.notes[silo.name] = held.notes.get(silo.name, {}) | {"down": one.down}
         held = buffer.take(run, held, rule, silo, reply, one.asked, one.seconds)
         taken.append(one)
@@ -84,7 +100,7 @@ def _recalled(run: Run, state: State, rule: Buffer) -> tuple[Held, dict[str, Ask
     at_work = {
         name: asked
         for name, asked in found.asked.items()
-        if name in known and asked.visit == due(name).visit and asked.after <= state.round
+        if asked.visit == due(name).visit and asked.after <= state.round
         if asked.after == state.round or runs.recall(run, asked.after) is not None
     }
     intake.write(run.folder, Intake(at_work, taken))

@@ -16,7 +16,6 @@ from fl_server.run import RoundFailed, Run
 from fl_server.silos import Silo
 from strategies import adapter as algebra
 from strategies.adapter import Adapter
-from strategies.schedules.schedule import Closes
 
 LOG = logging.getLogger("bhasha_fl.hub")
 Table = dict[str, Any]
@@ -40,7 +39,8 @@ def release(run: Run, state: journal.State) -> Table:
 def adapt(run: Run, contents: list[tuple[Silo, Content]]) -> None:
     """Have every silo train what is released on its own text; the result stays there."""
     # It may take as many steps as all rounds did, and so as long as they may.
-    for silo, reply in silos.ask(run.grid, "train.alone", contents, waits(run, run.study.rounds)):
+    closes = silos.after_last(run.schedule.scored, run.study.rounds)
+    for silo, reply in silos.ask(run.grid, "train.alone", contents, closes):
         if reply.code:
             LOG.warning("%s did not adapt: %s", silo.name, messages.CODES[reply.code])
 
@@ -49,7 +49,9 @@ def scored(run: Run, contents: list[tuple[Silo, Content]]) -> dict[str, Table]:
     """Return what silos reach on their test text, by those that tell; raises ``RoundFailed`` where none does."""
     found: dict[str, Table] = {}
     notes: dict[str, dict[str, Any]] = {}
-    for silo, reply in silos.ask(run.grid, "evaluate", contents, waits(run)):
+    for silo, reply in silos.ask(
+        run.grid, "evaluate", contents, silos.after_last(run.schedule.scored)
+    ):
         try:
             found[silo.name] = replies.final(reply)
         except Refused as error:
@@ -64,22 +66,6 @@ def scored(run: Run, contents: list[tuple[Silo, Content]]) -> dict[str, Table]:
     if why:
         LOG.warning("the report lacks silos; %s", why)
     return found
-
-
-def waits(run: Run, rounds: int = 1) -> Closes:
-    """Return how long answers are waited for: as long as for scores, for each of so many rounds, after the last one.
-
-    After the last one, because the silos of a simulation answer one after the other.
-    """
-    heard, at_s = 0, 0.0
-
-    def closes(asked: int, answered: int, waiting: int, elapsed_s: float) -> bool:
-        nonlocal heard, at_s
-        if answered > heard:
-            heard, at_s = answered, elapsed_s
-        return run.schedule.scored(asked, answered, waiting, (elapsed_s - at_s) / rounds)
-
-    return closes
 
 
 def adapters(run: Run, state: journal.State) -> dict[str, tuple[int, Adapter]]:

@@ -46,7 +46,10 @@ def run(run: Run) -> tuple[Run, State]:
     record.rewind(run.folder, state.round)
     run = _alone(run, run.cohort.silos)
     if run.schedule.buffer is not None:
-        return run, buffered.rest(run, state, run.schedule.buffer)
+        begun = {silo.name for silo in run.cohort.silos}
+        run, state = buffered.rest(run, state, run.schedule.buffer)
+        # Who came meanwhile holds nobody up.
+        return _alone(run, [silo for silo in run.cohort.silos if silo.name not in begun]), state
     while state.round < run.study.rounds:
         run, state = _grown(run, state)
         state = one(run, state)
@@ -118,9 +121,17 @@ def alone(run: Run, whom: list[Silo]) -> dict[str, float]:
     """Have each silo train by itself, once; each keeps its result. Return the bits per byte it reached."""
     contents = [(silo, messages.order(run.base)) for silo in whom]
     reached: dict[str, float] = {}
-    for silo, reply in silos.ask(run.grid, "train.alone", contents):
+    # At each rate it takes as many steps as all rounds will, and so may take as long as they may.
+    many = run.study.rounds * len(run.study.alone.lrs())
+    closes = silos.after_last(run.schedule.scored, many)
+    answered = set()
+    for silo, reply in silos.ask(run.grid, "train.alone", contents, closes):
+        answered.add(silo.name)
         if reply.code:
             LOG.warning("%s has no run of its own: %s", silo.name, messages.CODES[reply.code])
         elif "valid" in reply.metrics:
             reached[silo.name] = reply.metrics["valid"]
+    late = [silo.name for silo in whom if silo.name not in answered]
+    if late:
+        LOG.warning("the study goes on while %s may train alone still", ", ".join(late))
     return reached

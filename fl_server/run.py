@@ -79,6 +79,11 @@ def grown(run: Run) -> Run:
     return more
 
 
+def among(run: Run, names: Collection[str]) -> Run:
+    """Return the run as it is where these of its silos alone take part."""
+    return _gathered(run, [silo for silo in run.cohort.silos if silo.name in names])
+
+
 def _gathered(run: Run, present: list[Silo]) -> Run:
     """Return the run with these silos; raises ``ConfigError`` where the study's parts do not fit them."""
     rank, shared = run.study.model.rank, list(algebra.trained(run.start))

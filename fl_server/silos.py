@@ -163,6 +163,22 @@ def collected(grid: Grid, node: int, reply: Reply) -> Reply:
         return _failed("malformed")
 
 
+def after_last(rule: Closes, rounds: int = 1) -> Closes:
+    """Return a rule for that many rounds, with the time counted from the last answer.
+
+    From the last answer, because the silos of a simulation answer one after the other.
+    """
+    heard, at_s = 0, 0.0
+
+    def closes(asked: int, answered: int, waiting: int, elapsed_s: float) -> bool:
+        nonlocal heard, at_s
+        if answered > heard:
+            heard, at_s = answered, elapsed_s
+        return rule(asked, answered, waiting, (elapsed_s - at_s) / rounds)
+
+    return closes
+
+
 def all_within(seconds: float) -> Closes:
     """Return the rule that waits for everyone, at most so many seconds."""
     return lambda asked, answered, waiting, elapsed: waiting == 0 or elapsed >= seconds

@@ -28,8 +28,8 @@ STEP_S = 300  # deadlines are proposed in so many seconds
 
 
 def advice(study: Study, seats: list[Seat], start: datetime, found: Table) -> list[str]:
-    """Return a sentence for each silo that is often late, at most ``NAMED`` of them, and for what takes a month."""
-    told = _alone([name for name, own in found["silos"].items() if not own["alone_heard"]])
+    """Return a sentence for who trains alone too long, and for each silo that is often late, at most ``NAMED``."""
+    told = _alone(found)
     late = {n: own for n, own in found["silos"].items() if own["late"] > OFTEN * own["asked"]}
     if not late:
         return told
@@ -39,12 +39,13 @@ def advice(study: Study, seats: list[Seat], start: datetime, found: Table) -> li
     return told + [_sentence(name, late[name], tried) for name in worst[:NAMED]]
 
 
-def _alone(names: list[str]) -> list[str]:
+def _alone(found: Table) -> list[str]:
+    names = [name for name, own in found["silos"].items() if not own["alone_heard"]]
     if not names:
         return []
     return [
-        f"{', '.join(names)} trained alone for longer than {span(TTL_S)}, after which Flower forgets what it asked; "
-        "the rounds begin while they are still at it: lower train.steps, or give fewer alone.rates"
+        f"{', '.join(names)} trained alone for longer than all rounds may take; after {span(found['before_s'])} they "
+        "begin without: lower train.steps, give fewer alone.rates, or a longer deadline_s"
     ]
 
 

@@ -87,7 +87,8 @@ def _run(run: Run, grid: VirtualGrid) -> str:
             run = run._replace(study=run.study.model_copy(update={"alone": rail}))
             grid.begin_anew()
             continue
-        for _ in silos.ask(grid, "evaluate", broadcast.contents(run, state, final=True)):
+        contents = broadcast.contents(run, state, final=True)
+        for _ in silos.ask(grid, "evaluate", contents, silos.after_last(run.schedule.scored)):
             pass
         return ""
 

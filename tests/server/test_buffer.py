@@ -328,6 +328,81 @@ def brought(study, folder, spool, dies=None, outbox=None):
     return run, bringing
 
 
+def away(run, *names):
+    """Return the run while these silos are not there, and their nodes."""
+    nodes = [silo.node for silo in run.cohort.silos if silo.name in names]
+    here = {silo.name for silo in run.cohort.silos} - {*names}
+    return runs.among(run, here), nodes
+
+
+def coming(run, names, after):
+    """Return the run without these silos, which come as its hub looks for them after so many commits."""
+    less, nodes = away(run, *names)
+    run.grid.newcomers = lambda: nodes if len(run.grid.commits) > after else []
+    return less
+
+
+@pytest.mark.parametrize("strategy", [ALL, "fedavg(lora='everyone', rows='language')"])
+def test_silos_that_come_take_part_from_the_next_commit_on_and_the_others_wait_for_nobody(
+    strategy, here
+):
+    study = made("buffered(size=2, max_staleness=4)", strategy=strategy, rounds=9)
+    whole, _ = begun(study, MIXED, here / "run")
+    run = coming(whole, ["b", "slow"], 3)
+    more, state = rounds.run(run)
+    assert [silo.name for silo in more.cohort.silos] == ["a", "b", "c", "slow"]
+    lines = record.lines(run.folder)
+    assert [set(line["silos"]) for line in lines] == [{"a", "c"}] * 4 + [set(MIXED)] * 6
+    took = [{one["silo"] for one in line["arrivals"]} for line in lines[1:]]
+    assert "b" not in set().union(*took[:3]) and "b" in set().union(*took[3:6])
+    again, _ = begun(study, MIXED, here / "again")
+    # those who came said so themselves, without the text that the test gave the others
+    told = {silo.name: silo for silo in more.cohort.silos}
+    again = again._replace(
+        cohort=again.cohort._replace(silos=[told[silo.name] for silo in again.cohort.silos])
+    )
+    first = runs.first(runs.among(again, {"a", "c"}))
+    same(state, buffer.replay(again, first, run.schedule.buffer, lines[1:]))
+
+
+def test_silos_that_come_to_a_study_without_rounds_train_alone_when_it_is_over(here):
+    study = made("buffered(size=2)", alone__enabled=True, alone__rates="0.01")
+    whole, _ = begun(study, MIXED, here / "run")
+    rounds.run(coming(whole, ["b"], 2))
+    trained = [(silo, when) for kind, _, silo, when in whole.grid.asked if kind == "train.alone"]
+    assert sorted(silo for silo, _ in trained) == sorted(MIXED)
+    assert dict(trained)["b"] >= whole.grid.commits[-1] > dict(trained)["a"]
+
+
+def test_who_was_at_work_when_a_hub_died_is_asked_for_the_very_same_when_it_comes_later(here):
+    study = made("buffered(size=3)", codec="topk(0.3) | int4()", rounds=14)
+    run, before = brought(study, here / "run", here / "spool", 5)
+    with pytest.raises(Killed):
+        rounds.run(run)
+    at_work = intake.read(run.folder, 1).asked["slow"]
+    assert "slow" not in {silo for silo, _ in before.orders}
+    again, after = brought(study, here / "run", here / "spool", outbox=before.outbox)
+    rounds.run(coming(again, ["slow"], 1))
+    first = next(order for silo, order in after.orders if silo == "slow")
+    assert (first.turn, first.after) == (at_work.visit, at_work.after) == (1, 0)
+    assert [one["silo"] for one in arrivals(run.folder)].count("slow") >= 1
+
+
+def test_what_a_silo_brought_that_is_not_there_when_its_hub_is_back_costs_the_others_nothing(here):
+    study = made("buffered(size=3, max_staleness=2)", rounds=4)
+    run, before = brought(study, here / "run", here / "spool", 5)
+    with pytest.raises(Killed):
+        rounds.run(run)
+    first, *others = [one.silo for one in intake.read(run.folder, 1).taken]
+    assert first not in others and others
+    again, after = brought(study, here / "run", here / "spool", outbox=before.outbox)
+    rounds.run(away(again, first)[0])
+    assert first not in {silo for silo, _ in after.orders}
+    assert [one["silo"] for one in record.lines(run.folder)[2]["arrivals"]][: len(others)] == others
+    trained = Counter((silo, order.turn) for silo, order in before.orders + after.orders)
+    assert set(trained.values()) == {1}
+
+
 @pytest.mark.parametrize("dies", [3, 5, 8, 14])
 def test_no_silo_trains_again_what_a_hub_that_died_had_or_what_it_was_at_work_on(dies, here):
     study = made("buffered(size=3, max_staleness=2)", codec="topk(0.3) | int4()", rounds=7)

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from fl_client import messages
 from fl_client.app import app as client
-from fl_server import app, record, release
+from fl_server import app, record, silos
 from fl_server.grid import Polled
 from fl_server.run import RoundFailed
 from fl_server.simulation import screen
@@ -165,6 +165,10 @@ class Dying(Polled):
 
     month, made = 30 * 86400, None
 
+    def gone(self, kind, order):
+        """Return whether the first silo is, when it is asked this."""
+        return order.final
+
     def __init__(self, grid):
         super().__init__(grid)
         self.ahead, self.lost, Dying.made = 0.0, {}, self
@@ -174,8 +178,9 @@ class Dying(Polled):
     def _push(self, pushed):
         keys = self._grid.push_messages(pushed)
         for key, message in zip(keys, pushed, strict=True):
-            if message.metadata.dst_node_id == 1 and messages.read_order(message)[0].final:
-                self.lost[key] = message.metadata.message_type
+            kind, order = message.metadata.message_type, messages.read_order(message)[0]
+            if message.metadata.dst_node_id == 1 and self.gone(kind, order):
+                self.lost[key] = kind
         return keys
 
     def _pull(self, keys):
@@ -200,14 +205,37 @@ def test_a_silo_that_dies_after_the_last_round_is_waited_for_no_longer_than_roun
     assert report["silo_scores"]["ne-1"]["adapted"]
 
 
+class DyingFirst(Dying):
+    """The same, where it dies as it trains alone before the first round."""
+
+    def gone(self, kind, order):
+        return self.lost or kind == "train.alone"
+
+
+def test_a_silo_that_dies_as_it_trains_alone_is_waited_for_no_longer_than_all_rounds_may_take(
+    small, simulate, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr(app, "Polled", DyingFirst)
+    rail = {"alone__enabled": True, "alone__rates": "0.005, 0.01", "alone__adapt": False}
+    schedule = {"schedule": "sync(quorum=0.5, deadline_s=7200)"}
+    report = simulate(small(tmp_path / "run", **FEW, **rail, **schedule))
+    lost = [*Dying.made.lost.values()]
+    assert lost[:2] == ["train.alone", "train"]
+    assert "the study goes on while as-1 may train alone still" in caplog.text
+    # for two rates of two rounds, for each round and its scores, and for the last ones
+    waits = 2 * 2 + 2 + 2 + 1
+    assert waits * 7200 <= Dying.made.ahead <= waits * 7200 + len(lost) * 600
+    of_the_others(report, tmp_path / "run")
+
+
 def test_silos_that_answer_one_after_the_other_are_all_waited_for():
     run = studies.run(studies.Shape(2, 2, "bfloat16()", studies.ALL))
     run = run._replace(schedule=run.schedule._replace(scored=by(10.0)))
-    closes = release.waits(run)
+    closes = silos.after_last(run.schedule.scored)
     assert not any(closes(9, answered, 9 - answered, 8.0 * answered) for answered in range(9))
     assert not closes(9, 8, 1, 64.0 + 9.9) and closes(9, 8, 1, 64.0 + 10.0)
     assert closes(9, 9, 0, 64.0)
-    slower = release.waits(run, rounds=3)
+    slower = silos.after_last(run.schedule.scored, rounds=3)
     assert not slower(9, 0, 9, 29.9) and slower(9, 0, 9, 30.0)
 
 
