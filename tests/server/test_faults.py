@@ -13,10 +13,11 @@ import pytest
 from fl_client import audit, deltas, memory, parcels
 from fl_client.gateway import download
 from fl_client.parcels import Parcel
-from fl_server import journal, record
+from fl_server import federation, journal, record
 from fl_server.gateway import parcels as arrivals
 from fl_server.simulation import lot
-from fl_server.simulation.faults import checks, draw
+from fl_server.simulation.faults import checks, draw, trial
+from fl_server.simulation.faults import study as studies
 from fl_server.simulation.faults.bugs import BUGS, planted
 from fl_server.simulation.faults.calls import interposed
 from fl_server.simulation.faults.disk import Blow, Disk, Killed
@@ -36,11 +37,10 @@ def _identified():
 def test_studies_live_through_drawn_faults_of_every_kind():
     fired = Counter()
     for seed in SAMPLE:
-        trial = draw.tried(seed)
-        assert not checks.violations(trial), f"{AGAIN} {seed}"
-        fired += trial.fired
-    kinds = {"kill", "power", "full", "flip", "lost", "twice", "late", "broken", "cut", "clock"}
-    assert kinds <= set(fired)
+        found = draw.tried(seed)
+        assert not checks.violations(found), f"{AGAIN} {seed}"
+        fired += found.fired
+    assert set(+fired) == draw.EVERY
 
 
 def test_studies_whose_adapters_come_as_deltas_live_through_the_same(monkeypatch):
@@ -64,8 +64,8 @@ def test_a_trial_is_the_same_whenever_it_is_played():
 def test_a_seeded_bug_is_found(name):
     for seed in range(BOUND):
         with planted(BUGS[name]):
-            trial = draw.tried(seed)
-        if checks.violations(trial):
+            found = draw.tried(seed)
+        if checks.violations(found):
             return
     pytest.fail(f"no trial of {BOUND} shows that {name}")
 
@@ -190,3 +190,12 @@ def test_a_kill_in_a_write_leaves_its_beginning_and_nothing_is_written_after_it(
         (disk.folder / "later").write_bytes(b"no")
     assert (disk.folder / "torn").read_bytes() == b"1234"
     assert not (disk.folder / "later").exists()
+
+
+@pytest.mark.parametrize("schedule", [studies.ALL, studies.HALF, studies.BUFFERED])
+def test_a_silo_that_is_dark_as_a_study_begins_takes_part_from_when_it_comes(schedule):
+    shape = studies.Shape(3, 4, "topk(0.5) | int8()", schedule)
+    found = trial.play(shape, Faults(dark={"bela": federation.JOIN_S + 30}), 1)
+    assert not checks.violations(found) and found.fired["dark"] == 1
+    began, *_, last = [line["silos"].keys() for line in found.lines]
+    assert began == {"anna", "chandra"} and last == {*shape.names}

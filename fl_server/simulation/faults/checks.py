@@ -13,11 +13,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from fl_server import visits
+from fl_server import record, visits
 from fl_server.simulation.faults import study as studies
 from fl_server.simulation.faults import worker
 from fl_server.simulation.faults.outcome import HUB, Trial
-from fl_server.simulation.faults.plain import ideal, replayed
+from fl_server.simulation.faults.plain import Who, ideal, replayed
 from strategies import adapter as algebra
 
 SILENT_S = 120.0
@@ -44,16 +44,20 @@ def _flips(trial: Trial) -> int:
 def _counted(trial: Trial) -> Iterator[str]:
     if not _flips(trial):
         yield from (f"C1 {said}" for said in trial.gone)
-    numbers = [line["round"] for line in trial.lines]
-    if numbers != list(range(trial.shape.rounds + 1)):
-        yield f"C1 the record holds rounds {numbers}"
+    if not _whole(trial):
+        yield f"C1 the record holds rounds {[line['round'] for line in trial.lines]}"
     schedule = studies.run(trial.shape).schedule
     for line in trial.lines[1:]:
         counted = [silo for silo, note in line["silos"].items() if "weight" in note]
-        if schedule.buffer is None and not schedule.enough(trial.shape.silos, len(counted)):
+        if schedule.buffer is None and not schedule.enough(len(line["silos"]), len(counted)):
             yield f"C1 round {line['round']} counts {counted} alone"
         if any("codec_reset" in note for note in line["silos"].values()) and not _flips(trial):
             yield f"C1 a silo lost what its codec left out, in round {line['round']}"
+
+
+def _whole(trial: Trial) -> bool:
+    """Return whether the record holds each round once."""
+    return [line["round"] for line in trial.lines] == list(range(trial.shape.rounds + 1))
 
 
 def _in_turn(trial: Trial) -> Iterator[str]:
@@ -73,15 +77,12 @@ def _forward(trial: Trial) -> Iterator[str]:
 
 
 def _same(trial: Trial) -> Iterator[str]:
-    absent = frozenset(
-        (silo, line["round"])
-        for line in trial.lines[1:]
-        for silo in trial.shape.names
-        if "weight" not in line["silos"].get(silo, {})
-    )
-    wanted = replayed(trial.shape, trial.lines) if _buffered(trial) else ideal(trial.shape, absent)
-    if trial.state is None:
+    if trial.state is None or not _whole(trial):
         return
+    if _buffered(trial):
+        wanted = replayed(trial.shape, trial.lines)
+    else:
+        wanted = ideal(trial.shape, tuple(_who(line) for line in trial.lines[1:]))
     for group, adapter in wanted.state.adapter.items():
         if algebra.sha256(trial.state.adapter[group]) != algebra.sha256(adapter):
             yield "C3 the last adapter is another"
@@ -90,6 +91,11 @@ def _same(trial: Trial) -> Iterator[str]:
             own = trial.remembered[silo]
             if own.keys() != held.keys() or algebra.sha256(own) != algebra.sha256(held):
                 yield f"C3 {silo} remembers something else"
+
+
+def _who(line: record.Line) -> Who:
+    counted = {silo for silo, note in line["silos"].items() if "weight" in note}
+    return frozenset(line["silos"]), frozenset(counted)
 
 
 def _once(trial: Trial) -> Iterator[str]:

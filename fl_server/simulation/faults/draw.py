@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
+from fl_server.federation import JOIN_S
 from fl_server.simulation.faults import study as studies
 from fl_server.simulation.faults.disk import Blow
 from fl_server.simulation.faults.network import Weather
@@ -12,6 +13,7 @@ from fl_server.simulation.faults.study import Shape
 from fl_server.simulation.faults.trial import calm, play
 
 KINDS = ("kill", "power", "full")
+EVERY = {*KINDS, "flip", "clock", "cut", "lost", "twice", "late", "broken", "dark"}
 DAY = 86400.0
 
 
@@ -46,7 +48,24 @@ def faults(draw: Random, shape: Shape) -> Faults:
         flips[draw.uniform(1, lasts)] = draw.choice((HUB, draw.choice(shape.names)))
     if draw.random() < 0.2:
         jumps[draw.uniform(1, lasts)] = draw.choice((-DAY, DAY))
-    return Faults(blows, weather(draw, shape, lasts), jumps, kills, flips)
+    found = Faults(blows, weather(draw, shape, lasts), jumps, kills, flips)
+    if draw.random() < 0.1:
+        return later(found, {draw.choice(shape.names): JOIN_S + draw.uniform(0, lasts)})
+    return found
+
+
+def later(found: Faults, dark: dict[str, float]) -> Faults:
+    """Return the same faults in a study that begins when it has waited long enough for silos that are ``dark``."""
+    lines = found.weather
+    cuts = {name: (begin + JOIN_S, end + JOIN_S) for name, (begin, end) in lines.cuts.items()}
+    return Faults(
+        found.blows,
+        lines._replace(cuts=cuts, until=lines.until + JOIN_S),
+        {at + JOIN_S: by for at, by in found.jumps.items()},
+        {at + JOIN_S: whom for at, whom in found.kills.items()},
+        {at + JOIN_S: where for at, where in found.flips.items()},
+        dark,
+    )
 
 
 def weather(draw: Random, shape: Shape, lasts: float) -> Weather:

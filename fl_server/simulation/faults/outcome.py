@@ -26,6 +26,9 @@ class Faults(NamedTuple):
     jumps: dict[float, float] = {}  # of the clock on the wall
     kills: dict[float, tuple[str, str]] = {}  # of a machine, and how
     flips: dict[float, str] = {}  # of a bit on a machine's disk, which is then started again
+    dark: dict[
+        str, float
+    ] = {}  # silos that are first switched on when the study has begun without them
 
 
 class Trial(NamedTuple):

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from fl_client import memory, messages, parcels
 from fl_client.parcels import OUTBOX
 from fl_client.workers import Result
-from fl_server import buffer, rounds
+from fl_server import buffer, commit, rounds
 from fl_server import run as runs
 from fl_server.grid import Polled
 from fl_server.journal import State
@@ -25,7 +25,7 @@ from fl_server.simulation.faults.folder import folder
 from fl_server.simulation.faults.study import Shape
 from strategies.adapter import Adapter
 
-Absent = frozenset[tuple[str, int]]  # silo and round: whose update does not count
+Who = tuple[frozenset[str], frozenset[str]]  # of a round: who takes part, and whose updates count
 
 
 class Plain(NamedTuple):
@@ -38,8 +38,8 @@ class Plain(NamedTuple):
 class Silos:
     """Silos as Flower's grid has them, numbered from 1; the answer to a message is there as soon as it is asked for."""
 
-    def __init__(self, shape: Shape, root: Path, absent: Absent) -> None:
-        self._shape, self._root, self._absent = shape, root, absent
+    def __init__(self, shape: Shape, root: Path, counted: Sequence[frozenset[str]]) -> None:
+        self._shape, self._root, self._counted = shape, root, counted
         self._asked: dict[str, Any] = {}
         self._count = 0
 
@@ -63,7 +63,7 @@ class Silos:
     def _answer(self, message: Any) -> Any:
         said = message.metadata
         name = self._shape.names[said.dst_node_id - 1]
-        if said.message_type != "train" or (name, int(said.group_id)) in self._absent:
+        if said.message_type != "train" or not self._counts(name, int(said.group_id)):
             return messages.fault(message, "internal")
         order, received = messages.read_order(message)
         *_, done = worker.answer(name, self.home(name), self._shape, order, received)
@@ -72,15 +72,27 @@ class Silos:
         arrays = parcels.read(self.home(name) / OUTBOX, done.parcel)
         return messages.answer(message, done.metrics, done.facts, arrays)
 
+    def _counts(self, name: str, number: int) -> bool:
+        return not self._counted or name in self._counted[number - 1]
+
     def home(self, name: str) -> Path:
         """Return the folder of a silo."""
         return self._root / name
 
 
 @lru_cache(maxsize=4096)
-def ideal(shape: Shape, absent: Absent = frozenset()) -> Plain:
-    """Return what comes of a study in which some silos' updates do not count in some rounds."""
-    return _played(shape, absent, lambda run: rounds.run(run)[1])
+def ideal(shape: Shape, whose: Sequence[Who]) -> Plain:
+    """Return what comes of a study in whose rounds these silos take part, and these of their updates count."""
+
+    def going(run: Run) -> State:
+        state, nobody = runs.first(runs.among(run, whose[0][0])), {"round": 0, "silos": {}}
+        commit.keep(run, state, nobody)
+        for there, _ in whose:
+            here = runs.among(run, there)
+            state = rounds.one(here, runs.completed(here, state))
+        return state
+
+    return _played(shape, [counted for _, counted in whose], going)
 
 
 def replayed(shape: Shape, lines: Sequence[Line]) -> Plain:
@@ -90,14 +102,17 @@ def replayed(shape: Shape, lines: Sequence[Line]) -> Plain:
         rule = run.schedule.buffer
         if rule is None:
             raise AssertionError(f"{shape.schedule} is not buffered")
-        return buffer.replay(run, runs.first(run), rule, lines[1:])
+        first = runs.first(runs.among(run, lines[0]["silos"]))
+        return buffer.replay(run, first, rule, lines[1:])
 
-    return _played(shape, frozenset(), again)
+    return _played(shape, [], again)
 
 
-def _played(shape: Shape, absent: Absent, going: Callable[[Run], State]) -> Plain:
+def _played(
+    shape: Shape, counted: Sequence[frozenset[str]], going: Callable[[Run], State]
+) -> Plain:
     with folder() as root:
-        silos = Silos(shape, root, absent)
+        silos = Silos(shape, root, counted)
         for place in ("hub", *shape.names):
             (root / place).mkdir()
         run = studies.run(shape)._replace(grid=Polled(silos), folder=root / "hub")

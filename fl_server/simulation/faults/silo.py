@@ -17,6 +17,7 @@ from fl_client.gateway.trip import PATH, Trip
 from fl_client.parcels import INBOX, OUTBOX, Parcel
 from fl_client.workers import Result
 from fl_server.simulation.faults import inbox, worker
+from fl_server.simulation.faults import study as studies
 from fl_server.simulation.faults.disk import Disk, Killed
 from fl_server.simulation.faults.gateway import Anew, Call, Over
 from fl_server.simulation.faults.hub import Hub
@@ -148,6 +149,9 @@ class Silo:
     def _answered(
         self, pulled: Work, parcel: Parcel | None
     ) -> Generator[Call | float, Any, Result]:
+        if pulled.message.metadata.message_type == "query":
+            card = {"silo": self.name, "languages": studies.COUNTS, "base": studies.BASE}
+            return Result({}, {}, card)
         order, received = messages.read_order(pulled.message)
         try:
             if parcel:

@@ -23,6 +23,7 @@ NAMES = ("anna", "bela", "chandra", "devi")
 CODECS = ("bfloat16()", "topk(0.5) | int8()", "ef21() | topk(0.5)")
 SHAPES = {"l.lora_A.weight": (2, 3), "l.lora_B.weight": (3, 2)}
 STEPS, DEADLINE_S = 4, 900.0
+COUNTS, BASE = {"as": Counts(1, 100, 100, 30)}, "base"  # what each silo says of itself
 ALL, HALF = (f"sync(quorum={quorum}, deadline_s={DEADLINE_S})" for quorum in (1.0, 0.5))
 BUFFERED = f"buffered(size=2, max_staleness=2, deadline_s={DEADLINE_S})"
 
@@ -68,8 +69,7 @@ def parts(shape: Shape) -> Parts:
 def run(shape: Shape) -> Run:
     """Return a run of this study that has neither a grid nor a folder yet; nodes are numbered from 1."""
     own = study(shape)
-    counts = {"as": Counts(1, 100, 100, 30)}
-    present = [Silo(node, name, counts, "base") for node, name in enumerate(shape.names, 1)]
+    present = [Silo(node, name, COUNTS, BASE) for node, name in enumerate(shape.names, 1)]
     start = {name: algebra.initial(name, size, own.seed) for name, size in SHAPES.items()}
     cohort = cohorts.gather(present, parts(shape).strategy, sorted(start))
     base = Order(start_sha256=algebra.sha256(start))

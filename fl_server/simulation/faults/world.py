@@ -11,6 +11,7 @@ from typing import Any
 from fl_client import audit, memory
 from fl_client.config import ConfigError
 from fl_server import journal, rounds
+from fl_server import run as runs
 from fl_server.federation import Federation
 from fl_server.freight import Freight
 from fl_server.journal import State
@@ -57,8 +58,8 @@ class World:
 
     def studied(self) -> State | None:
         """Run the study, again and again until its last round is committed; None if it never is."""
-        for silo in self._silos.values():
-            self.network.after(0.0, silo.start)
+        for name, silo in self._silos.items():
+            self.network.after(self._faults.dark.get(name, 0.0), silo.start)
         for at, (machine, kind) in self._faults.kills.items():
             self.network.after(at, self._killing(machine, kind))
         for at, machine in self._faults.flips.items():
@@ -87,9 +88,10 @@ class World:
         grid = Federation(self._superlink, hub, number, names, freight)  # type: ignore[arg-type]
         grid.settle = self._settling(grid.settle)
         grid.push_messages = self._pushing(grid.push_messages)  # type: ignore[method-assign]
-        grid.get_node_ids()
+        nodes = grid.get_node_ids()
         self._looked()
-        return run._replace(grid=grid, folder=self._run)
+        there = {name for node, name in enumerate(names, 1) if node in nodes}
+        return runs.among(run, there)._replace(grid=grid, folder=self._run)
 
     def _looked(self) -> None:
         """Compare what the journal has with what was committed; a flipped bit may take the last round back."""
@@ -154,12 +156,13 @@ class World:
     def result(self, state: State | None) -> Trial:
         """Return what came of it."""
         fired = self.network.fired + Counter(kind for d in self.disks.values() for kind in d.fired)
-        last = self._shape.rounds
+        last, lines = self._shape.rounds, recorded(self._run)
+        fired["dark"] = len({n for line in lines for n in line["silos"].keys() - lines[0]["silos"]})
         return Trial(
             self._shape,
             self._faults,
             state,
-            recorded(self._run),
+            lines,
             self._back,
             self._hub.gone,
             self.disks[HUB],
