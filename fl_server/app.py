@@ -10,7 +10,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from fl_client import config as studies
 from fl_client.config import Study
-from fl_server import config, federation, queue, record, release, rounds
+from fl_server import claims, config, federation, queue, record, release, rounds
 from fl_server import run as runs
 from fl_server.grid import Grid as Way
 from fl_server.grid import Polled
@@ -27,7 +27,7 @@ def main(grid: Grid, context: Context) -> None:
         _run(Polled(grid), study, Path(study.home or f"runs/{study.name}").absolute())
         return
     hub = Path(os.environ[HUB])
-    with queue.claimed(hub, study.name):
+    with claims.claimed(hub, study.name):
         ticket, (_, schedule) = queue.one(hub, study.name), config.build(study)
         way = federation.join(grid, hub, context.run_id, ticket, schedule.late)
         _run(way, study, hub / "runs" / study.name)

@@ -69,7 +69,10 @@ def _full(
         if not rule.discount(held.state.round - at_work[name].after):
             del at_work[name]
     intake.write(run.folder, Intake(at_work, []))
-    more = runs.grown(run) if held.state.round < run.study.rounds else run
+    if held.state.round == run.study.rounds:
+        return run, held
+    runs.check_room(run)
+    more = runs.grown(run)
     if more is not run:
         idle += [silo for silo in more.cohort.silos if silo.name not in there]
         held = buffer.begun(more, runs.completed(more, held.state))

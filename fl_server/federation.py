@@ -31,6 +31,7 @@ class Federation:
     ) -> None:
         self._grid, self._gateway, self._run, self._names = grid, gateway, run, names
         self.lay_out, self.settle, self._freight = freight.lay_out, freight.settle, freight
+        self.roomy = freight.roomy
         self.now = time.monotonic
         self._heard = Heard()
         self._answered: set[str] = set()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fl_client import deltas, parcels, stock
 from fl_client.parcels import Offer, Parcel
+from fl_server import room
 from fl_server.gateway import spool
 from strategies.adapter import Adapter
 
@@ -18,7 +19,7 @@ class Freight:
     """What lies on the hub's disk for the round that runs; what was laid out stays ``late`` rounds longer."""
 
     def __init__(self, hub: Path, late: int = 1) -> None:
-        self._adapters, self._spool = hub / LAID_OUT, hub / "spool"
+        self._hub, self._adapters, self._spool = hub, hub / LAID_OUT, hub / "spool"
         self._laid: deque[set[Path]] = deque([set()], late + 1)  # by round, the newest last
         self._newest: dict[tuple[Hashable, int], Offer] = {}  # by kind of silo and length
         self._collected: set[Path] = set()
@@ -74,6 +75,10 @@ class Freight:
             raise
         self._collected.add(file)
         return arrays
+
+    def roomy(self) -> bool:
+        """Return whether enough of the hub's disk is free for another round."""
+        return room.fits(self._hub)
 
     def settle(self) -> None:
         """Let go of the updates of a committed round, and of adapters from before it."""

@@ -57,6 +57,9 @@ class Grid(Protocol):
     def settle(self) -> None:
         """Let go of the parcels of a round that is committed."""
 
+    def roomy(self) -> bool:
+        """Return whether the disk on which parcels lie has room for those of another round."""
+
 
 class Polled:
     """Any other grid of Flower's, asked every so often."""
@@ -102,3 +105,7 @@ class Polled:
 
     def settle(self) -> None:
         """Do nothing: there are no parcels."""
+
+    def roomy(self) -> bool:
+        """Return true: there are no parcels."""
+        return True

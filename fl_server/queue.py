@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import logging
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -16,9 +14,7 @@ from pydantic import ValidationError
 from fl_client.config import ConfigError, Section, Study, digest
 from fl_client.memory import write_whole
 from fl_client.settings import sentence
-from fl_server import config, room
-from fl_server.progress import Progress
-from fl_server.run import RoundFailed
+from fl_server import config
 
 State = Literal["queued", "running", "finished", "failed", "stopping", "stopped"]
 ENDED = {"finished", "failed", "stopped"}
@@ -63,9 +59,21 @@ def add(hub: Path, study: Study, silos: tuple[str, ...]) -> Ticket:
 
 
 def tickets(hub: Path) -> list[Ticket]:
-    """Return all tickets in the order of the queue; of two queued at the same moment, by name."""
-    found = [_read(path) for path in (hub / "queue").glob("*/ticket.json")]
+    """Return all tickets in the order of the queue; of two queued at the same moment, by name.
+
+    One that is damaged holds up no other study: it has failed, and says why.
+    """
+    found = [_seen(path) for path in (hub / "queue").glob("*/ticket.json")]
     return sorted(found, key=lambda ticket: (ticket.order, ticket.name))
+
+
+def _seen(path: Path) -> Ticket:
+    try:
+        return _read(path)
+    except ConfigError as error:
+        said = {"state": "failed", "error": str(error)}
+        lost = Ticket(name=path.parent.name, order=0, silos=(), study_sha256="")
+        return lost.model_copy(update=said)
 
 
 def one(hub: Path, name: str) -> Ticket:
@@ -132,67 +140,3 @@ def _read(path: Path) -> Ticket:
         raise ConfigError(
             f"{path} is damaged: {sentence(error, Ticket)}; put back a copy"
         ) from None
-
-
-@contextmanager
-def claimed(hub: Path, name: str) -> Iterator[None]:
-    """Hold a study while its rounds run, write its log, and note how it ended.
-
-    For want of disk, or of silos in a round, it has not: another run takes it up. Raises ``ConfigError`` where the
-    study is not to run: Flower may start a run after it was stopped.
-    """
-    here = folder(hub, name)
-    log = logging.FileHandler(here / "log.txt", encoding="utf-8")
-    log.setLevel(logging.INFO)
-    log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logger, progress = logging.getLogger("bhasha_fl"), Progress(here)
-    logger.setLevel(logging.DEBUG)
-    logger.addHandler(log)
-    logger.addHandler(progress)
-    try:
-        with _lock(hub, name).open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            lock.write(str(os.getpid()))
-            lock.flush()
-            state = one(hub, name).state
-            if state != "running":
-                raise ConfigError(f"{name} is {state}; this run of it came too late")
-            yield
-            move(hub, name, "finished", error="")
-    except Exception as error:
-        logger.exception("the study ended before its last round")
-        if room.lacked(hub, error):
-            logger.error("it has not failed: %s", room.WAITS)
-        elif isinstance(error, RoundFailed):  # the runner counts how often
-            note(hub, name, error=error.why)
-        else:
-            move(hub, name, "failed", {"running"}, error=str(error) or type(error).__name__)
-        raise
-    finally:
-        logger.removeHandler(log)
-        logger.removeHandler(progress)
-        log.close()
-
-
-def _lock(hub: Path, name: str) -> Path:
-    """Return what the process of a study's rounds opens to write, and holds a lock on."""
-    return folder(hub, name) / "running.lock"
-
-
-def claims(hub: Path, name: str) -> int:
-    """Return a number that is another one once a process has come to run this study's rounds, however soon it ended."""
-    path = _lock(hub, name)
-    return path.stat().st_mtime_ns if path.exists() else 0
-
-
-def held(hub: Path, name: str) -> bool:
-    """Return whether a process runs this study's rounds."""
-    path = _lock(hub, name)
-    if not path.exists():
-        return False
-    with path.open("r+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return True
-        return False

@@ -51,6 +51,7 @@ def run(run: Run) -> tuple[Run, State]:
         # Who came meanwhile holds nobody up.
         return _alone(run, [silo for silo in run.cohort.silos if silo.name not in begun]), state
     while state.round < run.study.rounds:
+        runs.check_room(run)
         run, state = _grown(run, state)
         state = one(run, state)
     return run, state

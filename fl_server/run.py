@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from fl_client import messages
 from fl_client.config import ConfigError, Study
 from fl_client.messages import Order
-from fl_server import adapter_config, controls, introduction, journal, record, silos
+from fl_server import adapter_config, controls, introduction, journal, record, room, silos
 from fl_server import cohort as cohorts
 from fl_server.cohort import Cohort
 from fl_server.grid import Grid
@@ -77,6 +77,12 @@ def grown(run: Run) -> Run:
         return run
     LOG.info("%d silos came: %s", len(came), ", ".join(silo.name for silo in came))
     return more
+
+
+def check_room(run: Run) -> None:
+    """Raise ``RoundFailed`` where the hub's disk lacks room for another round: nobody trains what cannot be kept."""
+    if not run.grid.roomy():
+        raise RoundFailed(room.WAITS)
 
 
 def among(run: Run, names: Collection[str]) -> Run:

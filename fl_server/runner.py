@@ -21,7 +21,7 @@ from fl_client import bundle, pulse, signed
 from fl_client.config import ConfigError, Study
 from fl_client.memory import write_whole
 from fl_client.settings import toml_value
-from fl_server import hub, journal, queue, room
+from fl_server import claims, hub, journal, queue, room
 from fl_server.queue import Ticket
 
 LOG = logging.getLogger("bhasha_fl.hub")
@@ -74,10 +74,10 @@ def advance(folder: Path, app: Path, ticket: Ticket) -> None:
     name = ticket.name
     if ticket.state == "stopping":
         stop(folder, ticket)
-    elif not queue.held(folder, name) and not room.fits(folder):
+    elif not claims.held(folder, name) and not room.fits(folder):
         with suppress(OSError):  # what only shows may not fit either
             queue.note(folder, name, error=room.WAITS)
-    elif not queue.held(folder, name):
+    elif not claims.held(folder, name):
         done = max(journal.committed(folder / "runs" / name / "journal"), default=-1)
         if done > ticket.round:  # each run may fail, as long as the study gets on
             ticket = ticket.model_copy(update={"attempts": 0, "round": done})
@@ -93,8 +93,8 @@ def stop(folder: Path, ticket: Ticket) -> None:
     name = ticket.name
     if ticket.run:
         flwr(folder, "stop", ticket.run)
-    _wait(lambda: not queue.held(folder, name), START_S)
-    if not queue.held(folder, name):
+    _wait(lambda: not claims.held(folder, name), START_S)
+    if not claims.held(folder, name):
         queue.move(folder, name, "stopped", {"stopping"})
         LOG.info("%s is stopped", name)
 
@@ -108,14 +108,14 @@ def start(folder: Path, app: Path, ticket: Ticket) -> None:
     began = {"attempts": ticket.attempts + 1, "round": ticket.round, "run": ""}
     if queue.move(folder, name, "running", {"queued", "running"}, **began).state != "running":
         return  # it was stopped meanwhile
-    before = queue.claims(folder, name)
+    before = claims.count(folder, name)
     made = flwr(folder, "run", str(app), "hub", "--run-config", str(here / "run.toml"))
     if not made.get("success"):  # the SuperLink may be starting anew
         queue.note(folder, name, error=str(made.get("error-message", "Flower refused")))
         return
     queue.note(folder, name, run=str(made["run-id"]), error="")
     LOG.info("%s runs as Flower's run %s", name, made["run-id"])
-    _wait(lambda: queue.claims(folder, name) != before, START_S)
+    _wait(lambda: claims.count(folder, name) != before, START_S)
 
 
 def sign(folder: Path, study: Study, silos: tuple[str, ...]) -> bytes:

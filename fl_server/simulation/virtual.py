@@ -64,9 +64,8 @@ class VirtualGrid:
     ) -> None:
         self._silos = dict(enumerate(places, 1))
         self._places, self._bill, self._answer = places, bill, answer
-        self.down = lambda _, content: messages.size(content)
-        self._now = 0.0
-        self._count = 0
+        self.down, self.roomy = lambda _, content: messages.size(content), lambda: True
+        self._now, self._count = 0.0, 0
         self._queues: dict[int, deque[Posted]] = {node: deque() for node in self._silos}
         self._at_work: dict[int, tuple[Posted, Errand]] = {}
         self._held: dict[str, set[str]] = {silo: set() for silo in places}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fl_client import deltas, parcels, stock
+from fl_client import deltas, parcels, room, stock
 from fl_client.parcels import Parcel
 from fl_server import broadcast
 from fl_server import run as runs
@@ -41,6 +41,12 @@ def test_what_was_laid_out_stays_one_round_longer_for_late_silos(tmp_path):
         made.append(freight.lay_out(adapter(number)).parcel.sha256)
         freight.settle()
         assert lying(tmp_path) == set(made[-2:])
+
+
+def test_there_is_room_for_a_round_while_enough_of_the_disk_is_free(tmp_path, monkeypatch):
+    assert Freight(tmp_path).roomy()
+    monkeypatch.setattr(room, "free", lambda folder: room.SPARE - (folder == tmp_path))
+    assert not Freight(tmp_path).roomy()
 
 
 def test_where_silos_may_be_late_by_more_rounds_it_stays_as_long(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import re
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from fl_client.config import ConfigError
-from fl_server import progress, queue, room
+from fl_server import claims, progress, queue, room
 from fl_server.run import RoundFailed
 
 ROOT = Path(__file__).parents[2]
@@ -31,7 +32,7 @@ def running(hub, study):
 
 def start(script, *arguments):
     """Start a program of the hub's in a process of its own."""
-    head = "import sys, time\nfrom pathlib import Path\nfrom fl_server import queue\n"
+    head = "import sys, time\nfrom pathlib import Path\nfrom fl_server import claims, queue\n"
     command = [sys.executable, "-c", head + script, *map(str, arguments)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
 
@@ -76,11 +77,19 @@ def test_a_study_that_is_not_there_is_refused_and_leaves_no_folder(hub, study):
     assert not queue.folder(hub, "two").exists()
 
 
-def test_a_damaged_ticket_is_named_in_one_sentence(hub, study):
-    queue.add(hub, study("one"), SILOS)
+def test_a_damaged_ticket_has_failed_in_one_sentence_and_holds_up_no_other_study(hub, study):
+    for name in ("one", "two"):
+        queue.add(hub, study(name), SILOS)
     (queue.folder(hub, "one") / "ticket.json").write_text('{"name": "one"}')
-    with pytest.raises(ConfigError, match=r"ticket.json is damaged: 'order' is missing; put back"):
-        queue.tickets(hub)
+    said = r"ticket.json is damaged: 'order' is missing; put back"
+    with pytest.raises(ConfigError, match=said):
+        queue.one(hub, "one")
+    damaged, sound = queue.tickets(hub)
+    assert (damaged.name, damaged.state, sound.state) == ("one", "failed", "queued")
+    assert re.search(said, damaged.error)
+    assert queue.add(hub, study("three"), SILOS).order == sound.order + 1
+    with pytest.raises(ConfigError, match=said):
+        queue.add(hub, study("one"), SILOS)
 
 
 def test_a_state_changes_only_from_the_states_given(running):
@@ -113,25 +122,27 @@ for _ in range(25):
 
 
 def test_a_study_is_held_while_a_process_runs_it_and_no_longer_once_that_was_killed(running):
-    script = 'with queue.claimed(Path(sys.argv[1]), "one"): print("in", flush=True); time.sleep(60)'
-    assert not queue.held(running, "one")
+    script = (
+        'with claims.claimed(Path(sys.argv[1]), "one"): print("in", flush=True); time.sleep(60)'
+    )
+    assert not claims.held(running, "one")
     with start(script, running) as process:
         assert process.stdout.readline() == "in\n"
-        held = [queue.held(running, "one"), queue.held(running, "one")]
+        held = [claims.held(running, "one"), claims.held(running, "one")]
         process.send_signal(signal.SIGKILL)
     assert held == [True, True]
-    assert not queue.held(running, "one")
+    assert not claims.held(running, "one")
     assert queue.one(running, "one").state == "running", "it is to be taken up again"
 
 
 def test_a_study_that_never_ran_is_not_held(hub, study):
     queue.add(hub, study("one"), SILOS)
-    assert not queue.held(hub, "one")
+    assert not claims.held(hub, "one")
 
 
 def test_a_study_that_ends_well_is_finished_and_its_log_and_progress_are_beside_it(running):
     queue.note(running, "one", error="an earlier one")
-    with queue.claimed(running, "one"):
+    with claims.claimed(running, "one"):
         LOG.info("round 1 is committed", extra={"event": {"kind": "round", "line": {"round": 1}}})
         LOG.debug("only for the progress")
     ticket = queue.one(running, "one")
@@ -146,17 +157,17 @@ def test_a_study_that_ends_well_is_finished_and_its_log_and_progress_are_beside_
     [(ConfigError("no silo answered"), "no silo answered"), (RuntimeError(), "RuntimeError")],
 )
 def test_a_study_that_ends_with_an_error_is_failed_with_the_reason(running, error, said):
-    with pytest.raises(type(error)), queue.claimed(running, "one"):
+    with pytest.raises(type(error)), claims.claimed(running, "one"):
         raise error
     ticket = queue.one(running, "one")
     assert (ticket.state, ticket.error) == ("failed", said)
     log = (queue.folder(running, "one") / "log.txt").read_text()
     assert "the study ended before its last round" in log and "Traceback" in log
-    assert not queue.held(running, "one")
+    assert not claims.held(running, "one")
 
 
 def test_a_study_whose_round_lacks_silos_is_taken_up_again_and_says_why(running):
-    with pytest.raises(RoundFailed), queue.claimed(running, "one"):
+    with pytest.raises(RoundFailed), claims.claimed(running, "one"):
         raise RoundFailed("round 3 has 1 of 2 updates and needs 2", "continue with --resume here")
     ticket = queue.one(running, "one")
     assert (ticket.state, ticket.error) == ("running", "round 3 has 1 of 2 updates and needs 2")
@@ -164,7 +175,7 @@ def test_a_study_whose_round_lacks_silos_is_taken_up_again_and_says_why(running)
 
 
 def test_a_study_that_is_ended_from_outside_is_not_failed(running):
-    with pytest.raises(KeyboardInterrupt), queue.claimed(running, "one"):
+    with pytest.raises(KeyboardInterrupt), claims.claimed(running, "one"):
         raise KeyboardInterrupt
     assert queue.one(running, "one").state == "running"
 
@@ -175,14 +186,14 @@ def test_a_study_that_is_ended_from_outside_is_not_failed(running):
 )
 def test_a_study_that_ends_for_want_of_disk_is_not_failed(running, monkeypatch, error, fits):
     monkeypatch.setattr(room, "fits", lambda folder: fits)
-    with pytest.raises(type(error)), queue.claimed(running, "one"):
+    with pytest.raises(type(error)), claims.claimed(running, "one"):
         raise error
     assert queue.one(running, "one").state == "running"
     assert room.WAITS in (queue.folder(running, "one") / "log.txt").read_text()
 
 
 def test_an_error_while_a_study_is_being_stopped_does_not_fail_it(running):
-    with pytest.raises(OSError), queue.claimed(running, "one"):
+    with pytest.raises(OSError), claims.claimed(running, "one"):
         queue.move(running, "one", "stopping")
         raise OSError("the grid went away")
     assert queue.one(running, "one").state == "stopping"
@@ -194,7 +205,7 @@ def test_a_run_that_comes_too_late_does_no_round(running, state):
     rounds = []
     with (
         pytest.raises(ConfigError, match=f"one is {state}; this run of it came too late"),
-        queue.claimed(running, "one"),
+        claims.claimed(running, "one"),
     ):
         rounds.append(1)
     assert not rounds
@@ -204,6 +215,6 @@ def test_a_run_that_comes_too_late_does_no_round(running, state):
 def test_logging_is_as_it_was_once_a_study_has_ended(running):
     logger = logging.getLogger("bhasha_fl")
     before = list(logger.handlers)
-    with queue.claimed(running, "one"):
+    with claims.claimed(running, "one"):
         assert len(logger.handlers) == len(before) + 2
     assert logger.handlers == before

@@ -202,6 +202,34 @@ class Late(Polled):
         return [2] if record.lines(self.home)[-1]["round"] == 1 else []
 
 
+class Full(Polled):
+    """A way to silos beside a disk that is full after round 1, until something of it is freed."""
+
+    home, freed = Path(), False
+
+    def roomy(self):
+        return self.freed or record.lines(self.home)[-1]["round"] < 1
+
+
+@pytest.mark.parametrize("schedule", ["sync()", "buffered(size=2)"])
+def test_without_room_on_the_disk_no_round_is_begun_and_the_study_goes_on_when_there_is_some(
+    schedule, small, tmp_path, monkeypatch
+):
+    more = {"rounds": 3, "simulation__silos": 2, "schedule": schedule}
+    grid.run(server, client, 2, flat(small(tmp_path / "whole", **more)))
+    whole = json.loads((tmp_path / "whole" / "report.json").read_text())
+    monkeypatch.setattr(app, "Polled", Full)
+    monkeypatch.setattr(Full, "home", tmp_path / "run")
+    study = small(tmp_path / "run", **more)
+    with pytest.raises(RoundFailed, match="MiB of the hub's disk are free"):
+        grid.run(server, client, 2, flat(study))
+    assert [line["round"] for line in record.lines(tmp_path / "run")] == [0, 1]
+    monkeypatch.setattr(Full, "freed", True)
+    grid.run(server, client, 2, flat(study))
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["adapter_sha256"] == whole["adapter_sha256"]
+
+
 @pytest.mark.parametrize("rail", [False, True])
 def test_a_silo_that_comes_between_two_rounds_takes_part_as_after_a_stop(
     rail, small, tmp_path, monkeypatch

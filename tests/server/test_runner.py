@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from fl_client import bundle, pulse, signed
 from fl_client.config import from_flat
-from fl_server import journal, queue, room, runner
+from fl_server import claims, journal, queue, room, runner
 from fl_server.journal import State
 
 SILOS = ("as-1", "ne-1")
@@ -152,7 +152,7 @@ def test_a_run_that_is_killed_before_anyone_looks_is_not_waited_for(one, flwr, m
     monkeypatch.setattr(runner, "_wait", lambda until, seconds: looks.append(until()))
     step(one)
     assert looks == [came]
-    assert not queue.held(one, "one")
+    assert not claims.held(one, "one")
     step(one)
     assert standing(one) == ("running", "7", 2)
 

@@ -10,8 +10,8 @@ import time
 import pytest
 
 from fl_client.config import ConfigError
+from fl_server import claims, progress, queue, record, standing
 from fl_server import hub as hubs
-from fl_server import progress, queue, record, standing
 from fl_server.gateway import gate, local, seen
 
 SILOS = ("as-1", "ne-1")
@@ -155,7 +155,7 @@ def test_a_progress_that_is_damaged_is_begun_anew_and_ends_no_study(hub, study, 
     here = queue.folder(hub, "one")
     (here / progress.FILE).write_bytes(damage)
     assert standing.of(hub)["studies"][0]["round"] == 0
-    with queue.claimed(hub, "one"):
+    with claims.claimed(hub, "one"):
         assert (here / progress.FILE).read_bytes() == damage
         now = logging.getLogger("bhasha_fl")
         now.info("round 2", extra={"event": {"kind": "round", "line": {"round": 2}}})

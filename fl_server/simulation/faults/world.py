@@ -88,6 +88,7 @@ class World:
         grid = Federation(self._superlink, hub, number, names, freight)  # type: ignore[arg-type]
         grid.settle = self._settling(grid.settle)
         grid.push_messages = self._pushing(grid.push_messages)  # type: ignore[method-assign]
+        grid.roomy = lambda: True  # these disks are full by the write
         nodes = grid.get_node_ids()
         self._looked()
         there = {name for node, name in enumerate(names, 1) if node in nodes}
