@@ -17,7 +17,7 @@ def scaled(x: Array, levels: int) -> tuple[Array, Array]:
     """Return each number in steps, as float64 from ``-levels`` to ``levels``, and each block's float32 scale."""
     scale = np.maximum.reduceat(np.abs(x), _starts(x.size))
     divisor = np.where(scale > 0, scale, 1).astype(np.float64)
-    steps = x / np.repeat(divisor, BLOCK)[: x.size]
+    steps = x / each(divisor, x.size)
     steps *= levels
     return steps, scale
 
@@ -31,7 +31,17 @@ def restored(steps: Array, scale: Array, levels: int) -> Array:
             f"a block's scale is no finite number from 0 up, or {levels=} does not fit"
         )
     step = scale.astype(np.float64) / levels
-    return (steps * np.repeat(step, BLOCK)[: steps.size]).astype(np.float32)
+    return (steps * each(step, steps.size)).astype(np.float32)
+
+
+def sums(x: Array) -> Array:
+    """Return the sum of each block."""
+    return np.add.reduceat(x, _starts(x.size))
+
+
+def each(of_blocks: Array, size: int) -> Array:
+    """Return for each of so many numbers what belongs to its block."""
+    return np.repeat(of_blocks, BLOCK)[:size]
 
 
 def blocks(size: int) -> int:

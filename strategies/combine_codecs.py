@@ -16,7 +16,7 @@ def narrow_codec_must_come_last(parts: Parts) -> Refusal | None:
         return None
     return Refusal(
         "C52",
-        "a codec that narrows numbers (float16, bfloat16, int8, int4, qsgd) is followed by another",
+        "a codec that narrows numbers (float16, bfloat16, int8, int4, int2, qsgd) is followed by another",
         "put the narrowing codec last, as in 'topk(0.05) | int8()'",
     )
 
@@ -39,7 +39,7 @@ def feedback_needs_a_codec_that_contracts(parts: Parts) -> Refusal | None:
     return Refusal(
         "C54",
         "two bits rounded by lot err by more than the update itself, and error feedback sends the error again",
-        "let topk() or randk() be followed by int4() or qsgd(bits=4)",
+        "let topk() or randk() be followed by int2(), int4() or qsgd(bits=4)",
     )
 
 

@@ -15,6 +15,7 @@ from hypothesis.extra import numpy as hnp
 from strategies.codecs.bfloat16 import bfloat16
 from strategies.codecs.codec import Key, chain
 from strategies.codecs.float16 import float16
+from strategies.codecs.int2 import int2
 from strategies.codecs.int4 import int4
 from strategies.codecs.int8 import int8
 from strategies.codecs.qsgd import qsgd
@@ -106,6 +107,7 @@ BYTES = {
     "bfloat16": ([bfloat16()], lambda n: 2 * n),
     "int8": ([int8()], lambda n: n + 4 * math.ceil(n / 256)),
     "int4": ([int4()], lambda n: math.ceil(n / 2) + 4 * math.ceil(n / 256)),
+    "int2": ([int2()], lambda n: math.ceil(n / 4) + 8 * math.ceil(n / 256)),
     "qsgd 8": ([qsgd()], lambda n: n + 4 * math.ceil(n / 256)),
     "qsgd 4": ([qsgd(4)], lambda n: math.ceil(n / 2) + 4 * math.ceil(n / 256)),
     "qsgd 2": ([qsgd(2)], lambda n: math.ceil(n / 4) + 4 * math.ceil(n / 256)),
@@ -113,6 +115,10 @@ BYTES = {
     "topk | int8": ([topk(0.1), int8()], lambda n: tenth(n) + 4 * math.ceil(tenth(n) / 256)),
     "topk | float16": ([topk(0.1), float16()], lambda n: 2 * tenth(n)),
     "topk | bfloat16": ([topk(0.1), bfloat16()], lambda n: 2 * tenth(n)),
+    "topk | int2": (
+        [topk(0.1), int2()],
+        lambda n: math.ceil(tenth(n) / 4) + 8 * math.ceil(tenth(n) / 256),
+    ),
     "randk": ([randk(0.1)], lambda n: 4 * tenth(n)),
     "randk | int8": ([randk(0.1), int8()], lambda n: tenth(n) + 4 * math.ceil(tenth(n) / 256)),
     "nothing": ([], lambda n: 4 * n),
@@ -280,7 +286,44 @@ def test_numbers_beyond_the_end_are_refused(codec, right, wrong):
         made.decode({"values": np.uint8([wrong]), "0.scale": scale}, 1, KEY)
 
 
-@pytest.mark.parametrize("narrow", [float16, bfloat16, int8, int4, qsgd])
+TWO = {  # codes of four numbers: bit 0 is the sign, bit 1 the size; then both sizes
+    "all large": ([0b10101010, [1.0, 2.0]], [2, 2, 2, 2]),
+    "one below zero": ([0b10101011, [1.0, 2.0]], [-2, 2, 2, 2]),
+    "all small": ([0b00000100, [1.0, 0.0]], [1, -1, 1, 1]),
+    "a large size that nothing has": ([0b00000000, [1.0, 2.0]], None),
+    "a large size that is none": ([0b10101010, [1.0, 0.5]], None),
+    "below zero": ([0b10101010, [-1.0, 2.0]], None),
+    "no number": ([0b10101010, [1.0, np.nan]], None),
+    "infinity": ([0b10101010, [1.0, np.inf]], None),
+}
+
+
+@pytest.mark.parametrize(("sent", "wanted"), TWO.values(), ids=TWO.keys())
+def test_two_bits_are_a_sign_and_one_of_two_sizes_of_a_block(sent, wanted):
+    wire = {"values": np.uint8([sent[0]]), "0.scale": np.float32(sent[1])}
+    if wanted is None:
+        with pytest.raises(ValueError, match="sizes are no finite numbers"):
+            chain([int2()]).decode(wire, 4, KEY)
+    else:
+        assert chain([int2()]).decode(wire, 4, KEY).tolist() == wanted
+
+
+@quick
+@given(vectors(1e6))
+def test_int2_sends_of_each_block_the_mean_sizes_of_what_is_above_and_below_its_mean_size(x):
+    decoded, _, _ = sent([int2()], x)
+    for at in range(0, x.size, 256):
+        block = [float(number) for number in x[at : at + 256]]
+        middle = math.fsum(map(abs, block)) / len(block)
+        halves = {
+            large: [abs(n) for n in block if (abs(n) > middle) == large] for large in (True, False)
+        }
+        means = {large: math.fsum(half) / max(len(half), 1) for large, half in halves.items()}
+        slow = [math.copysign(means[abs(n) > middle], n) if n else means[False] for n in block]
+        np.testing.assert_allclose(decoded[at : at + 256], slow, rtol=1e-6, atol=1e-44)
+
+
+@pytest.mark.parametrize("narrow", [float16, bfloat16, int8, int4, int2, qsgd])
 def test_a_link_after_one_that_narrows_does_not_come_back(narrow):
     x = np.linspace(-1, 1, 40, dtype=np.float32)
     with pytest.raises(ValueError, match="this codec makes|does not hold"):

@@ -13,6 +13,7 @@ from strategies.codecs.bfloat16 import bfloat16
 from strategies.codecs.codec import Key, chain
 from strategies.codecs.ef21 import ef21
 from strategies.codecs.float16 import float16
+from strategies.codecs.int2 import int2
 from strategies.codecs.int4 import int4
 from strategies.codecs.int8 import int8
 from strategies.codecs.qsgd import qsgd
@@ -80,7 +81,14 @@ STRATEGIES = {
     "ffa alone": ffa("silo", "silo"),
 }
 OLD = {"topk": topk(0.3), "float16": float16(), "bfloat16": bfloat16(), "int8": int8()}
-NEW = {"ef21": ef21(), "randk": randk(0.3), "int4": int4(), "qsgd": qsgd(4), "qsgd2": qsgd(bits=2)}
+NEW = {
+    "ef21": ef21(),
+    "randk": randk(0.3),
+    "int4": int4(),
+    "int2": int2(),
+    "qsgd": qsgd(4),
+    "qsgd2": qsgd(bits=2),
+}
 LINKS = OLD | NEW
 CHAINS = [
     *((), *((a,) for a in LINKS), *itertools.product(OLD, OLD), ("topk", "topk", "int8")),
@@ -169,6 +177,7 @@ BAD = {
     "changes of weights that change": (tracked(weights=qffl()), None, "C66"),
     "changes of own rows": (tracked(rowwise()), None, "C57"),
     "own rows in four bits": (parts(rowwise(), ("int4",)), MANY, "C57"),
+    "own rows in two bits": (parts(rowwise(), ("int2",)), COHORT, "C57"),
     "own rows by lot": (parts(rowwise(), ("qsgd2",)), COHORT, "C57"),
     "own rows in four bits where a line is short": (
         parts(rowwise())._replace(codec=chain([int8(least=4)])),
@@ -319,6 +328,7 @@ CURED = {
     "narrow last": (parts(links=("topk", "int8")), COHORT),
     "finer lots": (parts(links=("topk", "qsgd")), COHORT),
     "four bits": (parts(links=("randk", "int4")), COHORT),
+    "two bits": (parts(links=("topk", "int2")), COHORT),
     "coarse lots without feedback": (parts(links=("qsgd2",)), COHORT),
     "one topk": (parts(links=("topk",)), COHORT),
     "wider lora": (parts(fedavg("language", "silo")), COHORT),
