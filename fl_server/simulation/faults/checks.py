@@ -104,8 +104,10 @@ def _once(trial: Trial) -> Iterator[str]:
         for step, times in silo.seen.steps.items():
             again[step.round, step.base] += times - 1
         over = {at: n - worker.INTERVAL * silo.seen.broken[at] for at, n in again.items()}
-        # A flipped bit may take a committed round back: that one is trained again, and the one in work.
-        if sum(n for n in over.values() if n > 0) > 2 * studies.STEPS * _flips(trial):
+        # A flipped bit may take a committed round back: that one is trained again, and the one in work. Where a silo
+        # comes while a hub is away, a codec that tracks begins anew, and the round in work is another one.
+        anew = trial.fired["dark"] * studies.parts(trial.shape).codec.tracks
+        if sum(n for n in over.values() if n > 0) > studies.STEPS * (2 * _flips(trial) + anew):
             yield f"C4 {name} did steps again: {+again}, and ended before they were durable: {silo.seen.broken}"
 
 
