@@ -30,10 +30,12 @@ CHAINS = (
     "bfloat16()",
     "int8()",
     "int4()",
+    "int2()",
     "qsgd(bits=8)",
     "qsgd(bits=2)",
     "topk(0.05) | int8()",
     SMALLEST,
+    "topk(0.01) | int2()",
     "randk(0.05) | int4()",
 )
 

@@ -1,7 +1,7 @@
 """The figures of a deployed federation: real SuperLink, SuperNodes, gateways and worker groups on this machine.
 
-``python -m benchmarks.deployed NAME`` with one of: floor, cost, restart, cut-200, cut-600, hub-killed, large,
-kit, line-64k, line-256k, line-1m, disk-full, clock.
+``python -m benchmarks.deployed NAME`` with one of: floor, cost, restart, cut-200, cut-600, hub-killed, silo-killed,
+large, kit, line-64k, line-256k, line-1m, disk-full, clock.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,6 @@ class Federation:
         self._blind = False  # ask for all: Flower may have errors to tell
         self._looked = time.monotonic()
         self._starts: dict[int, int] = {}
-        self._met: set[str] = set()
 
     def get_node_ids(self) -> list[int]:
         """Return the nodes of the study's silos once all are there, after ``JOIN_S`` those of whoever is."""
@@ -53,17 +52,13 @@ class Federation:
             self.wait(5)
         if missing:
             LOG.warning("the study goes on without %s until they come", ", ".join(missing))
-        return self._meet(there, known)
+        return _nodes(there, known)
 
-    def newcomers(self) -> list[int]:
-        """Return the nodes of the study's silos that came since others were returned here."""
-        known = self._gateway.status()
-        came = [name for name in self._names if known.get(name, {}).get("connected")]
-        return self._meet([name for name in came if name not in self._met], known)
-
-    def _meet(self, names: list[str], known: dict[str, dict[str, Any]]) -> list[int]:
-        self._met.update(names)
-        return sorted(int(known[name]["node_id"]) for name in names)
+    def newcomers(self, known: Collection[int]) -> list[int]:
+        """Return the nodes of the study's silos that are there and not ``known``."""
+        told = self._gateway.status()
+        there = [name for name in self._names if told.get(name, {}).get("connected")]
+        return [node for node in _nodes(there, told) if node not in known]
 
     def names(self) -> dict[int, str]:
         """Return the names of the study's silos by node, connected or not: who left is still who it was."""
@@ -139,6 +134,10 @@ class Federation:
             for row in known.values()
             if row.get("node_id")
         }
+
+
+def _nodes(names: list[str], known: dict[str, dict[str, Any]]) -> list[int]:
+    return sorted(int(known[name]["node_id"]) for name in names)
 
 
 def join(grid: Any, hub: Path, run: int, ticket: Ticket, late: int = 1) -> Federation:

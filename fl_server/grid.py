@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable, Iterable
+from collections.abc import Collection, Hashable, Iterable
 from typing import Any, Protocol
 
 from fl_client import messages
@@ -18,8 +18,8 @@ class Grid(Protocol):
     def get_node_ids(self) -> Iterable[int]:
         """Return the nodes that are there."""
 
-    def newcomers(self) -> Iterable[int]:
-        """Return the nodes of silos that are there and were not when ``get_node_ids`` or this was asked before."""
+    def newcomers(self, known: Collection[int]) -> Iterable[int]:
+        """Return the nodes of silos that are there and not among those that are ``known``."""
 
     def push_messages(self, messages: Iterable[Any]) -> Iterable[str]:
         """Send messages; return a key for each, empty where it could not be sent."""
@@ -75,7 +75,7 @@ class Polled:
         """Wait until it is time to ask again."""
         time.sleep(min(seconds, self._every_s))
 
-    def newcomers(self) -> Iterable[int]:
+    def newcomers(self, known: Collection[int]) -> Iterable[int]:
         """Return nothing: who is not there as a study begins is not waited for."""
         return ()
 

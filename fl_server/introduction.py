@@ -38,11 +38,12 @@ def introduce(grid: Grid) -> list[Silo]:
 
 
 def came(grid: Grid, known: list[Silo]) -> list[Silo]:
-    """Return the silos that came since these were known; one that cannot take part is left out."""
+    """Return the silos that came since these were known; one that cannot take part, or says nothing, is left out."""
     found: list[Silo] = []
     content = messages.order(Order())
-    nodes = set(grid.newcomers()) - {silo.node for silo in known}
-    asked = {node: content for node in sorted(nodes)}
+    names, taken = grid.names(), {silo.name for silo in known}
+    nodes = sorted(grid.newcomers({silo.node for silo in known}))
+    asked = {node: content for node in nodes if names.get(node) not in taken}
     for node, reply in silos.exchange(grid, "query", asked, silos.all_within(SOON_S)):
         try:
             silo = _silo(grid, node, reply)

@@ -24,6 +24,7 @@ CODECS = (
     "int4()",
     "topk(0.025, 0.8) | int4()",
     "topk(0.01, 0.8) | int4()",
+    "topk(0.01, 0.8) | int2()",
     "topk(0.004, 0.8) | int4()",
 )
 COHORT: dict[str, Scalar] = {

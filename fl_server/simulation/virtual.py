@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from fl_client import messages
@@ -95,7 +95,7 @@ class VirtualGrid:
         """Return the nodes of all silos."""
         return list(self._silos)
 
-    def newcomers(self) -> list[int]:
+    def newcomers(self, known: Collection[int]) -> list[int]:
         """Return nothing: all were there as the study began."""
         return []
 

@@ -338,7 +338,7 @@ def away(run, *names):
 def coming(run, names, after):
     """Return the run without these silos, which come as its hub looks for them after so many commits."""
     less, nodes = away(run, *names)
-    run.grid.newcomers = lambda: nodes if len(run.grid.commits) > after else []
+    run.grid.newcomers = lambda known: {*nodes} - known if len(run.grid.commits) > after else []
     return less
 
 

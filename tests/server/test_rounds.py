@@ -18,7 +18,7 @@ from flwr.clientapp import ClientApp
 from fl_client import memory, messages
 from fl_client.app import app as client
 from fl_client.config import ConfigError, flat
-from fl_server import app, estimates, journal, record
+from fl_server import app, estimates, introduction, journal, record
 from fl_server.app import app as server
 from fl_server.grid import Polled
 from fl_server.run import RoundFailed
@@ -198,7 +198,7 @@ class Late(Polled):
         super().__init__(grid)
         self.get_node_ids = lambda: [1]
 
-    def newcomers(self):
+    def newcomers(self, known):
         return [2] if record.lines(self.home)[-1]["round"] == 1 else []
 
 
@@ -246,6 +246,36 @@ def test_a_silo_that_comes_between_two_rounds_takes_part_as_after_a_stop(
     assert report["adapter_sha256"] == stopped["adapter_sha256"]
     assert report["languages"].keys() == {"as", "ne"}
     assert all(bool(row["alone_lr"]) == rail for row in report["silo_scores"].values())
+
+
+class Shy(Late):
+    """The same, where the second does not say who it is the first time it is asked."""
+
+    asked = 0
+
+    def __init__(self, grid):
+        super().__init__(grid)
+        self.push_messages = self._push
+
+    def newcomers(self, known):
+        return {2} - known if record.lines(self.home)[-1]["round"] else []
+
+    def _push(self, pushed):
+        later = record.lines(self.home) and pushed[0].metadata.message_type == "query"
+        Shy.asked += bool(later)
+        return ["never"] if later and Shy.asked == 1 else self._grid.push_messages(pushed)
+
+
+def test_a_silo_that_does_not_say_who_it_is_is_asked_again_before_the_next_round(
+    small, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(app, "Polled", Shy)
+    monkeypatch.setattr(Late, "home", tmp_path / "run")
+    monkeypatch.setattr(introduction, "SOON_S", 0.1)
+    grid.run(server, client, 2, flat(small(tmp_path / "run", rounds=3, simulation__silos=2)))
+    lines = record.lines(tmp_path / "run")
+    assert Shy.asked == 2
+    assert [sorted(line["silos"]) for line in lines] == [["as-1"]] * 3 + [["as-1", "ne-1"]]
 
 
 @pytest.mark.parametrize("said", ["ne-2", "../ne", "as-1"])
