@@ -74,7 +74,7 @@ def _full(
     runs.check_room(run)
     more = runs.grown(run)
     if more is not run:
-        idle += [silo for silo in more.cohort.silos if silo.name not in there]
+        idle += runs.came(run, more)
         held = buffer.begun(more, runs.completed(more, held.state))
     return more, held
 

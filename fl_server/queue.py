@@ -71,9 +71,8 @@ def _seen(path: Path) -> Ticket:
     try:
         return _read(path)
     except ConfigError as error:
-        said = {"state": "failed", "error": str(error)}
-        lost = Ticket(name=path.parent.name, order=0, silos=(), study_sha256="")
-        return lost.model_copy(update=said)
+        name, said = path.parent.name, str(error)
+        return Ticket(name=name, order=0, silos=(), study_sha256="", state="failed", error=said)
 
 
 def one(hub: Path, name: str) -> Ticket:

@@ -46,10 +46,8 @@ def run(run: Run) -> tuple[Run, State]:
     record.rewind(run.folder, state.round)
     run = _alone(run, run.cohort.silos)
     if run.schedule.buffer is not None:
-        begun = {silo.name for silo in run.cohort.silos}
-        run, state = buffered.rest(run, state, run.schedule.buffer)
-        # Who came meanwhile holds nobody up.
-        return _alone(run, [silo for silo in run.cohort.silos if silo.name not in begun]), state
+        more, state = buffered.rest(run, state, run.schedule.buffer)
+        return _alone(more, runs.came(run, more)), state  # who came meanwhile has held nobody up
     while state.round < run.study.rounds:
         runs.check_room(run)
         run, state = _grown(run, state)
@@ -62,8 +60,7 @@ def _grown(run: Run, state: State) -> tuple[Run, State]:
     more = runs.grown(run)
     if more is run:
         return run, state
-    known = {silo.name for silo in run.cohort.silos}
-    more = _alone(more, [silo for silo in more.cohort.silos if silo.name not in known])
+    more = _alone(more, runs.came(run, more))
     return more, runs.completed(more, state)
 
 

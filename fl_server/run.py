@@ -79,6 +79,12 @@ def grown(run: Run) -> Run:
     return more
 
 
+def came(before: Run, now: Run) -> list[Silo]:
+    """Return the silos of a run that had no part in it before."""
+    known = {silo.name for silo in before.cohort.silos}
+    return [silo for silo in now.cohort.silos if silo.name not in known]
+
+
 def check_room(run: Run) -> None:
     """Raise ``RoundFailed`` where the hub's disk lacks room for another round: nobody trains what cannot be kept."""
     if not run.grid.roomy():

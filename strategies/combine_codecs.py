@@ -23,7 +23,7 @@ def narrow_codec_must_come_last(parts: Parts) -> Refusal | None:
 
 def sparsifier_only_once(parts: Parts) -> Refusal | None:
     """C53: two links that leave coordinates out, each with an error feedback of its own."""
-    if sum(link.biased for link in parts.codec.links) < 2:
+    if sum(link.chosen is not None for link in parts.codec.links) < 2:
         return None
     return Refusal(
         "C53",

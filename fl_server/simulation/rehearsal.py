@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from fl_client.config import Study
@@ -21,13 +19,12 @@ from fl_server import broadcast, config, record, rounds, silos
 from fl_server import run as runs
 from fl_server.run import RoundFailed, Run
 from fl_server.runner import ATTEMPTS
-from fl_server.simulation import lot, standins
+from fl_server.simulation import lot, scratch, standins
 from fl_server.simulation.profiles import Place
 from fl_server.simulation.seats import Seat
 from fl_server.simulation.virtual import Errand, VirtualGrid
 
 LOGGER = "bhasha_fl"
-MEMORY = "/dev/shm"  # where writing durably costs nothing, and nothing here is to last
 Table = dict[str, Any]
 
 
@@ -41,9 +38,8 @@ class Played(NamedTuple):
 
 def rehearse(study: Study, seats: list[Seat], start: datetime) -> Table:
     """Return what a study would take with these silos, from a local time on; raises ``ConfigError``."""
-    there = MEMORY if os.access(MEMORY, os.W_OK) else None
-    with TemporaryDirectory(prefix="rehearsal-", dir=there) as folder, _quiet():
-        played = play(study, seats, start, Path(folder))
+    with scratch.folder("rehearsal-") as folder, _quiet():
+        played = play(study, seats, start, folder)
     held, seconds = rows(played), played.grid.now()
     return {
         "schema": 1,

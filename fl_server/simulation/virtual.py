@@ -64,7 +64,8 @@ class VirtualGrid:
     ) -> None:
         self._silos = dict(enumerate(places, 1))
         self._places, self._bill, self._answer = places, bill, answer
-        self.down, self.roomy = lambda _, content: messages.size(content), lambda: True
+        self.down = lambda _, content: messages.size(content)
+        self.roomy = lambda: True
         self._now, self._count = 0.0, 0
         self._queues: dict[int, deque[Posted]] = {node: deque() for node in self._silos}
         self._at_work: dict[int, tuple[Posted, Errand]] = {}

@@ -61,8 +61,7 @@ class Codec(NamedTuple):
     side: tuple[str, ...] = ()  # the names of its side arrays
     kept: Callable[[int], int] = every  # how many of so many values it hands on
     chosen: Callable[[Wire, int, Key], Array] | None = None  # as rising indices; None for all
-    biased: bool = False  # leaves numbers out, so it runs under error feedback
-    coarse: bool = False  # rounds so roughly that it does too
+    biased: bool = False  # leaves numbers out, or much of each, so it runs under error feedback
     decay: float = 1.0  # how much of what was left out is still wanted a round later
     contracts: bool = True  # on average nearer to x than sending nothing, as error feedback needs
     bits: int = 32  # of each value
@@ -91,7 +90,7 @@ class Chain(NamedTuple):
     links: tuple[Codec, ...]
     sent: Callable[[Wire, int], tuple[Codec, ...]]  # the links with which a wire was made
     choosing: Callable[[Sequence[int | None]], Chain]  # the same with what each link is to send
-    feedback: bool  # some link is biased, coarse or tracks, so a silo remembers something
+    feedback: bool  # some link is biased or tracks, so a silo remembers something
     tracks: bool = False  # the memory is what the hub believes, and what is decoded its change
 
 
@@ -102,8 +101,9 @@ def chain(links: Sequence[Codec], chosen: Sequence[int | None] = ()) -> Chain:
     that ``tracks`` the link that says so is not counted.
     """
     choosing = partial(chain, links)
-    tracks, links = any(link.tracks for link in links), tuple(c for c in links if not c.tracks)
-    feedback = tracks or any(link.biased or link.coarse for link in links)
+    tracks = any(link.tracks for link in links)
+    links = tuple(link for link in links if not link.tracks)
+    feedback = tracks or any(link.biased for link in links)
     decay = math.prod(link.decay for link in links)
 
     def init(size: int) -> Array:

@@ -1,7 +1,7 @@
 """Two bits a number: its sign, and which of two sizes it has; both sizes are float32 means within every block of 256.
 
-The block's mean size parts the large from the small, and each half comes back as its own mean: no two numbers a block
-would come nearer for this parting. That is sign descent with error feedback (Karimireddy et al. 2019, arXiv 1901.09847)
+The block's mean size parts the large from the small, and each half comes back as its own mean: for this parting no
+other two sizes come nearer. That is sign descent with error feedback (Karimireddy et al. 2019, arXiv 1901.09847)
 with one bit more for the size, and about what SparseLoCo sends (Sarfi et al. 2025, arXiv 2508.15706). Small numbers
 come back too large, so it always runs under error feedback; behind a ``topk`` sizes differ little.
 """
@@ -47,6 +47,6 @@ def int2() -> Codec:
         decode,
         side=("scale",),
         bits=BITS,
-        coarse=True,
+        biased=True,
         beside=lambda size: 2 * blocks.scales(size),
     )

@@ -57,16 +57,16 @@ def test_dtype_and_shape_return(codec, x):
 def test_what_is_sent_plus_the_residual_is_the_vector(codec, x):
     decoded, memory, _ = sent(codec, x)
     made = codec()
-    residual = memory if made.biased or made.coarse else x - decoded
+    residual = memory if made.biased else x - decoded
     assert residual.dtype == np.float32
-    # one that is coarse may send more than there is, and float32 tells the rest of that
-    size = np.maximum(np.abs(x), np.abs(decoded)) if made.coarse else np.abs(x)
+    # one that rounds roughly may send more than there is, and float32 tells the rest of that
+    size = np.maximum(np.abs(x), np.abs(decoded)) if made.biased else np.abs(x)
     error = np.abs(decoded.astype(np.float64) + residual - x)
     assert np.all(error <= 2**-22 * size.astype(np.float64) + 1e-45)
 
 
-def test_only_a_codec_that_is_biased_coarse_or_tracks_remembers(codec):
-    remembers = codec().biased or codec().coarse or codec().tracks
+def test_only_a_codec_that_is_biased_or_tracks_remembers(codec):
+    remembers = codec().biased or codec().tracks
     assert chain([codec()]).init(SIZE).size == (SIZE if remembers else 0)
 
 

@@ -6,13 +6,11 @@ of real ones.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections import Counter
 from datetime import datetime
 from itertools import count, pairwise
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -27,7 +25,7 @@ from fl_server import run as runs
 from fl_server.grid import Polled
 from fl_server.run import RoundFailed
 from fl_server.simulation import grid as local
-from fl_server.simulation import rehearsal, standins
+from fl_server.simulation import scratch, standins
 from fl_server.simulation.profiles import Place, checked
 from fl_server.simulation.seats import Seat
 from fl_server.simulation.virtual import VirtualGrid
@@ -35,7 +33,6 @@ from strategies import adapter as algebra
 from strategies.codecs.codec import Key
 
 START = datetime(2026, 11, 30, 8)
-SHARED = rehearsal.MEMORY if os.access(rehearsal.MEMORY, os.W_OK) else None
 LINE = {"uplink_bytes_s": 1e9, "downlink_bytes_s": 1e9, "latency_s": 0}
 
 
@@ -57,8 +54,8 @@ def made(schedule: str, **changes):
 @pytest.fixture
 def here():
     """Return a folder in memory, where writing durably costs nothing."""
-    with TemporaryDirectory(dir=SHARED) as folder:
-        yield Path(folder)
+    with scratch.folder("buffer-") as folder:
+        yield folder
 
 
 class Silos:
@@ -172,10 +169,10 @@ def test_the_order_of_arrival_in_the_record_makes_the_same_bytes_again(
     schedule = f"buffered(size={size}, max_staleness={most}, scale_steps={scaled})"
     study = made(schedule, codec=codec, outer="delayed_nesterov()")
     named = {f"s{k}": v for k, v in enumerate(speeds)}
-    with TemporaryDirectory(dir=SHARED) as folder:
-        run, _ = begun(study, named, Path(folder) / "run")
+    with scratch.folder("buffer-") as folder:
+        run, _ = begun(study, named, folder / "run")
         _, state = rounds.run(run)
-        again, _ = begun(study, named, Path(folder) / "again")
+        again, _ = begun(study, named, folder / "again")
         recorded = record.lines(run.folder)[1:]
         made_again = buffer.replay(again, runs.first(again), run.schedule.buffer, recorded)
         same(state, made_again)

@@ -270,6 +270,7 @@ def test_a_silo_that_does_not_say_who_it_is_is_asked_again_before_the_next_round
     small, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(app, "Polled", Shy)
+    monkeypatch.setattr(Shy, "asked", 0)
     monkeypatch.setattr(Late, "home", tmp_path / "run")
     monkeypatch.setattr(introduction, "SOON_S", 0.1)
     grid.run(server, client, 2, flat(small(tmp_path / "run", rounds=3, simulation__silos=2)))

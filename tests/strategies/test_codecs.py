@@ -82,15 +82,19 @@ def test_int8_and_int4_are_within_half_a_step_of_their_block(codec, levels, x):
     assert np.all(error <= scale * (0.5 / levels + 2**-22) + 2.0**-149)
 
 
+def in_blocks(x, decoded):
+    """Yield the numbers of each block of 256, and what came back of them."""
+    for at in range(0, x.size, 256):
+        yield [float(number) for number in x[at : at + 256]], decoded[at : at + 256]
+
+
 @quick
 @given(vectors(1e6))
 def test_int4_is_the_slow_rounding_of_each_number(x):
-    decoded, _, _ = sent([int4()], x)
-    for at in range(0, x.size, 256):
-        block = [float(number) for number in x[at : at + 256]]
+    for block, decoded in in_blocks(x, sent([int4()], x)[0]):
         scale = max(map(abs, block)) or 1.0
         slow = [round(number / scale * 7) * (scale / 7) for number in block]
-        assert decoded[at : at + 256].tolist() == np.float32(slow).tolist()
+        assert decoded.tolist() == np.float32(slow).tolist()
 
 
 @pytest.mark.parametrize("codec", [int8(), int4(), qsgd(8), qsgd(4), qsgd(2)])
@@ -311,16 +315,14 @@ def test_two_bits_are_a_sign_and_one_of_two_sizes_of_a_block(sent, wanted):
 @quick
 @given(vectors(1e6))
 def test_int2_sends_of_each_block_the_mean_sizes_of_what_is_above_and_below_its_mean_size(x):
-    decoded, _, _ = sent([int2()], x)
-    for at in range(0, x.size, 256):
-        block = [float(number) for number in x[at : at + 256]]
+    for block, decoded in in_blocks(x, sent([int2()], x)[0]):
         middle = math.fsum(map(abs, block)) / len(block)
         halves = {
             large: [abs(n) for n in block if (abs(n) > middle) == large] for large in (True, False)
         }
         means = {large: math.fsum(half) / max(len(half), 1) for large, half in halves.items()}
         slow = [math.copysign(means[abs(n) > middle], n) if n else means[False] for n in block]
-        np.testing.assert_allclose(decoded[at : at + 256], slow, rtol=1e-6, atol=1e-44)
+        np.testing.assert_allclose(decoded, slow, rtol=1e-6, atol=1e-44)
 
 
 @pytest.mark.parametrize("narrow", [float16, bfloat16, int8, int4, int2, qsgd])

@@ -114,11 +114,10 @@ class Calls:
         self, path: Any, mode: str = "r", buffering: int = -1, *others: Any, **more: Any
     ) -> Any:
         """Open a file as ``io.open`` does."""
-        disk, name = self._disk(path), os.fspath(path) if isinstance(path, Path) else path
-        if disk is None or mode not in WRITES:
+        disk, name = self._disk(path) if mode in WRITES else None, str(path)
+        if disk is None:
             stream = REAL.open(path, mode, buffering, *others, **more)
-            if disk is not None:
-                self._open[stream.fileno()] = name
+            self._open[stream.fileno()] = name
             return stream
         raw = Stream(disk, name, WRITES[mode])
         self._open[raw.fileno()] = name
@@ -130,10 +129,10 @@ class Calls:
 
     def os_open(self, path: Any, flags: int, *others: Any, **more: Any) -> int:
         """Open a file as ``os.open`` does."""
-        disk = self._disk(path)
-        new = disk is not None and flags & os.O_CREAT and not os.path.lexists(path)
-        if disk is not None and flags & os.O_CREAT:
+        disk = self._disk(path) if flags & os.O_CREAT else None
+        if disk is not None:
             disk.operation(writes=True)
+        new = disk is not None and not os.path.lexists(path)
         handle = REAL.os_open(path, flags, *others, **more)
         self._open[handle] = str(path)
         if disk is not None and new:

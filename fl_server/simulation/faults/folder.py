@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
-MEMORY = "/dev/shm"  # where real files cost little
+from fl_server.simulation import scratch
 
 
 @contextmanager
 def folder() -> Iterator[Path]:
     """Yield an empty folder, which is gone afterwards."""
-    there = MEMORY if os.access(MEMORY, os.W_OK) else None
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        with TemporaryDirectory(prefix="faults-", dir=there) as root:
-            yield Path(root)
+        with scratch.folder("faults-") as root:
+            yield root
     finally:
         logging.disable(before)
