@@ -42,7 +42,7 @@ class Warm(NamedTuple):
 
     def tokenize(self, texts: list[str]) -> list[list[int]]:
         """Return the token ids of each text, without marks."""
-        return list(self.tokenizer(texts, add_special_tokens=False)["input_ids"]) if texts else []
+        return bases.tokens(self.tokenizer, texts)
 
 
 def warm(

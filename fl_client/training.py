@@ -6,7 +6,7 @@ The steps between them are ``train.fit`` for a silo by itself; ``cohort.train.fi
 from __future__ import annotations
 
 import logging
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from fl_client import bases, basis, model, optimizer, spec, train, update
@@ -57,14 +57,9 @@ def text(work: Work, made: Warm) -> Blocks:
     return _packed(work.site.train, work.study.model.base, made.end, length)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=1024)  # silos; their blocks are about as large as the text that is held anyway
 def _packed(examples: tuple[Example, ...], base: str, end: int, length: int) -> Blocks:
-    tokenizer = bases.tokenizer(base)
-
-    def tokenize(texts: list[str]) -> list[list[int]]:
-        return list(tokenizer(texts, add_special_tokens=False)["input_ids"]) if texts else []
-
-    return encode.pack(examples, tokenize, end, length)
+    return encode.pack(examples, partial(bases.tokens, bases.tokenizer(base)), end, length)
 
 
 def _check(study: Study, order: Order) -> None:

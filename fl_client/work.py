@@ -63,7 +63,7 @@ def count(work: Work) -> Result:
     counts = {}
     for lang, spoken in site.by_language(work.site.train).items():
         texts = [e.learned for e in spoken]
-        tokens = sum(map(len, tokenizer(texts, add_special_tokens=False)["input_ids"]))
+        tokens = sum(map(len, bases.tokens(tokenizer, texts)))
         size = sum(len(text.encode()) for text in texts)
         counts[lang] = [len(texts), size, sum(map(len, texts)), tokens]
     facts = {"silo": work.site.name, "languages": counts, "base": bases.sha256(base)}

@@ -44,7 +44,8 @@ class Place(NamedTuple):
                 "codec": "float32()", "rounds": self.rounds,
             },
             "model": {"base": self.base, "rank": RANK, "alpha": 2 * RANK, "rows": "none"},
-            "train": {"steps": self.steps, "batch_size": 1, "length": LENGTH, "lr": 1e-3, "dtype": dtype},
+            "train": {"steps": self.steps, "batch_size": 1, "length": LENGTH, "lr": 1e-3, "dtype": dtype,
+                "keep_optimizer": False},  # nor do the peers: a visit begins with a new one
             "alone": {"enabled": False},
             "evaluate": {"every": 0},  # nor do the peers
             "simulation": {

@@ -104,17 +104,12 @@ def flower(place: Place, actors: int) -> Cost:
 
 
 def ideal(place: Place, threads: int) -> dict[str, list[float]]:
-    """Run the one-process ideal in a process of its own; return its seconds by round, and its peak."""
+    """Run the one-process ideal in a process of its own; return its seconds by round, and its memory."""
     folder = place.own("ideal")
-    asked = json.dumps(place.asked() | {"threads": threads})
-    command = [sys.executable, str(PEERS / "ideal.py"), asked]
-    ended = subprocess.run(
-        command, cwd=folder, env=bare(), capture_output=True, text=True, check=False
-    )
-    if ended.returncode:
-        raise SystemExit(f"the ideal failed:\n{ended.stderr[-3000:]}")
-    found: dict[str, list[float]] = json.loads(ended.stdout.splitlines()[-1])
-    return found
+    asked = json.dumps(place.asked() | {"threads": threads, "out": str(folder / "told.json")})
+    cost = ran([sys.executable, str(PEERS / "ideal.py"), asked], folder, bare())
+    found: dict[str, list[float]] = json.loads((folder / "told.json").read_text())
+    return found | {"peak_bytes": [cost.peak_bytes]}
 
 
 def nvflare(place: Place, python: Path) -> Cost:

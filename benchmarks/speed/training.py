@@ -87,13 +87,12 @@ def many(base: str, silos: int, sampled: int) -> list[Figure]:
     """Return the memory of very many silos over that of a process with one base and one adapter that trains."""
     with place(base, silos, 3, STEPS) as own:
         cost, folder = run.ours(own, 1, study__schedule=f"sync(sample={sampled})")
-        alone = run.ideal(own._replace(silos=1, rounds=1), 1)
+        (single,) = run.ideal(own._replace(silos=1, rounds=1), 1)["peak_bytes"]
         lines = [json.loads(line) for line in (folder / "rounds.jsonl").read_text().splitlines()]
     asked = [sum("up" in note for note in line["silos"].values()) for line in lines[1:]]
     if asked != [min(sampled, silos)] * 3:
         raise SystemExit(f"{asked} silos answered in three rounds, not {sampled} in each")
     label = f"{silos} silos, {sampled} a round, {base} base, one process, once"
-    single = float(str(alone["peak_bytes"]))
     return [
         at_most(f"{label}: memory over one base and adapter that trains", cost.peak_bytes / single, "times", 1.3),
         report(f"{label}: memory", cost.peak_bytes / 1e6, "MB"),

@@ -123,6 +123,17 @@ def tokenizer(base: str) -> Any:
     return _load(AutoTokenizer, base)
 
 
+def tokens(tokenizer: Any, texts: list[str]) -> list[list[int]]:
+    """Return the token ids of each text, without marks, and however long it is."""
+    quick = getattr(tokenizer, "backend_tokenizer", None)
+    if quick is None:
+        return list(tokenizer(texts, add_special_tokens=False)["input_ids"]) if texts else []
+    # Half the time of the call above, which also keeps where in the text each token stands.
+    quick.no_truncation()
+    quick.no_padding()
+    return [found.ids for found in quick.encode_batch_fast(texts, add_special_tokens=False)]
+
+
 def _load(kind: Any, base: str, **options: Any) -> Any:
     folder, gguf = locate(base)
     if gguf:

@@ -33,15 +33,14 @@ class Optimizer(NamedTuple):
     def moments(self, buffers: Buffers) -> Adapter:
         """Return the moments as arrays, named as ``fl_client.optimizer`` names them."""
         found: Adapter = {}
+        averages = {moment: row.cpu().numpy() for moment, row in self.averages.items()}
         for run, held in zip(self.runs, self.inner.param_groups[0]["params"], strict=True):
             for name, (span, shape) in buffers.spans.items():
-                if self.averages and run.start <= span.start < run.stop:
+                if averages and run.start <= span.start < run.stop:
                     age = self.inner.state[held]["step"]
                     found[f"optimizer/step/{name}"] = age.detach().cpu().numpy().copy()
-                    for moment, row in self.averages.items():
-                        found[f"optimizer/{moment}/{name}"] = (
-                            row[span].view(shape).cpu().numpy().copy()
-                        )
+                    for moment, row in averages.items():
+                        found[f"optimizer/{moment}/{name}"] = row[span].reshape(shape).copy()
         return found
 
 
@@ -69,9 +68,10 @@ def start(buffers: Buffers, silo: int, state: Adapter, kind: str) -> Optimizer:
 
 
 def _row(buffers: Buffers, state: Adapter, moment: str) -> torch.Tensor:
-    row = torch.zeros_like(buffers.weights[0])
+    like = buffers.weights[0]
+    row = np.zeros(like.numel(), np.float32)
     for name, (span, _) in buffers.spans.items():
         held = state.get(f"optimizer/{moment}/{name}")
         if held is not None:
-            row[span] = torch.from_numpy(np.array(held).reshape(-1)).to(row.device)
-    return row
+            row[span] = held.reshape(-1)
+    return torch.from_numpy(row).to(like)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 from fl_client import gauge
 from fl_client.cohort import layers, loss, size, tokens
@@ -14,6 +15,7 @@ from fl_client.workers import Result, Work
 T = TypeVar("T")
 LAYERS = "the base has layers that are more than products"
 ROOM = "a cohort of them does not fit in memory"
+KNOWN: WeakKeyDictionary[Any, str] = WeakKeyDictionary()  # of each base that was tried
 
 
 def tried(make: Callable[[], T]) -> T | Exception:
@@ -50,8 +52,16 @@ def apart(work: Work, made: Warm) -> str:
     known = size.apart(work.study)
     if known:
         return known
+    if work.checkpoint_s > 0:
+        return "step checkpoints are kept"
+    if made.model not in KNOWN:
+        KNOWN[made.model] = of_base(made)
+    return KNOWN[made.model]
+
+
+def of_base(made: Warm) -> str:
+    """Return why silos cannot train in a cohort on this base, empty where they can; the base is tried for it."""
     reasons = {
-        "step checkpoints are kept": work.checkpoint_s > 0,
         "the base has dropout": _drops(made.model),
         "the base looks tokens up in more than a table": not tokens.plain(made),
         LAYERS: not all(map(layers.plain, layers.adapted(made).values())),

@@ -1,7 +1,8 @@
 """Several processes that work for simulated silos, one core each: the same bits, sooner.
 
-A process keeps its base warm between calls. What silos log travels back to the parent's loggers. A process ends with
-its parent, even where that is killed, so nothing trains on unseen.
+They are forked from one that has imported Torch and done nothing with it. A process keeps its base warm between calls.
+What silos log travels back to the parent's loggers. A process ends with its parent, even where that is killed, so
+nothing trains on unseen.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ import logging.handlers
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from multiprocessing.connection import wait
 from typing import Any, Protocol, TypeVar
 
@@ -24,6 +26,8 @@ from fl_server.simulation import heap
 from fl_server.simulation.lot import Asked, Replies, answer
 
 LOGGER = "bhasha_fl"
+PRELOAD = "fl_server.simulation.preload"
+GPUS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # of NVIDIA, AMD, and Windows below Linux
 T = TypeVar("T")
 
 
@@ -45,9 +49,9 @@ class Pool:
     def __init__(self, processes: int) -> None:
         heap.keep()
         self.cores = cores()  # not the processes: a seed means the same bits however many there are
-        self._spawn = multiprocessing.get_context("spawn")  # a forked Torch may hang
+        self._context = context()
         self._processes = processes
-        self._lines: Any = self._spawn.Queue()
+        self._lines: Any = self._context.Queue()
         self._listener = logging.handlers.QueueListener(self._lines, _Relay())
         self._listener.start()
         self._executor = self._begun()
@@ -57,7 +61,7 @@ class Pool:
             self._executor.submit(_warm)
 
     def _begun(self) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(self._processes, self._spawn, _start, (self._lines,))
+        return ProcessPoolExecutor(self._processes, self._context, _start, (self._lines,))
 
     def ask(self, asked: list[Asked], together: bool) -> Replies:
         """Return the replies to come to a lot of messages."""
@@ -116,10 +120,20 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def context() -> Any:
+    """Return how processes begin: forked from one that has imported what they need, or each by itself where it must.
+
+    What merely looks for a GPU, as bitsandbytes does on import, cannot be forked any more.
+    """
+    if sys.platform != "linux" or any(map(os.path.exists, GPUS)):
+        return multiprocessing.get_context("spawn")
+    forked = multiprocessing.get_context("forkserver")
+    forked.set_forkserver_preload([PRELOAD])
+    return forked
+
+
 def _warm() -> None:
-    """Import what work needs; where it is missing, whoever needs it says so."""
-    with suppress(ImportError):
-        importlib.import_module("fl_client.work")
+    importlib.import_module(PRELOAD)
 
 
 class _Relay(logging.Handler):

@@ -247,14 +247,15 @@ def test_a_silo_trains_by_itself_where_a_cohort_would_change_more_than_digits(wa
         return out
 
     model.write(warm, {n: x * np.float32("nan") for n, x in warm.start.items()})
-    assert together.apart(work, warm) == ""  # whatever somebody trained before
+    assert together.of_base(warm) == ""  # whatever somebody trained before
+    assert together.apart(work, warm) == "" and together.KNOWN[warm.model] == ""
     assert "checkpoints" in together.apart(SimpleNamespace(study=Study(), checkpoint_s=1.0), warm)
     with monkeypatch.context() as patch:
         patch.setattr(base.config, "attention_dropout", 0.1)
-        assert together.apart(work, warm) == "the base has dropout"
+        assert together.of_base(warm) == "the base has dropout"
     with monkeypatch.context() as patch:
         patch.setattr(base, "forward", capped)
-        assert together.apart(work, warm) == "the logits of the base are more than a product"
+        assert together.of_base(warm) == "the logits of the base are more than a product"
     for changed in ({"model.quantization": "nf4"}, {"strategy": "fedsb()"}):
         assert size.apart(from_flat(changed))
 

@@ -58,16 +58,33 @@ def test_a_record_of_flowers_holds_the_bytes_of_its_arrays():
 LEAVES = """
 import subprocess, sys
 from benchmarks.speed.measure import measured
-work = "import time\\nends = time.process_time() + 0.3\\nwhile time.process_time() < ends: pass"
-left = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {work!r}], start_new_session=True)"
+how, seconds = sys.argv[1:]
+work = f"import time\\nends = time.process_time() + {seconds}\\nwhile time.process_time() < ends: pass"
+left = f"import signal, subprocess, sys; {how.format(repr(work))}"
 with measured() as found:
     subprocess.run([sys.executable, "-c", left], check=True)
 print(found[0].cpu_s, found[0].peak_bytes)
 """
+BEHIND = "subprocess.Popen([sys.executable, '-c', {}], start_new_session=True)"
+FORSAKEN = (
+    "signal.signal(signal.SIGCHLD, signal.SIG_IGN); subprocess.call([sys.executable, '-c', {}])"
+)
+
+
+def cost(how: str, seconds: float) -> tuple[float, float]:
+    """Return what was measured, in seconds and bytes, of a program that starts another one like this."""
+    command = [sys.executable, "-c", LEAVES, how, str(seconds)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    cpu_s, peak = map(float, ran.stdout.split())
+    return cpu_s, peak
 
 
 def test_processes_that_a_program_leaves_behind_are_counted_and_waited_for():
-    ran = subprocess.run([sys.executable, "-c", LEAVES], capture_output=True, text=True, check=True)
-    cpu_s, peak = map(float, ran.stdout.split())
+    cpu_s, peak = cost(BEHIND, 0.3)
     assert cpu_s > 0.3
     assert peak > 1_000_000
+
+
+def test_processes_that_nobody_waits_for_are_counted_up_to_the_last_look():
+    cpu_s, _ = cost(FORSAKEN, 1.5)
+    assert cpu_s > 1.0

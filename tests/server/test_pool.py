@@ -18,7 +18,7 @@ from fl_client.config import flat
 from fl_server import record
 from fl_server.app import app as server
 from fl_server.simulation import grid
-from fl_server.simulation.pool import Pool, several
+from fl_server.simulation.pool import GPUS, Pool, context, several
 
 CHILDREN = """
 import os, sys, time
@@ -56,6 +56,28 @@ def test_what_a_process_logs_reaches_the_loggers_of_its_parent(caplog):
     finally:
         pool.close()
     assert "said in another process" in caplog.text
+
+
+def loaded() -> tuple[int, bool]:
+    return os.getppid(), "torch" in sys.modules
+
+
+@pytest.mark.skipif(any(map(os.path.exists, GPUS)), reason="there is a GPU")
+def test_processes_are_forked_from_one_that_has_imported_torch():
+    pool = Pool(1)
+    try:
+        parent, torch = pool.submit(loaded).result()
+    finally:
+        pool.close()
+    assert torch
+    assert parent != os.getpid()
+
+
+def test_where_there_is_a_gpu_every_process_begins_by_itself(monkeypatch, tmp_path):
+    monkeypatch.setattr("fl_server.simulation.pool.GPUS", (str(tmp_path / "none"),))
+    assert context().get_start_method() == "forkserver"
+    monkeypatch.setattr("fl_server.simulation.pool.GPUS", (str(tmp_path),))
+    assert context().get_start_method() == "spawn"
 
 
 def test_a_process_that_dies_is_noticed():
