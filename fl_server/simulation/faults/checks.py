@@ -105,8 +105,10 @@ def _once(trial: Trial) -> Iterator[str]:
             again[step.round, step.base] += times - 1
         over = {at: n - worker.INTERVAL * silo.seen.broken[at] for at, n in again.items()}
         # A flipped bit may take a committed round back: that one is trained again, and the one in work. Where a silo
-        # comes while a hub is away, a codec that tracks begins anew, and the round in work is another one.
-        anew = trial.fired["dark"] * studies.parts(trial.shape).codec.tracks
+        # comes while a hub is away, a codec that tracks begins anew, and sketches are as wide as all who are there
+        # need: the round in work is another one.
+        parts = studies.parts(trial.shape)
+        anew = trial.fired["dark"] * (parts.codec.tracks or parts.strategy.passes is not None)
         if sum(n for n in over.values() if n > 0) > studies.STEPS * (2 * _flips(trial) + anew):
             yield f"C4 {name} did steps again: {+again}, and ended before they were durable: {silo.seen.broken}"
 

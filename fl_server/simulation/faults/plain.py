@@ -63,10 +63,13 @@ class Silos:
     def _answer(self, message: Any) -> Any:
         said = message.metadata
         name = self._shape.names[said.dst_node_id - 1]
-        if said.message_type != "train" or not self._counts(name, int(said.group_id)):
+        if said.message_type == "evaluate" or not self._counts(name, int(said.group_id)):
             return messages.fault(message, "internal")
-        order, received = messages.read_order(message)
-        *_, done = worker.answer(name, self.home(name), self._shape, order, received)
+        asked = (name, self.home(name), self._shape, *messages.read_order(message))
+        if said.message_type == "train.second":
+            done: worker.Step | Result = worker.second(*asked)
+        else:
+            *_, done = worker.answer(*asked)
         if not isinstance(done, Result) or done.parcel is None:
             raise AssertionError(f"{name} ends with {done}")
         arrays = parcels.read(self.home(name) / OUTBOX, done.parcel)

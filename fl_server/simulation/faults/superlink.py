@@ -48,7 +48,7 @@ class Superlink:
         keys = []
         for message in pushed:
             silo, said = self._silos[message.metadata.dst_node_id], message.metadata
-            if said.message_type not in ("query", "train"):
+            if said.message_type not in ("query", "train", "train.second"):
                 keys.append("")
                 continue
             self._count += 1

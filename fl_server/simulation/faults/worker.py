@@ -55,6 +55,15 @@ def answer(
     yield result
 
 
+def second(
+    silo: str, folder: Path, shape: studies.Shape, order: Order, received: Adapter
+) -> Result:
+    """Return the answer to the second pass of a round, from what the first left on disk; raises ``Fault``."""
+    site = Site(silo, (), (), ())
+    work = Work(studies.study(shape), site, home(folder), {}, order, received)
+    return outbox.keep(folder / OUTBOX, "", update.second(work), lambda _: None)
+
+
 def _trained(work: Work, start: Adapter) -> Generator[Step, None, Adapter]:
     """Yield each step as it is done, on from the last checkpoint; return the adapter after the last."""
     name, number, base = work.site.name, work.order.turn, algebra.sha256(start)
