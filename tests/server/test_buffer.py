@@ -400,6 +400,36 @@ def test_what_a_silo_brought_that_is_not_there_when_its_hub_is_back_costs_the_ot
     assert set(trained.values()) == {1}
 
 
+@pytest.mark.parametrize("twice", [False, True])
+def test_what_a_silo_brought_that_comes_later_counts_then_and_is_not_trained_again(twice, here):
+    study = made("buffered(size=3, max_staleness=4)", rounds=6, weights="uniform()")
+    run, before = brought(study, here / "run", here / "spool", 5)
+    with pytest.raises(Killed):
+        rounds.run(run)
+    first, *_ = [one.silo for one in intake.read(run.folder, 1).taken]
+    if twice:  # the hub that went on without the silo dies as well
+        again, between = brought(study, here / "run", here / "spool", 4, before.outbox)
+        with pytest.raises(Killed):
+            rounds.run(away(again, first)[0])
+        before.orders.extend(between.orders)
+        before.outbox = between.outbox
+    again, after = brought(study, here / "run", here / "spool", outbox=before.outbox)
+    _, state = rounds.run(coming(again, [first], 1))
+    trained = Counter((silo, order.turn) for silo, order in before.orders + after.orders)
+    assert set(trained.values()) == {1}
+    lines = record.lines(run.folder)
+    [late] = [
+        line["round"]
+        for line in lines
+        for one in line.get("arrivals", ())
+        if one["silo"] == first and one["visit"] == 2
+    ]
+    assert late > 2 and first not in lines[2]["silos"]
+    shutil.rmtree(here / "run" / "homes")
+    other, _ = begun(study, MIXED, here / "again")
+    same(state, buffer.replay(other, runs.first(other), run.schedule.buffer, lines[1:]))
+
+
 @pytest.mark.parametrize("dies", [3, 5, 8, 14])
 def test_no_silo_trains_again_what_a_hub_that_died_had_or_what_it_was_at_work_on(dies, here):
     study = made("buffered(size=3, max_staleness=2)", codec="topk(0.3) | int4()", rounds=7)
