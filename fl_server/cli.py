@@ -12,7 +12,7 @@ from rich.table import Table
 
 from fl_client import plain
 from fl_client.config import flat
-from fl_server import config, control, plan, provision, start
+from fl_server import config, control, plan, provision, renewal, start
 
 app = typer.Typer(
     help="Coordinate a federation from the hub.",
@@ -22,7 +22,7 @@ app = typer.Typer(
 )
 
 
-for part in (provision, start, control, plan):
+for part in (provision, start, control, plan, renewal):
     app.add_typer(part.app)
 
 

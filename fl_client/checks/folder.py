@@ -17,6 +17,7 @@ from fl_client.silo import Folder, Settings
 
 SOON_DAYS = 14
 NEW_KIT = "ask the coordinator for a new kit and join with it into a new folder"
+RENEW = "ask the coordinator for a new kit and join with it into this folder again: nothing in it is lost"
 
 
 def settings(folder: Path) -> Check:
@@ -116,8 +117,8 @@ def _dates(chain: list[x509.Certificate], now: datetime) -> Check:
         return Check("certificate", False, found, "set this machine's clock")
     if now >= end:
         found = f"it expired on {until} and this machine says {now:%Y-%m-%d}"
-        return Check("certificate", False, found, f"if the clock is right, {NEW_KIT}")
+        return Check("certificate", False, found, f"if the clock is right, {RENEW}")
     left = (end - now).days
     if left < SOON_DAYS:
-        return Check("certificate", False, f"it ends in {left} days, on {until}", NEW_KIT)
+        return Check("certificate", False, f"it ends in {left} days, on {until}", RENEW)
     return Check("certificate", True, f"holds until {until}, {left} days from now")

@@ -328,6 +328,24 @@ def test_a_kit_whose_name_was_invited_anew_is_refused_and_the_new_one_goes_on_wi
     assert enrol.collect(Path("silo"))
 
 
+def test_a_silo_renews_its_certificate_in_its_folder_and_all_else_stays_as_it_is(town):
+    said = done(joined(town.invite(), "--json"))
+    first = roster.approve(town.hub, "clinic", said["fingerprint"])
+    assert enrol.collect(Path("silo"))
+    (Path("silo") / "studies").mkdir()
+    (Path("silo") / "studies" / "memory").write_bytes(b"what is remembered")
+    before = contents(Path("silo"))
+    roster.eject(town.hub, "clinic")
+    new = town.place / "new.zip"
+    kit.write(new, roster.invite(town.hub, "clinic", ("as",), 1))
+    assert done(joined(new, "--json"))["fingerprint"] == said["fingerprint"]
+    second = roster.approve(town.hub, "clinic", said["fingerprint"])
+    assert enrol.collect(Path("silo"))
+    after = contents(Path("silo"))
+    assert {name for name in after if after[name] != before.get(name)} == {"silo.pem", "kit.json"}
+    assert after["silo.pem"].decode() == second.certificate != first.certificate
+
+
 def test_the_kit_of_another_federation_or_name_leaves_a_silos_folder_as_it_is(town, tmp_path):
     done(joined(town.invite(), "--json"))
     before = contents(Path("silo"))
