@@ -95,13 +95,14 @@ def one(run: Run, state: State) -> State:
     for silo in [s for s in run.cohort.silos if s.name not in counted]:
         merged = merge.absent(merged, run.cohort.groups[silo.name], weights[silo.name])
     late = [silo.name for silo, _ in contents if silo.name not in notes]
+    # Those whom the round did not wait for are still at work, and would hold up everyone's scores.
+    spared = run.schedule.closes(len(contents), len(contents) - len(late), len(late), 0.0)
     if late:
-        LOG.warning("round %d closes without %s, who may be at work still", number, ", ".join(late))
+        told, names = logging.INFO if spared else logging.WARNING, ", ".join(late)
+        LOG.log(told, "round %d closes without %s, who may be at work still", number, names)
     for silo, content in contents:
         note = notes.setdefault(silo.name, {"late": True})
         note["down"] = note.get("down", 0) + run.grid.down(silo.name, content)
-    # Those whom the round did not wait for are still at work, and would hold up everyone's scores.
-    spared = run.schedule.closes(len(contents), len(contents) - len(late), len(late), 0.0)
     return commit.close(run, state, merged, notes, began, excused=late if spared else ())
 
 
