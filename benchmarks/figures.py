@@ -46,10 +46,14 @@ def report(figure: str, value: float | str, unit: str) -> Figure:
     return Figure(figure, round(value, 4) if isinstance(value, float) else value, unit, None, None)
 
 
-def write(topic: str, figures: list[Figure], command: str) -> None:
-    """Replace the figures that this command made before in a topic, keep the others."""
-    path = RESULTS / f"{topic}.json"
-    kept = [row for row in _read(path) if row["command"] != command]
+def write(topic: str, figures: list[Figure], command: str, whole: bool = True) -> None:
+    """Replace the figures that this command made before in a topic, those of the same names alone if not ``whole``."""
+    path, again = RESULTS / f"{topic}.json", {figure.figure for figure in figures}
+    kept = [
+        row
+        for row in _read(path)
+        if row["command"] != command or not whole and row["figure"] not in again
+    ]
     stamp = {"command": command, "cpu": cpu(), "date": date.today().isoformat()}
     rows = [*kept, *(figure._asdict() | stamp for figure in figures)]
     path.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n")

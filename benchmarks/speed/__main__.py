@@ -24,6 +24,10 @@ Silos = Annotated[int, typer.Option(min=1, help="Silos.")]
 Base = Annotated[
     str, typer.Option(help="The base: 6.5M, 80M, or tiny to try the benchmark itself.")
 ]
+Dtype = Annotated[
+    list[str] | None,
+    typer.Option(help="float32 or bfloat16, instead of both; say it again for another."),
+]
 Dry = Annotated[bool, typer.Option("--dry", help="Print figures and keep none.")]
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
@@ -43,21 +47,29 @@ def codecs(times: Times = 9, dry: Dry = False) -> None:
 
 @app.command()
 def ray(
-    times: Times = 5, silos: Silos = 100, base: Base = "6.5M", rounds: int = 3, dry: Dry = False
+    times: Times = 5,
+    silos: Silos = 100,
+    base: Base = "6.5M",
+    rounds: int = 3,
+    dtype: Dtype = None,
+    dry: Dry = False,
 ) -> None:
     """100 silos of a small base beside Flower on Ray: wall, CPU, and memory beside one actor of it."""
-    found = against_flower(base, silos, rounds, 2, times, {"float32": 5, "bfloat16": 8})
+    found = against_flower(base, silos, rounds, 2, times, dtype, {"float32": 5, "bfloat16": 8})
     with place(base, silos, rounds, 2) as own:
         pairs = [(run.ours(own, 1)[0], run.flower(own, 1))]
     name = f"{silos} silos, {base} base: memory over Flower's on Ray with one actor, each one process of training, once"
     found.append(at_most(name, 1 / ratio(pairs, lambda cost: cost.peak_bytes), "times", 0.45))
-    keep("ray", found, dry)
+    keep("ray", found, dry, whole=not dtype)
 
 
 @app.command()
-def large(times: Times = 1, silos: Silos = 6, base: Base = "80M", dry: Dry = False) -> None:
+def large(
+    times: Times = 1, silos: Silos = 6, base: Base = "80M", dtype: Dtype = None, dry: Dry = False
+) -> None:
     """6 silos of an 80 M base beside Flower on Ray; minutes long, so by default once."""
-    keep("large", against_flower(base, silos, 2, 1, times, {"float32": 4, "bfloat16": 6}), dry)
+    found = against_flower(base, silos, 2, 1, times, dtype, {"float32": 4, "bfloat16": 6})
+    keep("large", found, dry, whole=not dtype)
 
 
 @app.command()
@@ -91,12 +103,22 @@ def nvflare(silos: Silos = 10, base: Base = "6.5M", rounds: int = 3, dry: Dry = 
 
 
 def against_flower(
-    base: str, silos: int, rounds: int, steps: int, times: int, goals: dict[str, float]
+    base: str,
+    silos: int,
+    rounds: int,
+    steps: int,
+    times: int,
+    dtypes: list[str] | None,
+    goals: dict[str, float],
 ) -> list[Figure]:
     """Return wall and CPU of a study of ours beside the same on Ray, for each kind of numbers."""
     found = []
-    for name, bf16 in FLOAT.items():
-        with place(base, silos, rounds, steps, bf16) as own:
+    for name in dtypes or FLOAT:
+        if name not in FLOAT:
+            raise typer.BadParameter(
+                f"--dtype {name!r} is not measured; choose {' or '.join(FLOAT)}"
+            )
+        with place(base, silos, rounds, steps, FLOAT[name]) as own:
             actors = len(os.sched_getaffinity(0))
             pairs = repeated(lambda: run.ours(own)[0], lambda: run.flower(own, actors), times)  # noqa: B023
         once = ", once" if times == 1 else ""
@@ -122,13 +144,13 @@ def both(label: str, pairs: list[tuple[Cost, Cost]], goal: float | None) -> list
     return found
 
 
-def keep(command: str, found: list[Figure], dry: bool) -> None:
-    """Print figures, and keep them unless told not to."""
+def keep(command: str, found: list[Figure], dry: bool, whole: bool = True) -> None:
+    """Print figures, and keep them unless told not to; if they are not the ``whole``, beside the others."""
     for figure in found:
         held = {True: "holds ", False: "MISSED", None: "      "}[figure.holds]
         print(f"{held} {figure.figure}: {figure.value} {figure.unit} {figure.goal or ''}")
     if not dry:
-        write("speed", found, f"python -m benchmarks.speed {command}")
+        write("speed", found, f"python -m benchmarks.speed {command}", whole)
     sys.stdout.flush()
 
 

@@ -19,7 +19,7 @@ import psutil
 
 BIN = Path(sys.executable).parent
 SUBREAPER = 36  # of prctl: what a child leaves behind becomes ours, so that its time is counted
-EVERY_S = 0.2
+EVERY_S, SHARE = 0.2, 20
 
 
 class Cost(NamedTuple):
@@ -87,11 +87,15 @@ class _Watch(threading.Thread):
     def run(self) -> None:
         """Look until ``stop``."""
         own = psutil.Process()
-        while not self._done.wait(EVERY_S):
+        pause_s = EVERY_S
+        while not self._done.wait(pause_s):
+            began = time.perf_counter()
             children = own.children(recursive=True)
             self.peak = max(self.peak, sum(map(_pss, children)))
             for child in children:  # one that has just ended says nothing any more
                 self._used[child] = max(self._used.get(child, 0.0), _cpu_s(child))
+            # To look at much memory takes long, and from what is measured.
+            pause_s = max(EVERY_S, SHARE * (time.perf_counter() - began))
 
     def stop(self) -> None:
         """Look no more."""
