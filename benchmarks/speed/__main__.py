@@ -112,12 +112,13 @@ def against_flower(
     goals: dict[str, float],
 ) -> list[Figure]:
     """Return wall and CPU of a study of ours beside the same on Ray, for each kind of numbers."""
+    wrong = set(dtypes or ()) - FLOAT.keys()
+    if wrong:
+        raise typer.BadParameter(
+            f"--dtype {wrong.pop()} is not measured; choose {' or '.join(FLOAT)}"
+        )
     found = []
     for name in dtypes or FLOAT:
-        if name not in FLOAT:
-            raise typer.BadParameter(
-                f"--dtype {name!r} is not measured; choose {' or '.join(FLOAT)}"
-            )
         with place(base, silos, rounds, steps, FLOAT[name]) as own:
             actors = len(os.sched_getaffinity(0))
             pairs = repeated(lambda: run.ours(own)[0], lambda: run.flower(own, actors), times)  # noqa: B023

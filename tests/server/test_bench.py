@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
 import numpy as np
 from typer.testing import CliRunner
 
+from benchmarks import figures
 from benchmarks.speed import codecs, hub
 from benchmarks.speed.__main__ import app as measured
 from fl_server.simulation import bench
@@ -53,6 +55,27 @@ def test_a_record_of_flowers_holds_the_bytes_of_its_arrays():
     shapes = {"a.lora_A.weight": (4, 8)}
     update = hub.algebra.unflatten(hub._template(shapes), shapes)
     assert codecs.sent(codecs.record(update)) > 4 * 32
+
+
+def test_what_is_measured_in_part_replaces_its_own_figures_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "RESULTS", tmp_path)
+    first = [figures.report("wide", 1, "s"), figures.report("narrow", 2, "s")]
+    figures.write("speed", first, "measure")
+    figures.write("speed", [figures.report("narrow", 3, "s")], "measure", whole=False)
+    figures.write("speed", [figures.report("narrow", 4, "s")], "another")
+    rows = json.loads((tmp_path / "speed.json").read_text())
+    held = [(row["command"], row["figure"], row["value"]) for row in rows]
+    assert held == [("measure", "wide", 1), ("measure", "narrow", 3), ("another", "narrow", 4)]
+    figures.write("speed", first[1:], "measure")
+    rows = json.loads((tmp_path / "speed.json").read_text())
+    assert [row["command"] for row in rows] == ["another", "measure"]
+
+
+def test_a_kind_of_numbers_that_is_not_measured_is_refused():
+    kinds = ["--dtype", "float32", "--dtype", "float8"]
+    refused = SHOWN.invoke(measured, ["ray", *kinds, "--dry"])
+    assert refused.exit_code == 2
+    assert "float8" in refused.stderr and "bfloat16" in refused.stderr
 
 
 LEAVES = """
