@@ -21,7 +21,7 @@ ARGUMENTS = ["--runtime-api-address", "127.0.0.1:9", "--token", "t", "--insecure
 CANARY = "from pathlib import Path\nPath({!r}).touch()\n"
 
 
-def until(true: Callable[[], Any], seconds: float = 120) -> Any:
+def until(true: Callable[[], Any], seconds: float = 30) -> Any:
     ends = time.monotonic() + seconds
     while not (found := true()):
         assert time.monotonic() < ends, "waited in vain"

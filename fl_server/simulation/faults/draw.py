@@ -15,8 +15,6 @@ from fl_server.simulation.faults.trial import calm, play
 KINDS = ("kill", "power", "full")
 EVERY = {*KINDS, "flip", "clock", "cut", "lost", "twice", "late", "broken", "dark"}
 DAY = 86400.0
-# What a study can have whose rounds have two passes: a codec that leaves nothing out, and a hub that waits for rounds.
-TWICE = [(studies.CODECS[0], schedule) for schedule in (studies.ALL, studies.HALF)]
 
 
 def tried(seed: int) -> Trial:
@@ -30,8 +28,10 @@ def tried(seed: int) -> Trial:
         codec=draw.choice(studies.CODECS[: 2 if schedule == studies.BUFFERED else 3]),
         schedule=schedule,
     )
-    if (shape.codec, schedule) in TWICE and Random(f"passes:{seed}").random() < 0.4:
-        shape = shape._replace(strategy=studies.TWICE)
+    # Two passes want rounds, and a codec that leaves nothing out.
+    fits = schedule != studies.BUFFERED and shape.codec == studies.CODECS[0]
+    if fits and Random(f"passes:{seed}").random() < 0.4:
+        shape = shape._replace(strategy=studies.TWO_PASSES)
     return play(shape, faults(draw, shape), seed)
 
 

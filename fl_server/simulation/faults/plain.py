@@ -66,10 +66,7 @@ class Silos:
         if said.message_type == "evaluate" or not self._counts(name, int(said.group_id)):
             return messages.fault(message, "internal")
         asked = (name, self.home(name), self._shape, *messages.read_order(message))
-        if said.message_type == "train.second":
-            done: worker.Step | Result = worker.second(*asked)
-        else:
-            *_, done = worker.answer(*asked)
+        *_, done = worker.answer(said.message_type, *asked)
         if not isinstance(done, Result) or done.parcel is None:
             raise AssertionError(f"{name} ends with {done}")
         arrays = parcels.read(self.home(name) / OUTBOX, done.parcel)

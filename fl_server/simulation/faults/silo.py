@@ -157,9 +157,7 @@ class Silo:
             if parcel:
                 received = parcels.read(self.disk.folder / INBOX, parcel)
             asked = (self.name, self.disk.folder, self._shape, order, received)
-            if pulled.message.metadata.message_type == "train.second":
-                return worker.second(*asked)
-            for done in worker.answer(*asked):
+            for done in worker.answer(pulled.message.metadata.message_type, *asked):
                 if isinstance(done, Result):
                     self.seen.durable()
                     return done

@@ -21,7 +21,9 @@ from strategies.weights.weight import Counts
 
 NAMES = ("anna", "bela", "chandra", "devi")
 CODECS = ("bfloat16()", "topk(0.5) | int8()", "ef21() | topk(0.5)")
-MEAN, TWICE = (f"{name}(lora='everyone', rows='everyone')" for name in ("fedavg", "sketch"))
+ONE_PASS, TWO_PASSES = (
+    f"{name}(lora='everyone', rows='everyone')" for name in ("fedavg", "sketch")
+)
 SHAPES = {"l.lora_A.weight": (2, 3), "l.lora_B.weight": (3, 2)}
 STEPS, DEADLINE_S = 4, 900.0
 COUNTS, BASE = {"as": Counts(1, 100, 100, 30)}, "base"  # what each silo says of itself
@@ -36,7 +38,7 @@ class Shape(NamedTuple):
     rounds: int
     codec: str
     schedule: str
-    strategy: str = MEAN
+    strategy: str = ONE_PASS
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -40,9 +40,19 @@ def home(folder: Path) -> Path:
 
 
 def answer(
+    kind: str, silo: str, folder: Path, shape: studies.Shape, order: Order, received: Adapter
+) -> Iterator[Step | Result]:
+    """Yield each step that is done for a message of this kind, and at last the answer; raises ``Fault``."""
+    if kind == "train.second":
+        yield _second(silo, folder, shape, order, received)
+    else:
+        yield from _trains(silo, folder, shape, order, received)
+
+
+def _trains(
     silo: str, folder: Path, shape: studies.Shape, order: Order, received: Adapter
 ) -> Iterator[Step | Result]:
-    """Yield each step of a round as it is done, and at last the answer; both are none where it is in the outbox."""
+    """Yield each step of a round, and the answer; no step is done where that is in the outbox."""
     own = studies.study(shape)
     key = outbox.key(Job(own, Place(silo=silo), order, received))
     result = outbox.find(folder / OUTBOX, key)
@@ -55,10 +65,10 @@ def answer(
     yield result
 
 
-def second(
+def _second(
     silo: str, folder: Path, shape: studies.Shape, order: Order, received: Adapter
 ) -> Result:
-    """Return the answer to the second pass of a round, from what the first left on disk; raises ``Fault``."""
+    """Return the answer to the second pass of a round, from what the first left on disk."""
     site = Site(silo, (), (), ())
     work = Work(studies.study(shape), site, home(folder), {}, order, received)
     return outbox.keep(folder / OUTBOX, "", update.second(work), lambda _: None)
