@@ -78,7 +78,8 @@ def take(
         one["weight"] = weight
         note.pop("refused", None)
         note |= replies.note(silo, reply, asked.visit) | {"up": note["up"], "weight": weight}
-    return held._replace(merged=merged, arrivals=[*held.arrivals, one])
+    resting = [*held.resting, *([silo] if reply.code else [])]
+    return held._replace(merged=merged, arrivals=[*held.arrivals, one], resting=resting)
 
 
 def _checked(

@@ -13,7 +13,7 @@ from safetensors.numpy import save
 
 from fl_client import audit, checkpoint, memory, outbox
 from fl_client.parcels import Parcel
-from fl_server import commit, intake, journal, record, silos
+from fl_server import commit, intake, journal, passes, record, silos
 from fl_server.gateway import parcels as arrivals
 
 
@@ -142,6 +142,18 @@ def _unrecorded(real: Any) -> Callable[..., Any]:
     return append
 
 
+def _made_once(real: Any) -> Callable[..., Any]:
+    first: dict[str, Any] = {}
+
+    def bases(passes: Any, cohort: Any, sketches: dict[str, Any], weights: Any) -> dict[str, Any]:
+        if not sketches.keys() < first.keys():
+            first.clear()
+            first.update(real(passes, cohort, sketches, weights))
+        return {name: first[name] for name in sketches}
+
+    return bases
+
+
 def _forgetful(real: Any) -> Callable[..., Any]:
     return lambda *given: intake.Intake({}, [])
 
@@ -167,6 +179,7 @@ BUGS = {
     "a silo's memory is not durable when its update is": Bug(memory, "keep", _remembered_late),
     "a silo remembers its last round alone": Bug(memory, "keep", _only_the_last),
     "a round that is asked again begins with what it left": Bug(memory, "agreed", _own_trace),
+    "a first mean stays though a silo of it is lost": Bug(passes, "bases", _made_once),
     "a hub that died asks anew whoever was at work": Bug(intake, "read", _forgetful),
     "what came is not kept before its silo is asked again": Bug(intake, "take", _nothing),
     "the record of what left a silo is not durable": Bug(audit, "append", _unrecorded),

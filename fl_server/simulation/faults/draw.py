@@ -13,7 +13,9 @@ from fl_server.simulation.faults.study import Shape
 from fl_server.simulation.faults.trial import calm, play
 
 KINDS = ("kill", "power", "full")
+# ``gone``: a hub comes back without a silo; ``between``: a silo is lost between the two passes of a round.
 EVERY = {*KINDS, "flip", "clock", "cut", "lost", "twice", "late", "broken", "dark"}
+EVERY |= {"gone", "between"}
 DAY = 86400.0
 
 
@@ -32,7 +34,7 @@ def tried(seed: int) -> Trial:
     fits = schedule != studies.BUFFERED and shape.codec == studies.CODECS[0]
     if fits and Random(f"passes:{seed}").random() < 0.4:
         shape = shape._replace(strategy=studies.TWO_PASSES)
-    return play(shape, faults(draw, shape), seed)
+    return play(shape, outage(Random(f"down:{seed}"), shape, faults(draw, shape)), seed)
 
 
 def faults(draw: Random, shape: Shape) -> Faults:
@@ -56,6 +58,19 @@ def faults(draw: Random, shape: Shape) -> Faults:
     if draw.random() < 0.1:
         return later(found, {draw.choice(shape.names): JOIN_S + draw.uniform(0, lasts)})
     return found
+
+
+def outage(draw: Random, shape: Shape, found: Faults) -> Faults:
+    """Return the same faults, in some studies with a silo that is cut off for longer than a round waits.
+
+    In half of those with two passes: what such a cut has to hit there is the short time between them.
+    """
+    if draw.random() >= (0.5 if shape.strategy == studies.TWO_PASSES else 0.1):
+        return found
+    begin = draw.uniform(0, calm(shape).seconds)
+    cut = (begin, begin + draw.uniform(1, 2.5) * studies.DEADLINE_S)
+    lines = found.weather
+    return found._replace(weather=lines._replace(cuts=lines.cuts | {draw.choice(shape.names): cut}))
 
 
 def later(found: Faults, dark: dict[str, float]) -> Faults:

@@ -46,6 +46,7 @@ class Trial(NamedTuple):
     audited: dict[str, int]
     operations: dict[str, int]
     seconds: float
+    changes: int  # times that other silos took part than before
     fired: Counter[str]
     met: Counter[str]  # kills and flips that happened, and those that found nobody or nothing
 

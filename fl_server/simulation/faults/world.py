@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from fl_client import audit, memory
 from fl_client.config import ConfigError
-from fl_server import journal, rounds
+from fl_server import journal, passes, rounds
 from fl_server import run as runs
 from fl_server.federation import Federation
 from fl_server.freight import Freight
@@ -54,6 +55,9 @@ class World:
         self._run.mkdir()
         self._committed, self._whole, self._flipped = -1, -1, 0
         self._back: list[str] = []
+        self._there: list[
+            set[str]
+        ] = []  # who takes part, from each run's beginning and each round's end
         self._met: Counter[str] = Counter()
 
     def studied(self) -> State | None:
@@ -92,6 +96,7 @@ class World:
         nodes = grid.get_node_ids()
         self._looked()
         there = {name for node, name in enumerate(names, 1) if node in nodes}
+        self._there.append(there)
         return runs.among(run, there)._replace(grid=grid, folder=self._run)
 
     def _looked(self) -> None:
@@ -120,6 +125,7 @@ class World:
             before, self._committed = self._committed, self._newest()
             if self._committed > before:  # what was acknowledged for it may go
                 self._hub.acknowledged.clear()
+            self._there += [set(line["silos"]) for line in recorded(self._run)[-1:]]
             settle()
 
         return settled
@@ -159,6 +165,10 @@ class World:
         fired = self.network.fired + Counter(kind for d in self.disks.values() for kind in d.fired)
         last, lines = self._shape.rounds, recorded(self._run)
         fired["dark"] = len({n for line in lines for n in line["silos"].keys() - lines[0]["silos"]})
+        fired["gone"] = sum(bool(one - after) for one, after in pairwise(self._there))
+        fired["between"] = sum(
+            note.get("refused") == passes.LOST for line in lines for note in line["silos"].values()
+        )
         return Trial(
             self._shape,
             self._faults,
@@ -172,6 +182,7 @@ class World:
             {n: sum(e.bytes for e in audit.read(s.disk.folder)) for n, s in self._silos.items()},
             {name: disk.operations for name, disk in self.disks.items()},
             self.network.now(),
+            sum(one != after for one, after in pairwise(self._there)),
             fired,
             self._met,
         )
