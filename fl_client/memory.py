@@ -32,16 +32,11 @@ def rounds(home: Path) -> list[int]:
 
 
 def recall(home: Path, before: int) -> Adapter:
-    """Return the newest memory from before a round; empty if there is none.
-
-    Where that is damaged it is the one before, without what both sides know of updates: of that the hub is told.
-    """
-    damaged = False
+    """Return the newest memory from before a round that is whole; empty if there is none."""
     for number in reversed([number for number in rounds(home) if number < before]):
         found = _read(path(home, number))
         if found is not None:
-            return {n: x for n, x in found.items() if not (damaged and _of_updates(n))}
-        damaged = True
+            return found
     return {}
 
 
@@ -55,15 +50,13 @@ def _read(file: Path) -> Adapter | None:
 
 
 def agreed(home: Path, before: int, lost: int) -> Adapter:
-    """Return the newest memory from before a round, in which no update that was ``lost`` has left a trace.
+    """Return the memory that a round begins with, in which no update that was ``lost`` has left a trace.
 
-    What both sides know of updates, the codec's memory and the strategy's, is that of the last one that counted.
+    What both sides know of updates, the codec's memory and the strategy's, is that of the last one that counted, and
+    nothing where that is missing or damaged: an older one, as from an old copy of a disk, is not what the hub knows.
     """
-    newest = recall(home, before)
-    if not lost or lost >= before:
-        return newest
-    counted = recall(home, lost)
-    return {n: x for n, x in newest.items() if not _of_updates(n)} | {
+    counted = held(home, (lost or before) - 1)
+    return {n: x for n, x in recall(home, before).items() if not _of_updates(n)} | {
         n: x for n, x in counted.items() if _of_updates(n)
     }
 

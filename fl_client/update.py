@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger("bhasha_fl.silo")
 Told = dict[str, float]
+RESET: Told = {
+    "codec_reset": 1.0
+}  # what both sides should know of this silo's updates, it does not
 
 
 def recalled(work: Work, strategy: Strategy, sent: Adapter, rates: float) -> Memory:
@@ -53,6 +56,7 @@ def encoded(
         kept = kept | {f"pass/{n}": x for n, x in held.items()}
     vector = algebra.flatten(delta)
     before, told = _residual(work, spec.codec(work.study.codec).init(vector.size))
+    told |= _controls(work, strategy)
     wire, residual = _wire(work, strategy, vector, before)
     if work.round_bytes:
         told |= _cost(work, vector, before, residual, wire)
@@ -141,12 +145,25 @@ def _residual(work: Work, zero: Array) -> tuple[Array, Told]:
     held = work.memory.get("residual")
     if held is not None and held.shape == zero.shape:
         return held, {}
-    if 1 in (work.order.turn, work.order.lost) or not zero.size:
+    if _nothing_counted(work) or not zero.size:
         return zero, {}
     dropped = 0.0 if held is None else algebra.norm({"residual": held})
     LOG.warning(
-        "%s: the codec's residual is gone or does not fit and starts from zero; dropped norm %g",
+        "%s: the codec's residual is gone, old or does not fit and starts from zero; dropped norm %g",
         work.site.name,
         dropped,
     )
-    return zero, {"codec_reset": 1.0}
+    return zero, RESET
+
+
+def _controls(work: Work, strategy: Strategy) -> Told:
+    """Return what the hub hears where the silo's control variates, which began at zero, should be there."""
+    if not strategy.controls or _nothing_counted(work) or algebra.under("local/", work.memory):
+        return {}
+    LOG.warning("%s: the control variates are gone or old and start from zero", work.site.name)
+    return RESET
+
+
+def _nothing_counted(work: Work) -> bool:
+    """Return whether no update of this silo has counted yet, and so there is nothing to remember of one."""
+    return 1 in (work.order.turn, work.order.lost)

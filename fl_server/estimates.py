@@ -2,7 +2,7 @@
 
 The mean over all silos of a group, those that are away with what they last sent, lies beside the outer optimizer's
 memory. Where a silo lost its own part of it nobody can take that out of the mean, so everyone begins anew; and so they
-do where silos came or left, here and with control variates, for a mean over all is then one over others.
+do where silos came or left, for a mean over all is then one over others. The same holds of control variates.
 """
 
 from __future__ import annotations
@@ -37,25 +37,21 @@ def reset(notes: dict[str, dict[str, Any]]) -> bool:
     return any(note.get("codec_reset") and "refused" not in note for note in notes.values())
 
 
-def begun(recorded: list[Line], cohort: Collection[str], tracks: bool) -> int:
-    """Return the first round since everyone began, or last began anew; that of this ``cohort`` comes next.
-
-    What a codec remembers begins anew after a silo lost its own where the hub ``tracks`` it.
-    """
+def begun(recorded: list[Line], cohort: Collection[str]) -> int:
+    """Return the first round since everyone began, or last began anew; that of this ``cohort`` comes next."""
     resets: list[int] = [
         line["round"] + 1 for line in recorded if line["round"] and reset(line["silos"])
     ]
     silos = [*(line["silos"].keys() for line in recorded), set(cohort)]
     changes = [number for number in range(1, len(silos)) if silos[number] != silos[number - 1]]
-    return max([1, *changes, *(resets if tracks else [])])
+    return max([1, *changes, *resets])
 
 
 def first(run: Run, recorded: list[Line]) -> int:
     """Return the first round since the silos of a study last began anew, 1 where the hub believes nothing of them."""
-    tracks = run.parts.codec.tracks
-    if not (tracks or run.parts.strategy.controls):
+    if not (run.parts.codec.tracks or run.parts.strategy.controls):
         return 1
-    return begun(recorded, [silo.name for silo in run.cohort.silos], tracks)
+    return begun(recorded, [silo.name for silo in run.cohort.silos])
 
 
 def anew(run: Run, state: State, recorded: list[Line]) -> State:

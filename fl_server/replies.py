@@ -52,7 +52,8 @@ def note(silo: Silo, reply: Reply, number: int) -> dict[str, Any]:
     noted: dict[str, Any] = {"loss": reply.metrics.get("loss"), "up": reply.bytes, "ranks": ranks}
     noted |= {key: said for key, kind in HOW if type(said := reply.facts.get(key)) is kind}
     if "codec_reset" in reply.metrics:
-        LOG.warning("round %d: the codec of %s began without a residual", number, silo.name)
+        lost = "what both sides know of its updates (a residual, control variates)"
+        LOG.warning("round %d: %s no longer held %s, and began without", number, silo.name, lost)
         noted["codec_reset"] = True
     behind = reply.metrics.get("left_behind", math.nan)
     return noted | {"left_behind": behind} if behind >= 0 else noted

@@ -7,8 +7,7 @@ the rate one), and the change of c_k travels beside the change of the adapter. T
 
 Departs from the paper in three ways. c is the mean of all c_k of a group with the study's weights, plain where they are
 uniform: with a plain mean the optimum of the unweighted sum would be reached whatever the weights say. The corrected
-gradient is clipped as any other. And where a silo lost its memory, c and the mean of the c_k are apart by what it held
-from then on.
+gradient is clipped as any other. And where a silo lost its memory, all begin with c_k = 0 anew.
 """
 
 from __future__ import annotations

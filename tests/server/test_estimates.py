@@ -18,6 +18,7 @@ from strategies.codecs.codec import Key, chain
 from strategies.codecs.ef21 import ef21
 from strategies.codecs.int4 import int4
 from strategies.codecs.topk import topk
+from strategies.scaffold import OWN
 
 CHAIN = chain([ef21(), topk(0.2), int4()])
 SIZE, WEIGHTS = 40, (1.0, 0.5, 0.25)
@@ -73,9 +74,8 @@ def test_a_silo_is_told_from_which_round_on_its_updates_did_not_count(recorded, 
 def test_everyone_begins_anew_after_a_silo_that_lost_its_memory():
     recorded = [line(0, ["as", "ne"]), line(1, ["as", "ne"]), line(2, ["as", "ne"], reset=["ne"])]
     there = ["as", "ne", "away"]
-    assert estimates.begun(recorded, there, tracks=True) == 3
-    assert estimates.begun(recorded, there, tracks=False) == 1
-    assert estimates.begun(recorded[:2], there, tracks=True) == 1
+    assert estimates.begun(recorded, there) == 3
+    assert estimates.begun(recorded[:2], there) == 1
     assert estimates.lost(recorded, 3)("as") == 1
     assert estimates.forgotten({"estimate/x": 1, "count": 2}) == {"count": 2}
 
@@ -86,7 +86,7 @@ def test_everyone_begins_anew_after_a_silo_that_lost_its_memory():
 )
 def test_everyone_begins_anew_where_silos_came_or_left(cohort, first):
     recorded = [line(0, ["as"]), line(1, ["as"]), line(2, ["as", "ne"])]
-    assert estimates.begun(recorded, cohort, tracks=False) == first
+    assert estimates.begun(recorded, cohort) == first
 
 
 def test_an_update_that_did_not_count_leaves_no_trace_in_the_codec(tmp_path):
@@ -101,51 +101,92 @@ def test_an_update_that_did_not_count_leaves_no_trace_in_the_codec(tmp_path):
 
 
 class Losing:
-    """A client one of whose replies is lost, and one of whose silos loses its memory, each before a round."""
+    """A client one of whose replies is lost, and one of whose silos loses its memory, each before a round.
 
-    def __init__(self, folder, lost=0, forgets=0):
-        self.folder, self.lost, self.forgets, self.fired = folder, lost, forgets, []
+    Its memory is gone, or comes ``back`` from a copy that was made before the round before.
+    """
+
+    def __init__(self, folder, lost=0, forgets=0, back=0):
+        self.folder, self.lost, self.forgets, self.back = folder, lost, forgets, back
+        self.fired = []
 
     def __call__(self, message, context):
-        if message.metadata.message_type == "train":
-            order, _ = messages.read_order(message)
-            if message.metadata.dst_node_id == 1 and order.round == self.forgets:
-                (home,) = (self.folder / "silos").glob("as-1")
-                shutil.rmtree(home / "memory")
-                self.fired.append("forgot")
-            reply = client(message, context)
-            if message.metadata.dst_node_id == 1 and order.round == self.lost:
-                self.fired.append("lost")
-                return messages.fault(message, "internal")
-            return reply
-        return client(message, context)
+        if message.metadata.message_type != "train" or message.metadata.dst_node_id != 1:
+            return client(message, context)
+        number = messages.read_order(message)[0].round
+        home = self.folder / "silos" / "as-1"
+        if number == self.back - 1:
+            shutil.copytree(home / "memory", home / "copy")
+        if number in (self.forgets, self.back):
+            shutil.rmtree(home / "memory")
+            self.fired.append("forgot")
+        if number == self.back:
+            (home / "copy").rename(home / "memory")
+        reply = client(message, context)
+        if number == self.lost:
+            self.fired.append("lost")
+            return messages.fault(message, "internal")
+        return reply
 
 
-@pytest.mark.parametrize(
+ROUNDS = 4
+losses = pytest.mark.parametrize(
     "faults",
-    [{}, {"lost": 2}, {"lost": 3}, {"forgets": 2}],
-    ids=["none", "lost", "last", "forgets"],
+    [{}, {"lost": 2}, {"lost": ROUNDS}, {"forgets": 2}, {"back": 3}],
+    ids=["none", "lost", "last", "forgets", "an old copy"],
 )
-def test_hub_and_silos_of_a_study_believe_the_same_to_the_end(small, simulate, tmp_path, faults):
-    folder = tmp_path / "run"
+
+
+def ended(small, simulate, folder, faults, **choices):
+    """Run a study through losses; return its last state, and what each silo remembers of its last that counted."""
     study = small(
-        folder,
-        codec="ef21() | topk(0.3) | int4()",
-        strategy="fedavg(lora='everyone', rows='everyone')",
-        weights="uniform()",
-        schedule="sync(quorum=0.5)",
-        rounds=3,
+        folder, weights="uniform()", schedule="sync(quorum=0.5)", rounds=ROUNDS, **choices
     )
     app = Losing(folder, **faults)
     simulation.prepare(study)
     simulate(study, app=app)
     assert len(app.fired) == len(faults)
-    (outer,) = journal.recall(folder / "journal", 3).outer.values()
+    homes = sorted(home for home in (folder / "silos").iterdir())
+    assert len(homes) > 1
+    last = {"as-1": ROUNDS - 1} if faults.get("lost") == ROUNDS else {}
+    return journal.recall(folder / "journal", ROUNDS), [
+        memory.held(home, last.get(home.name, ROUNDS)) for home in homes
+    ]
+
+
+@losses
+def test_hub_and_silos_of_a_study_believe_the_same_to_the_end(small, simulate, tmp_path, faults):
+    state, homes = ended(
+        small,
+        simulate,
+        tmp_path / "run",
+        faults,
+        codec="ef21() | topk(0.3) | int4()",
+        strategy="fedavg(lora='everyone', rows='everyone')",
+    )
+    (outer,) = state.outer.values()
     held = algebra.flatten(algebra.under(estimates.PREFIX, outer))
-    homes = sorted((folder / "silos").iterdir())
-    before = {
-        home.name: 3 if home.name == "as-1" and faults.get("lost") == 3 else 4 for home in homes
-    }
-    own = [memory.recall(home, before[home.name])["residual"] for home in homes]
-    assert len(own) > 1 and np.abs(held).max() > 0
+    own = [home["residual"] for home in homes]
+    assert np.abs(held).max() > 0
     assert np.allclose(held, np.mean(own, axis=0, dtype=np.float64), atol=1e-6)
+
+
+@losses
+def test_control_variates_of_the_hub_are_the_mean_of_the_silos_own_to_the_end(
+    small, simulate, tmp_path, faults
+):
+    state, homes = ended(
+        small,
+        simulate,
+        tmp_path / "run",
+        faults,
+        codec="float32()",
+        strategy="scaffold(lora='everyone', rows='everyone')",
+        train__optimizer="sgd",
+    )
+    (held,) = state.adapter.values()
+    common = {n: x for n, x in held.items() if n.endswith(algebra.CONTROL)}
+    assert max(np.abs(x).max() for x in common.values()) > 0
+    for name, x in common.items():
+        own = [home["local/" + name.removesuffix(algebra.CONTROL) + OWN] for home in homes]
+        np.testing.assert_allclose(x, np.mean(own, axis=0), atol=1e-6 * np.abs(x).max() + 1e-9)
