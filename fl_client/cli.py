@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from fl_client import doctor, enrol, harness, plain, start
+from fl_client import doctor, enrol, harness, plain, release, start
 
 app = typer.Typer(
     help="Take part in a federation as a silo.",
@@ -19,7 +19,7 @@ app = typer.Typer(
 )
 
 
-for part in (enrol, doctor, start, harness):
+for part in (enrol, doctor, start, release, harness):
     app.add_typer(part.app)
 
 

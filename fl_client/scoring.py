@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from fl_client import alone, basis, evaluate, export, ranks, score
+from fl_client import alone, basis, evaluate, export, ranks, score, served
 from fl_client.evaluate import Asked, Asking
 from fl_client.model import Warm
 from fl_client.score import Choice
@@ -36,7 +36,9 @@ def asking(work: Work, made: Warm, strategy: Strategy) -> Asking[Result]:
 def _served(work: Work, made: Warm, chosen: Choice, facts: Mapping[str, Any]) -> Result:
     """Return the result of a silo that serves this from now on; its folder holds it when this returns."""
     if ranks.first():
-        export.served(work.home / "served", made, work.study, chosen.adapter)
+        folder, study = work.home / "served", work.study
+        export.served(folder, made, study, chosen.adapter)
+        served.note(folder, study.name, study.model.base, chosen.name, chosen.numbers)
     return Result({}, chosen.numbers, {"served": chosen.name, "alone_lr": facts.get("lr")})
 
 
