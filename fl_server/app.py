@@ -11,11 +11,11 @@ from flwr.serverapp import Grid, ServerApp
 from fl_client import config as studies
 from fl_client.config import Study
 from fl_server import claims, config, federation, queue, record, release, rounds
+from fl_server import hub as hubs
 from fl_server import run as runs
 from fl_server.grid import Grid as Way
 from fl_server.grid import Polled
 
-HUB = "BHASHA_HUB"  # set by ``fl-server start``: the folder of the hub that this app runs in
 app = ServerApp()
 
 
@@ -23,10 +23,10 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Run the study in the run configuration, from the newest committed round of its folder."""
     study = studies.from_flat(context.run_config)
-    if HUB not in os.environ:
+    if hubs.WITHIN not in os.environ:
         _run(Polled(grid), study, Path(study.home or f"runs/{study.name}").absolute())
         return
-    hub = Path(os.environ[HUB])
+    hub = Path(os.environ[hubs.WITHIN])
     with claims.claimed(hub, study.name):
         ticket, (_, schedule) = queue.one(hub, study.name), config.build(study)
         way = federation.join(grid, hub, context.run_id, ticket, schedule.late)

@@ -12,6 +12,10 @@ from fl_client.address import Listening, Public, is_loopback, split
 from fl_client.config import Section
 from fl_client.silo import Federation
 
+# In the environment of a hub's programs: its folder. Not BHASHA_HUB, which a coordinator sets for the commands: what is
+# simulated in that shell belongs to no hub.
+WITHIN = "BHASHA_WITHIN_HUB"
+
 
 class Hub(Section):
     """The settings of this hub. Change them here; they hold from the next `fl-server start` on."""

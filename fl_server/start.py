@@ -45,7 +45,7 @@ def family(folder: Path, port: int) -> list[Child]:
     """Return the programs of a hub, in the order in which they start."""
     environment = FLOWER | {
         "FLWR_HOME": str(folder / "flower"),
-        "BHASHA_HUB": str(folder),
+        hubs.WITHIN: str(folder),
         "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}",
     }
     superlink = [

@@ -192,6 +192,16 @@ def test_a_study_that_scores_nothing_still_trains_releases_and_reports(tmp_path)
         assert any((tmp_path / "run" / "silos" / silo / "served").iterdir())
 
 
+def test_a_simulation_of_someone_who_coordinates_a_hub_has_nothing_to_do_with_it(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv("BHASHA_HUB", str(tmp_path / "hub"))
+    given = ("--set=evaluate.every=0", "--set=alone.enabled=false", "--out", tmp_path / "run")
+    result = call(fl_sim, "run", *SMALL, *given)
+    assert result.exit_code == 0, result.output
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
 @pytest.mark.parametrize("command", ["compare", "sweep"])
 def test_methods_are_not_compared_where_nothing_is_scored(command, tmp_path):
     given = (

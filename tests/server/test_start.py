@@ -57,7 +57,7 @@ def test_flowers_superlink_listens_on_loopback_installs_nothing_and_calls_nobody
 def test_our_programs_come_first_and_nothing_beside_the_hub_can_shadow_a_package(hub):
     for child in start.family(hub, 4711):
         assert child.env["PATH"].split(os.pathsep)[0] == str(Path(sys.executable).parent)
-        assert child.env["BHASHA_HUB"] == str(hub)
+        assert child.env[hubs.WITHIN] == str(hub)
     for child in start.family(hub, 4711)[1:]:
         assert child.command[:3] == [sys.executable, "-P", "-m"]
 
