@@ -68,10 +68,11 @@ def export(
     It was trained on this silo's text and may give some of it away: who gets it is for the silo to decide.
     """
     with errors():
-        one, part = held.chosen(held.every(folder), study), out.with_name(f"{out.name}.part")
+        one, out = held.chosen(held.every(folder), study), out.absolute()
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise ConfigError(f"{out} is not empty; choose another --out")
-        shutil.rmtree(part, ignore_errors=True)
+        part = out.with_name(f"{out.name}.part")
+        shutil.rmtree(part, ignore_errors=True)  # of an export that was killed
         part.mkdir(parents=True)
         try:
             if merge:

@@ -48,11 +48,13 @@ def family(folder: Path, port: int) -> list[Child]:
         hubs.WITHIN: str(folder),
         "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}",
     }
-    superlink = [
-        str(BIN / "flower-superlink"), "--insecure", "--host", "127.0.0.1", "--port", str(port),
-        "--disable-runtime-dependency-installation", "--database", str(folder / "superlink.db"),
-    ]  # fmt: skip
     python = [sys.executable, "-P", "-m"]  # nothing beside the hub's folder can shadow a package
+    database = str(folder / "superlink.db")
+    superlink = [
+        *python, "fl_server.superlink", database,
+        str(BIN / "flower-superlink"), "--insecure", "--host", "127.0.0.1", "--port", str(port),
+        "--disable-runtime-dependency-installation", "--database", database,
+    ]  # fmt: skip
     gateway = [*python, "fl_server.gateway", str(folder), "--superlink", str(port)]
     runner = [*python, "fl_server.runner", str(folder), "--superlink", str(port)]
     return [
