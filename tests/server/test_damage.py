@@ -108,7 +108,7 @@ def test_a_memory_in_which_a_bit_turned_is_the_one_before_without_what_the_hub_k
         memory.keep(home, number, held, 0)
     whole = sealed.open_(memory.path(home, 2).read_bytes())
     flip(memory.path(home, 2), *place)
-    found = memory.recall(home, 3)
+    found = memory.agreed(home, 3, lost=0)
     if set(found) == set(whole):  # padding of the header, which holds nothing
         assert all(np.array_equal(found[name], whole[name]) for name in whole)
     else:
