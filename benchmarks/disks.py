@@ -70,8 +70,8 @@ def saved(run: Path) -> dict[Path, tuple[Read, Read]]:
     for home in sorted((run / "silos").iterdir()):
         last = memory.rounds(home)[-1]
         found[memory.path(home, last)] = (
-            lambda home=home, last=last: _memory(memory.recall(home, last + 1)),
-            lambda home=home, last=last: _memory(_private(memory.recall(home, last))),
+            lambda home=home, last=last: _memory(memory.agreed(home, last + 1, lost=0)),
+            lambda home=home, last=last: _memory(_private(memory.agreed(home, last, lost=0))),
         )
     return found
 
