@@ -33,11 +33,15 @@ def rounds(home: Path) -> list[int]:
 
 def recall(home: Path, before: int) -> Adapter:
     """Return the newest memory from before a round that is whole; empty if there is none."""
+    return _newest(home, before)[1]
+
+
+def _newest(home: Path, before: int) -> tuple[int, Adapter]:
     for number in reversed([number for number in rounds(home) if number < before]):
         found = _read(path(home, number))
         if found is not None:
-            return found
-    return {}
+            return number, found
+    return 0, {}
 
 
 def _read(file: Path) -> Adapter | None:
@@ -55,8 +59,11 @@ def agreed(home: Path, before: int, lost: int) -> Adapter:
     What both sides know of updates, the codec's memory and the strategy's, is that of the last one that counted, and
     nothing where that is missing or damaged: an older one, as from an old copy of a disk, is not what the hub knows.
     """
-    counted = held(home, (lost or before) - 1)
-    return {n: x for n, x in recall(home, before).items() if not _of_updates(n)} | {
+    last, (number, newest) = (lost or before) - 1, _newest(home, before)
+    if number == last:
+        return newest
+    counted = held(home, last)
+    return {n: x for n, x in newest.items() if not _of_updates(n)} | {
         n: x for n, x in counted.items() if _of_updates(n)
     }
 

@@ -17,20 +17,18 @@ from fl_client import silo
 from fl_client.config import ConfigError
 from fl_client.plain import errors
 from fl_client.served import Served
+from fl_client.start import Dir, Json
 
 ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 BITS = {"base": "before", "alone": "alone", "together": "together"}  # columns beside what is served
 app = typer.Typer()
-Dir = Annotated[Path, typer.Option("--dir", help="The silo's folder, made by join.")]
 
 
 @app.command()
-def served(
-    folder: Dir = Path("silo"),
-    as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
-) -> None:
+def served(folder: Dir = Path("silo"), as_json: Json = False) -> None:
     """Show what this silo serves of each study, and what its test text says of it. Nothing leaves this machine."""
     with errors():
+        silo.read(folder)  # that there is a silo
         found = held.every(folder)
     if as_json:
         print(json.dumps([one._asdict() | {"folder": str(one.folder)} for one in found]))  # noqa: T201
@@ -68,7 +66,7 @@ def export(
     It was trained on this silo's text and may give some of it away: who gets it is for the silo to decide.
     """
     with errors():
-        one, out = held.chosen(held.every(folder), study), out.absolute()
+        own, one, out = silo.read(folder), held.chosen(held.every(folder), study), out.absolute()
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise ConfigError(f"{out} is not empty; choose another --out")
         part = out.with_name(f"{out.name}.part")
@@ -76,11 +74,11 @@ def export(
         part.mkdir(parents=True)
         try:
             if merge:
-                _merged(one, silo.read(folder), part)
+                _merged(one, own, part)
             else:
                 for name in ADAPTER:
                     shutil.copyfile(one.folder / name, part / name)
-            (part / "README.md").write_text(card(one, silo.read(folder), merge))
+            (part / "README.md").write_text(card(one, own, merge))
             part.replace(out)
         except BaseException:
             shutil.rmtree(part, ignore_errors=True)

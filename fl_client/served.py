@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fl_client import metrics, silo
+from fl_client import metrics
 from fl_client.config import ConfigError
 from fl_client.memory import write_whole
 
@@ -58,7 +58,6 @@ def read(folder: Path) -> Served:
 
 def every(folder: Path) -> list[Served]:
     """Return what a silo serves, by study; a study that was not scored yet has nothing."""
-    silo.read(folder)  # that there is a silo
     return [read(file.parent) for file in sorted((folder / "studies").glob(f"*/served/{FILE}"))]
 
 

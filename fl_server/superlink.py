@@ -16,12 +16,18 @@ BESIDE = ("", "-wal", "-shm")  # what SQLite has of one database
 
 
 def whole(database: Path) -> bool:
-    """Return whether SQLite can read all of a database; one that is not there yet is whole."""
+    """Return whether nothing in a database is damaged.
+
+    One that is not there yet is whole, and one that cannot be read now, as of a disk that is full or another process
+    that holds it: what is wrong is the SuperLink's to say.
+    """
     if not database.exists():
         return True
     try:
         with closing(sqlite3.connect(database)) as connection:
             return bool(connection.execute("PRAGMA quick_check(1)").fetchall() == [("ok",)])
+    except sqlite3.OperationalError:
+        return True
     except sqlite3.DatabaseError:
         return False
 

@@ -49,6 +49,19 @@ def test_a_damaged_one_is_set_aside_and_the_superlink_starts(at, database, tmp_p
     assert (tmp_path / "superlink.db.damaged").read_bytes() == content
 
 
+def test_a_database_that_another_process_holds_is_not_taken_for_a_damaged_one(
+    database, monkeypatch
+):
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda path: connect(path, timeout=0))
+    with closing(connect(database)) as other:
+        other.execute("PRAGMA locking_mode=EXCLUSIVE")
+        other.execute("INSERT INTO run (said) VALUES ('held')")
+        with closing(connect(database, timeout=0)) as one, pytest.raises(sqlite3.OperationalError):
+            one.execute("PRAGMA quick_check")
+        assert superlink.whole(database)
+
+
 def test_with_its_log_so_that_no_new_database_gets_an_old_one(database, tmp_path):
     (tmp_path / "superlink.db-wal").write_bytes(b"old")
     superlink.set_aside(database)

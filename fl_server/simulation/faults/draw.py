@@ -14,8 +14,9 @@ from fl_server.simulation.faults.trial import calm, play
 
 KINDS = ("kill", "power", "full")
 # ``gone``: a hub comes back without a silo; ``between``: a silo is lost between the two passes of a round.
-EVERY = {*KINDS, "flip", "clock", "cut", "lost", "twice", "late", "broken", "dark"}
-EVERY |= {"gone", "between"}
+EVERY = {
+    *KINDS, "flip", "clock", "cut", "lost", "twice", "late", "broken", "dark", "gone", "between"
+}  # fmt: skip
 DAY = 86400.0
 
 

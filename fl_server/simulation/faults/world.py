@@ -55,9 +55,8 @@ class World:
         self._run.mkdir()
         self._committed, self._whole, self._flipped = -1, -1, 0
         self._back: list[str] = []
-        self._there: list[
-            set[str]
-        ] = []  # who takes part, from each run's beginning and each round's end
+        # who takes part, from each run's beginning and each round's end
+        self._there: list[set[str]] = []
         self._met: Counter[str] = Counter()
 
     def studied(self) -> State | None:
@@ -125,7 +124,7 @@ class World:
             before, self._committed = self._committed, self._newest()
             if self._committed > before:  # what was acknowledged for it may go
                 self._hub.acknowledged.clear()
-            self._there += [set(line["silos"]) for line in recorded(self._run)[-1:]]
+                self._there += [set(line["silos"]) for line in recorded(self._run)[-1:]]
             settle()
 
         return settled
