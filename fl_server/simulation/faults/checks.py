@@ -106,13 +106,22 @@ def _once(trial: Trial) -> Iterator[str]:
         for step, times in silo.seen.steps.items():
             again[step.round, step.base] += times - 1
         over = {at: n - worker.INTERVAL * silo.seen.broken[at] for at, n in again.items()}
-        # A flipped bit may take a committed round back: that one is trained again, and the one in work. Where a hub
-        # comes back to other silos, a codec that tracks begins anew, and sketches are as wide as all who are there
-        # need: the round in work is another one.
+        # Where a hub comes back to other silos, a codec that tracks begins anew, and sketches are as wide as all who
+        # are there need: the round in work is another one.
         parts = studies.parts(trial.shape)
         anew = trial.changes * (parts.codec.tracks or parts.strategy.passes is not None)
-        if sum(n for n in over.values() if n > 0) > studies.STEPS * (2 * _flips(trial) + anew):
+        if sum(n for n in over.values() if n > 0) > studies.STEPS * (_back(trial) + anew):
             yield f"C4 {name} did steps again: {+again}, and ended before they were durable: {silo.seen.broken}"
+
+
+def _back(trial: Trial) -> int:
+    """Return how many trainings of one silo flipped bits may have to be done again.
+
+    Each may take a commit back: what it held, and what has been done since. With rounds these are one training each. In
+    a buffer all may be one silo's: as many as a commit takes, less than that for the next one, and one in work.
+    """
+    buffer = studies.run(trial.shape).schedule.buffer
+    return _flips(trial) * (2 if buffer is None else 2 * buffer.size)
 
 
 def _heard(trial: Trial) -> Iterator[str]:
