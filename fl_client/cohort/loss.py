@@ -41,11 +41,10 @@ class _Means(torch.autograd.Function):
         for silo, at in _pieces(wanted, len(shares), head):
             given = hidden[at].to(head.table.dtype)
             logits = linear(given, head.table)
-            logits = logits.float() if logits.dtype == torch.bfloat16 else logits
-            target, own = wanted[at][:, None], share[at].to(logits.dtype)
-            logs = torch.log_softmax(logits, dim=-1)
-            nats[at] = (-logs.gather(1, target) * own)[:, 0].float()
-            slope = logs.exp_().scatter_add_(1, target, torch.full_like(own, -1.0)).mul_(own)
+            target, own = wanted[at][:, None], share[at]
+            slope, cost = _odds(logits, target)
+            nats[at] = (cost * own)[:, 0].float()
+            slope.scatter_add_(1, target, torch.full_like(cost, -1.0)).mul_(own.to(slope.dtype))
             slope = slope.to(head.table.dtype)
             slopes[at] = torch.matmul(slope, head.table).to(hidden.dtype)
             if head.rows is not None:
@@ -58,6 +57,17 @@ class _Means(torch.autograd.Function):
     def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (slopes,) = ctx.saved_tensors  # those of the sum over silos: nobody weighs one silo's loss
         return slopes, None, None, None
+
+
+def _odds(logits: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the odds of all tokens, and what those that came cost in nats (n, 1); bfloat16 becomes float32.
+
+    The odds of the likeliest give the sum that all are divided by, so no logarithm of them is written down.
+    """
+    wide = torch.float32 if logits.dtype == torch.bfloat16 else logits.dtype
+    odds = torch.softmax(logits, -1, dtype=wide)
+    below = logits.amax(-1, keepdim=True).to(wide) - logits.gather(1, target).to(wide)
+    return odds, below - odds.amax(-1, keepdim=True).log_()
 
 
 def _pieces(wanted: torch.Tensor, silos: int, head: Head) -> Iterator[tuple[int, torch.Tensor]]:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from fl_client import basis, evaluate, export, scoring
-from fl_client.cohort import layers, loss, tokens
+from fl_client.cohort import layers, llama, loss, tokens
 from fl_client.cohort.layers import A, B, Pair
 from fl_client.cohort.loss import Head
 from fl_client.cohort.together import apart, by_likeness, tried
@@ -168,6 +168,7 @@ def _scoring(made: Warm) -> Iterator[Forward]:
 
     with (
         layers.beside(made, pairs, table.dtype),
+        llama.whole(made, pairs, table.dtype),
         tokens.looked_up(made, rows),
         loss.answering(made, loss.as_is),
     ):

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from fl_client import model, step, train
-from fl_client.cohort import buffers, layers, loss, optimizer, tokens
+from fl_client.cohort import buffers, layers, llama, loss, optimizer, tokens
 from fl_client.cohort.buffers import Buffers
 from fl_client.cohort.layers import Pair
 from fl_client.cohort.loss import Head
@@ -103,6 +103,7 @@ def fit(made: Warm, members: Sequence[Member], options: Train) -> list[Trained]:
             step.recompute(made, on=True)
             stack.callback(step.recompute, made, on=False)
         stack.enter_context(layers.beside(made, cohort.pairs, dtype))
+        stack.enter_context(llama.whole(made, cohort.pairs, dtype))
         stack.enter_context(tokens.looked_up(made, cohort.rows))
         stack.enter_context(loss.answering(made, loss.as_is))
         for done in range(silos[0].plan.steps):

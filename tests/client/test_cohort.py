@@ -13,7 +13,7 @@ import torch
 
 import strategies
 from fl_client import alone, model, optimizer, train
-from fl_client.cohort import buffers, layers, rail, rounds, size, together
+from fl_client.cohort import buffers, layers, llama, rail, rounds, size, together
 from fl_client.cohort import train as cohort
 from fl_client.config import Model, Study, Train, from_flat
 from fl_client.hooks import Hooks
@@ -111,6 +111,12 @@ def test_a_cohort_trains_what_its_silos_train_one_at_a_time(strategy, warm, twof
     options = OPTIONS.model_copy(update={"optimizer": "sgd"} if made.controls else {})
     silos = [member(base, noisy, seed, local=made.local) for seed in (1, 2, 3)]
     close(silos, cohort.fit(base, silos, options), [separate(base, one, options) for one in silos])
+
+
+def test_a_base_of_another_kind_than_llama_trains_in_a_cohort_too(warm, noisy, monkeypatch):
+    monkeypatch.setattr(llama, "known", lambda layer: False)
+    silos = [member(warm, noisy, seed) for seed in (1, 2, 3)]
+    close(silos, cohort.fit(warm, silos, OPTIONS), [separate(warm, one) for one in silos])
 
 
 def test_silos_of_other_lengths_steps_and_places_in_the_study_train_as_by_themselves(warm, noisy):
