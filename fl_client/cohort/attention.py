@@ -6,9 +6,12 @@ takes what the output says of its own (Dao et al. 2022, arXiv 2205.14135, sectio
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
+
+PIECE = 128  # places that ask at once: of fewer, products are too small
 
 
 class Turn(NamedTuple):
@@ -19,12 +22,15 @@ class Turn(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """What the slopes need: queries, keys and values (blocks x shared keys, rows, width) and the odds between them."""
+    """What the slopes need: queries, keys and values (blocks x groups, rows, width), and by piece the odds between them.
+
+    Heads that share a key are a group. Its rows are place by place, and at each place head by head.
+    """
 
     query: torch.Tensor
     key: torch.Tensor
     value: torch.Tensor
-    odds: torch.Tensor
+    odds: tuple[torch.Tensor, ...]
 
 
 def turned(x: torch.Tensor, turn: Turn, scale: float = 1.0) -> torch.Tensor:
@@ -49,25 +55,28 @@ def undone(turn: Turn) -> Turn:
 def rows(x: torch.Tensor, groups: int, dtype: torch.dtype) -> torch.Tensor:
     """Return heads (blocks, length, heads, width) as the rows of those that share a key (blocks x groups, n, width)."""
     blocks, length, heads, width = x.shape
-    own = x.transpose(1, 2).to(dtype, memory_format=torch.contiguous_format)
+    own = x.view(blocks, length, groups, heads // groups, width).transpose(1, 2)
+    own = own.to(dtype, memory_format=torch.contiguous_format)
     return own.reshape(blocks * groups, heads // groups * length, width)
 
 
 def heads(x: torch.Tensor, blocks: int, length: int) -> torch.Tensor:
     """Return rows as heads (blocks, length, heads, width)."""
-    return x.view(blocks, -1, length, x.shape[-1]).transpose(1, 2)
+    own = x.view(blocks, len(x) // blocks, length, -1, x.shape[-1]).transpose(1, 2)
+    return own.reshape(blocks, length, -1, x.shape[-1])
 
 
 def attend(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
 ) -> tuple[torch.Tensor, Kept]:
     """Return what each row of ``query`` gets of the values at its place and before, as rows, and what slopes need."""
-    length = key.shape[1]
-    future = torch.full((length, length), float("-inf"), dtype=query.dtype, device=query.device)
-    mask = future.triu_(1).repeat(query.shape[1] // length, 1).expand(len(query), -1, -1)
-    scores = torch.baddbmm(mask, query, key.mT)
-    odds = torch.softmax(scores.float(), -1).to(value.dtype)
-    return torch.bmm(odds, value), Kept(query, key, value, odds)
+    out, odds = torch.empty_like(query), []
+    for own, seen in _pieces(query, key):
+        asked = query[:, own]
+        past = torch.baddbmm(_future(own, seen, query, key), asked, key[:, seen].mT)
+        odds.append(torch.softmax(past.float(), -1).to(value.dtype))
+        torch.bmm(odds[-1], value[:, seen], out=out[:, own])
+    return out, Kept(query, key, value, tuple(odds))
 
 
 def slopes(
@@ -77,6 +86,30 @@ def slopes(
 
     ``own`` (blocks x groups, rows, 1) is the product of each row's slope with its output.
     """
-    query, key, value, odds = kept
-    steep = torch.baddbmm(own.expand(-1, -1, key.shape[1]), slope, value.mT, beta=-1).mul_(odds)
-    return torch.bmm(steep, key), torch.bmm(steep.mT, query), torch.bmm(odds.mT, slope)
+    query, key, value, pieces = kept
+    found = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
+    for (at, seen), odds in zip(_pieces(query, key), pieces, strict=True):
+        past, here = own[:, at].expand(odds.shape), slope[:, at]
+        steep = torch.baddbmm(past, here, value[:, seen].mT, beta=-1).mul_(odds)
+        torch.bmm(steep, key[:, seen], out=found[0][:, at])
+        found[1][:, seen].baddbmm_(steep.mT, query[:, at])
+        found[2][:, seen].baddbmm_(odds.mT, here)
+    return found
+
+
+def _pieces(query: torch.Tensor, key: torch.Tensor) -> Iterator[tuple[slice, slice]]:
+    """Yield which rows ask at once, and the places that they see: none that lies behind all of them."""
+    length = key.shape[1]
+    heads = query.shape[1] // length
+    for first in range(0, length, PIECE):
+        last = min(first + PIECE, length)
+        yield slice(first * heads, last * heads), slice(0, last)
+
+
+def _future(own: slice, seen: slice, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+    """Return what is added to the scores of some rows: nothing, and where a place is still to come minus infinity."""
+    heads = query.shape[1] // key.shape[1]
+    places = torch.arange(own.start, own.stop, device=key.device) // heads
+    ahead = torch.arange(seen.stop, device=key.device) > places[:, None]
+    mask = torch.zeros(ahead.shape, dtype=key.dtype, device=key.device)
+    return mask.masked_fill_(ahead, float("-inf")).expand(len(key), -1, -1)

@@ -53,7 +53,6 @@ class _Saved(NamedTuple):
     query: torch.Tensor
     key: torch.Tensor
     value: torch.Tensor
-    odds: torch.Tensor
     seen: torch.Tensor
     out: torch.Tensor
     middle: torch.Tensor
@@ -98,19 +97,20 @@ class Whole(torch.autograd.Function):
         wide = opened * up
         (added,), down = layers.forth(wide, layer.side(DOWN), _of(pairs, DOWN))
         ctx.save_for_backward(*_Saved(
-            given, size, normed, read, *kept, seen, out,
+            given, size, normed, read, kept.query, kept.key, kept.value, seen, out,
             middle, middle_size, middle_normed, gated, gate, up, opened, wide, down,
-        ))  # fmt: skip
+        ), *kept.odds)  # fmt: skip
         ctx.layer, ctx.pairs, ctx.turn, ctx.shape = layer, pairs, turn, x.shape
         return (middle + added).view(x.shape)
 
     @staticmethod
     def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """Return the slope of the batch that went in, None where nobody asks for it."""
-        saved, layer, pairs = _Saved(*ctx.saved_tensors), ctx.layer, ctx.pairs
-        slope = slope.reshape(saved.x.shape)
-        slope = _feed_back(slope, saved, layer, pairs)
-        parts = _attention_back(slope, saved, layer, pairs, ctx)
+        known = len(_Saved._fields)
+        saved, odds = _Saved(*ctx.saved_tensors[:known]), ctx.saved_tensors[known:]
+        layer, pairs = ctx.layer, ctx.pairs
+        slope = _feed_back(slope.reshape(saved.x.shape), saved, layer, pairs)
+        parts = _attention_back(slope, saved, odds, ctx)
         sides = layer.side(READ), _of(pairs, READ)
         turned = layers.back(parts, saved.normed, saved.read, *sides)
         if not ctx.needs_input_grad[0]:
@@ -132,9 +132,10 @@ def _feed_back(slope: torch.Tensor, saved: _Saved, layer: Layer, pairs: Pairs) -
 
 
 def _attention_back(
-    slope: torch.Tensor, saved: _Saved, layer: Layer, pairs: Pairs, ctx: Any
+    slope: torch.Tensor, saved: _Saved, odds: tuple[torch.Tensor, ...], ctx: Any
 ) -> list[torch.Tensor]:
     """Return the slopes of queries, keys and values as they came out of their products."""
+    layer, pairs = ctx.layer, ctx.pairs
     blocks, length, _ = ctx.shape
     groups = len(saved.key) // blocks
     dtype = saved.seen.dtype
@@ -143,7 +144,7 @@ def _attention_back(
     query, key, value = attention.slopes(
         attention.rows(seen.view(blocks, length, -1, layer.width), groups, dtype),
         attention.rows(own, groups, dtype),
-        Kept(saved.query, saved.key, saved.value, saved.odds),
+        Kept(saved.query, saved.key, saved.value, odds),
     )
     turn = attention.undone(ctx.turn)
     query, key, value = (attention.heads(part, blocks, length) for part in (query, key, value))

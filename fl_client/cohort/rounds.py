@@ -47,7 +47,8 @@ def _group(group: list[Training]) -> list[Result | Exception]:
     members = [Member(n.start, n.blocks, n.plan, n.moments, n.hooks) for n in group]
     try:
         with gauge.memory():
-            fitted = train.fit(first.made, members, first.work.study.train)
+            options = first.work.study.train
+            fitted = train.fit(first.made, members, options, options.keep_optimizer)
     except MemoryError:
         return [_single(now, ROOM) for now in group]
     except layers.Unfit:

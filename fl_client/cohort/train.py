@@ -82,10 +82,13 @@ class Cohort(NamedTuple):
     table: torch.Tensor
 
 
-def fit(made: Warm, members: Sequence[Member], options: Train) -> list[Trained]:
+def fit(
+    made: Warm, members: Sequence[Member], options: Train, remember: bool = True
+) -> list[Trained]:
     """Train each member on its own text and return what came of it, in the order given.
 
     All train what ``made`` trains, with the same options. One whose loss becomes NaN leaves the others as they are.
+    Where nobody is to ``remember`` them no moments come back.
     """
     order = sorted(
         range(len(members)), key=lambda i: -members[i].plan.steps
@@ -109,7 +112,7 @@ def fit(made: Warm, members: Sequence[Member], options: Train) -> list[Trained]:
         for done in range(silos[0].plan.steps):
             told.append(_step(cohort, done))
     losses = torch.stack(told).tolist()
-    trained = {i: _trained(cohort, row, losses) for row, i in enumerate(order)}
+    trained = {i: _trained(cohort, row, losses, remember) for row, i in enumerate(order)}
     return [trained[i] for i in range(len(members))]
 
 
@@ -121,9 +124,9 @@ def _silo(made: Warm, held: Buffers, row: int, member: Member, options: Train) -
     return Silo(member.plan, text, own, used, member.hooks(own))
 
 
-def _trained(cohort: Cohort, row: int, losses: list[list[float]]) -> Trained:
+def _trained(cohort: Cohort, row: int, losses: list[list[float]], remember: bool) -> Trained:
     silo = cohort.silos[row]
-    moments = silo.used.moments(cohort.held)
+    moments = silo.used.moments(cohort.held) if remember else {}
     own = [nats[row] for nats in losses[: silo.plan.steps]]
     return Trained(model.read(silo.made), moments, own)
 

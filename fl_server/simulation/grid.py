@@ -9,7 +9,9 @@ because the last bits of a product can depend on how many rows it has.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
+from concurrent import futures
 from concurrent.futures import Future
 from itertools import pairwise
 
@@ -117,6 +119,14 @@ class LocalGrid(Grid):
     def _reply(self, key: str) -> Message:
         replies, at = self._replies.pop(key)
         return replies.result()[at]
+
+    def wait(self, seconds: float) -> None:
+        """Return when a process is through with a lot, at the latest after so many seconds."""
+        at_work = {replies for replies, _ in self._replies.values() if not replies.done()}
+        if at_work and self._pool is not None:
+            futures.wait(at_work, seconds, futures.FIRST_COMPLETED)
+        else:
+            time.sleep(seconds)
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None

@@ -10,7 +10,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
-from fl_client.cohort import decoder, layers, llama
+from fl_client.cohort import attention, decoder, layers, llama
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SILOS, BLOCKS, LENGTH, RANK = 2, 4, 9, 3
@@ -78,7 +78,11 @@ def counted(monkeypatch):
 
 @pytest.mark.parametrize("targets", ["all-linear", "q_proj,up_proj,down_proj", "v_proj"])
 @pytest.mark.parametrize("onward", [True, False])
-def test_a_whole_layer_gives_the_values_and_slopes_of_its_parts(targets, onward, monkeypatch):
+@pytest.mark.parametrize("piece", [LENGTH, 4])
+def test_a_whole_layer_gives_the_values_and_slopes_of_its_parts(
+    targets, onward, piece, monkeypatch
+):
+    monkeypatch.setattr(attention, "PIECE", piece)
     made, seen = base(targets=targets), counted(monkeypatch)
     alike(passed(made, True, onward=onward), passed(made, False, onward=onward))
     assert len(seen) == SHAPE["num_hidden_layers"]
