@@ -22,7 +22,7 @@ class Turn(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """What the slopes need: queries, keys and values (blocks x groups, rows, width), and by piece the odds between them.
+    """What slopes need: queries, keys and values (blocks x groups, rows, width), and by piece the odds between them.
 
     Heads that share a key are a group. Its rows are place by place, and at each place head by head.
     """
