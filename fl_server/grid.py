@@ -65,8 +65,7 @@ class Polled:
     """Any other grid of Flower's, asked every so often."""
 
     def __init__(self, grid: Any, every_s: float = 0.05) -> None:
-        self._pause: Callable[[float], None] = getattr(grid, "wait", time.sleep)
-        self._every_s = every_s
+        self._grid, self._every_s = grid, every_s
         self.now = time.monotonic
         self.get_node_ids = grid.get_node_ids
         self.push_messages = grid.push_messages
@@ -74,7 +73,8 @@ class Polled:
 
     def wait(self, seconds: float) -> None:
         """Wait until it is time to ask again, or until a grid that can tell says that there is something."""
-        self._pause(min(seconds, self._every_s))
+        pause: Callable[[float], None] = getattr(self._grid, "wait", time.sleep)
+        pause(min(seconds, self._every_s))
 
     def newcomers(self, known: Collection[int]) -> Iterable[int]:
         """Return nothing: who is not there as a study begins is not waited for."""
