@@ -6,7 +6,7 @@ as one matrix of a batch. Gradients go straight into the cohort's buffer, so no 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -158,19 +158,29 @@ def spark(made: Warm) -> torch.Tensor:
 
 
 @contextmanager
-def beside(made: Warm, pairs: dict[str, Pair], dtype: torch.dtype) -> Iterator[None]:
-    """Let the adapted layers of a model compute with these pairs instead of their own.
+def beside(
+    made: Warm, pairs: dict[str, Pair], dtype: torch.dtype, without: Collection[str] = ()
+) -> Iterator[None]:
+    """Let the adapted layers of a model compute with these pairs instead of their own, but those in ``without``.
 
     ``pairs`` is read at each forward, so another set may stand in it from one step to the next.
     """
-    lit, found = spark(made), adapted(made)
-    for name, layer in found.items():
-        layer.forward = _through(name, frozen(layer, dtype), lit, pairs)
+    lit, inside = spark(made), tuple(f"{name}." for name in without)
+    found = {n: layer for n, layer in adapted(made).items() if not n.startswith(inside)}
+    with instead({x: _through(n, frozen(x, dtype), lit, pairs) for n, x in found.items()}):
+        yield
+
+
+@contextmanager
+def instead(forwards: dict[Any, Callable[..., Any]]) -> Iterator[None]:
+    """Let modules answer with these functions, and with their own again afterwards."""
+    for module, forward in forwards.items():
+        module.forward = forward
     try:
         yield
     finally:
-        for layer in found.values():
-            del layer.forward
+        for module in forwards:
+            del module.forward
 
 
 def _through(name: str, own: Frozen, lit: torch.Tensor, pairs: dict[str, Pair]) -> Any:

@@ -21,18 +21,14 @@ from fl_client.model import Warm
 
 
 @contextmanager
-def whole(made: Warm, pairs: dict[str, Pair], dtype: torch.dtype) -> Iterator[None]:
-    """Let the decoder layers of a model that are of the known kind compute with these pairs, as ``layers.beside``."""
+def beside(made: Warm, pairs: dict[str, Pair], dtype: torch.dtype) -> Iterator[None]:
+    """Let a model compute with these pairs as ``layers.beside`` does, decoder layers of the known kind whole."""
     every = made.model.named_modules() if made.device.type == "cpu" else ()
     found = {n: m for n, m in every if type(m) is LlamaDecoderLayer and known(m)}
     lit = layers.spark(made)
-    for name, layer in found.items():
-        layer.forward = _instead(name, _still(layer, dtype), lit, pairs)
-    try:
+    whole = {m: _instead(n, _still(m, dtype), lit, pairs) for n, m in found.items()}
+    with layers.beside(made, pairs, dtype, found), layers.instead(whole):
         yield
-    finally:
-        for layer in found.values():
-            del layer.forward
 
 
 def known(layer: LlamaDecoderLayer) -> bool:

@@ -7,14 +7,14 @@ Where a silo's token rows are the head's too, they stand in the table while its 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import torch
 from torch.nn.functional import linear
 
 from fl_client import model
-from fl_client.cohort import tokens
+from fl_client.cohort import layers, tokens
 from fl_client.cohort.tokens import Rows
 from fl_client.model import Warm
 from tasks.encode import IGNORED
@@ -103,15 +103,11 @@ def nats(hidden: torch.Tensor, wanted: torch.Tensor, silos: int, head: Head) -> 
     return found
 
 
-@contextmanager
-def answering(made: Warm, forward: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
+def answering(
+    made: Warm, forward: Callable[[torch.Tensor], torch.Tensor]
+) -> AbstractContextManager[None]:
     """Let ``forward`` stand in the place of a model's head."""
-    head = made.model.get_output_embeddings()
-    head.forward = forward
-    try:
-        yield
-    finally:
-        del head.forward
+    return layers.instead({made.model.get_output_embeddings(): forward})
 
 
 def as_is(hidden: torch.Tensor) -> torch.Tensor:

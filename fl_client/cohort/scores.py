@@ -167,8 +167,7 @@ def _scoring(made: Warm) -> Iterator[Forward]:
         return evaluate.in_bits(nats.view(given.shape))
 
     with (
-        layers.beside(made, pairs, table.dtype),
-        llama.whole(made, pairs, table.dtype),
+        llama.beside(made, pairs, table.dtype),
         tokens.looked_up(made, rows),
         loss.answering(made, loss.as_is),
     ):

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from fl_client import model, step, train
-from fl_client.cohort import buffers, layers, llama, loss, optimizer, tokens
+from fl_client.cohort import buffers, llama, loss, optimizer, tokens
 from fl_client.cohort.buffers import Buffers
 from fl_client.cohort.layers import Pair
 from fl_client.cohort.loss import Head
@@ -105,8 +105,7 @@ def fit(
         if options.checkpointing:
             step.recompute(made, on=True)
             stack.callback(step.recompute, made, on=False)
-        stack.enter_context(layers.beside(made, cohort.pairs, dtype))
-        stack.enter_context(llama.whole(made, cohort.pairs, dtype))
+        stack.enter_context(llama.beside(made, cohort.pairs, dtype))
         stack.enter_context(tokens.looked_up(made, cohort.rows))
         stack.enter_context(loss.answering(made, loss.as_is))
         for done in range(silos[0].plan.steps):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -51,8 +50,7 @@ def passed(made, whole, dtype=torch.float32, onward=True):
     given = torch.randn(BLOCKS, LENGTH, SHAPE["hidden_size"], generator=draw)
     given.requires_grad_(onward)
     with (
-        layers.beside(made, pairs, dtype),
-        llama.whole(made, pairs, dtype) if whole else nullcontext(),
+        (llama if whole else layers).beside(made, pairs, dtype),
         torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16),
     ):
         logits = made.model(inputs_embeds=given, use_cache=False).logits.float()
