@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from strategies import broadcast
-from strategies.codecs.codec import Codec
 from strategies.guards.guard import keep_all
 from strategies.parts import PROBES, Parts, Refusal
 
@@ -55,25 +54,17 @@ def codec_memory_needs_the_same_tensors(parts: Parts) -> Refusal | None:
     )
 
 
-def own_rows_travel_whole(parts: Parts) -> Refusal | None:
-    """C57: a codec that makes rows of zeros, where these say that a silo's text lacks the token."""
-    coarse = parts.codec.feedback or any(_fewest_bits(link) < 8 for link in parts.codec.links)
-    if not parts.strategy.local.own_rows or not coarse:
+def own_rows_stay_apart(parts: Parts) -> Refusal | None:
+    """C57: a codec that makes numbers where a silo sends none, where these say that its text has the token."""
+    blurs = parts.codec.tracks or not all(link.keeps_zeros for link in parts.codec.links)
+    if not parts.strategy.local.own_rows or not blurs:
         return None
     return Refusal(
         "C57",
-        "the strategy reads from a row of zeros that a silo does not have the token, and the codec makes such rows: "
-        "it leaves coordinates out, or rounds small ones to zero",
-        "choose a codec that keeps every coordinate in 8 bits or more, such as int8() or bfloat16(), "
-        "or strategy='fedavg()'",
+        "the strategy reads from the rows that a silo sends which tokens its text has, and the codec blurs that: it "
+        "sends changes of updates, or two bits for a zero too",
+        "choose a codec in which zeros stay zeros, such as 'topk(0.05) | int4()' or bfloat16(), or strategy='fedavg()'",
     )
-
-
-def _fewest_bits(link: Codec) -> int:
-    """Return the fewest bits in which a silo may send a value of a link."""
-    if not link.choices:
-        return link.bits
-    return min(link.choices.link(choice).bits for choice in link.choices.among(1))
 
 
 def tracked_updates_are_plain_sums(parts: Parts) -> Refusal | None:
@@ -130,7 +121,7 @@ RULES: Iterable[Callable[[Parts], Refusal | None]] = (
     sparsifier_only_once,
     feedback_needs_a_codec_that_contracts,
     codec_memory_needs_the_same_tensors,
-    own_rows_travel_whole,
+    own_rows_stay_apart,
     tracked_updates_are_plain_sums,
     broadcast_leaves_nothing_out,
     broadcast_narrows_last,

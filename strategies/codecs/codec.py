@@ -6,9 +6,8 @@ values of one codec are the input of the next. Where any link is biased the whol
 one round leaves out a later round sends.
 
 A link may leave it to the silo how much it sends, within ``Choices`` that the study gives; the wire says which of them
-it was. Nothing that arrives makes a vector longer than the study's own choice would.
-
-Some codecs draw. A draw is a function of a ``Key`` alone: the silo and the hub make the same one, whenever they ask.
+it was. Nothing that arrives makes a vector longer than the study's own choice would. Some codecs draw: a draw is a
+function of a ``Key`` alone, so the silo and the hub make the same one, whenever they ask.
 """
 
 from __future__ import annotations
@@ -63,6 +62,7 @@ class Codec(NamedTuple):
     chosen: Callable[[Wire, int, Key], Array] | None = None  # as rising indices; None for all
     biased: bool = False  # leaves numbers out, or much of each, so it runs under error feedback
     decay: float = 1.0  # how much of what was left out is still wanted a round later
+    keeps_zeros: bool = True  # a zero comes back as one
     contracts: bool = True  # on average nearer to x than sending nothing, as error feedback needs
     bits: int = 32  # of each value
     beside: Callable[[int], int] = nothing  # the most bytes of its side arrays

@@ -48,5 +48,6 @@ def int2() -> Codec:
         side=("scale",),
         bits=BITS,
         biased=True,
+        keeps_zeros=False,
         beside=lambda size: 2 * blocks.scales(size),
     )

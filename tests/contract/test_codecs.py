@@ -101,6 +101,24 @@ def test_zeros_come_back_as_zeros(codec):
     assert not memory.any()
 
 
+@each_vector
+def test_a_zero_beside_other_numbers_comes_back_as_one_where_the_codec_says_so(codec, x):
+    x = with_zeros(x)
+    decoded, _, _ = sent(codec, x)
+    assert not codec().keeps_zeros or not decoded[x == 0].any()
+
+
+def test_a_codec_that_does_not_say_so_makes_numbers_of_zeros(codec):
+    x = with_zeros(VECTORS["many"])
+    decoded, _, _ = sent(codec, x)
+    assert codec().keeps_zeros or decoded[x == 0].any()
+
+
+def with_zeros(x):
+    """Return a vector with three of five numbers at zero."""
+    return np.where(np.arange(x.size) % 5 < 3, 0, x).astype(np.float32)
+
+
 def test_the_wire_is_never_longer_than_float32_and_shorter_where_a_codec_narrows(codec):
     _, _, wire = sent(codec, normal(1000))
     most = 3 * 1000 if codec().narrows else 4 * 1000
