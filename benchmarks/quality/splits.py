@@ -76,6 +76,14 @@ SPLITS = {
         (ROWS, SAME),
         goals=SAME_GOALS,
     ),
+    "same-language-of-four": Split(
+        "four institutions of each language, and twice the rounds",
+        "as,or,ne",
+        "by_source(4)",
+        (ROWS,),
+        {"rounds": 24, "evaluate.every": 6},
+        goals=SAME_GOALS,
+    ),
     "same-language-seen": Split(
         "the same in languages whose text the base was trained on",
         "hi,bn,sw",
