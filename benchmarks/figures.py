@@ -51,7 +51,7 @@ def write(topic: str, figures: list[Figure], command: str, whole: bool = True) -
     path, again = RESULTS / f"{topic}.json", {figure.figure for figure in figures}
     kept = [
         row
-        for row in _read(path)
+        for row in held(topic)
         if row["command"] != command or not whole and row["figure"] not in again
     ]
     stamp = {"command": command, "cpu": cpu(), "date": date.today().isoformat()}
@@ -59,7 +59,9 @@ def write(topic: str, figures: list[Figure], command: str, whole: bool = True) -
     path.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
 
 
-def _read(path: Path) -> list[dict[str, Any]]:
+def held(topic: str) -> list[dict[str, Any]]:
+    """Return the figures of a topic as they are on disk, with the command, the processor and the date of each."""
+    path = RESULTS / f"{topic}.json"
     rows: list[dict[str, Any]] = json.loads(path.read_text()) if path.exists() else []
     return rows
 
@@ -67,7 +69,9 @@ def _read(path: Path) -> list[dict[str, Any]]:
 def main() -> None:
     """Print every figure, missed goals first."""
     rows = [
-        row | {"topic": path.stem} for path in sorted(RESULTS.glob("*.json")) for row in _read(path)
+        row | {"topic": path.stem}
+        for path in sorted(RESULTS.glob("*.json"))
+        for row in held(path.stem)
     ]
     rows.sort(key=lambda row: {False: 0, True: 1, None: 2}[row["holds"]])
     table = Table("", "topic", "figure", "value", "goal", "command", "date")

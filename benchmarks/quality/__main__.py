@@ -31,6 +31,7 @@ def main(
     command = f"python -m benchmarks.quality {split}"
     if split in OTHERS:
         write(TOPIC, OTHERS[split](out / split), command)
+        page.write(TABLES)
         return
     if split not in SPLITS:
         raise typer.BadParameter(f"{split!r} is not one of {', '.join([*SPLITS, *OTHERS])}")

@@ -2,7 +2,7 @@
 
 A blend has twice the parameters, and a mean of two models is often better than either; an adapted adapter was trained
 for as many steps again. What is left of these gains when all comes from the same silo's text is what nobody needed to
-join for. Needs the cells of same-language, whose silos hold the same text with every seed.
+join for. Needs the cells of same-language-of-four, whose silos hold the same text with every seed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tasks.encode import Blocks
 from tasks.task import Site
 
 SEEDS = (7, 8)
-SPLIT = "same-language"
+SPLIT = "same-language-of-four"
 
 
 class Silo(NamedTuple):
@@ -58,8 +58,8 @@ def figures(folder: Path) -> list[Figure]:
     ):
         gains = [_gain(made, silo, make(made, silo)) for silo in silos]
         found += [
-            report(f"same-language: {what} below alone, mean", fmean(gains), "%"),
-            report(f"same-language: {what} below alone, most of any silo", max(gains), "%"),
+            report(f"{SPLIT}: {what} below alone, mean", fmean(gains), "%"),
+            report(f"{SPLIT}: {what} below alone, most of any silo", max(gains), "%"),
         ]
     return found
 

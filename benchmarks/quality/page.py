@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from benchmarks import figures
+
 HEAD = """# Who gains by joining
 
 Test bits per byte against every silo training alone: tuned (each silo its own rate of the same ones), early stopped,
@@ -20,14 +22,29 @@ Written by the commands below each title; a cut-short one goes on where it stood
 OLDER = """From before silos trained on at home and left alone only for a sure lead: `as served` and `worse` are of the
 best on validation text among base, alone, together and a blend of these two. The other columns hold.
 """
+FIGURES = {
+    "codecs": "what fewer bytes cost six silos of two languages",
+    "newcomer": "what silos that come after the study get at once",
+    "control": "what of a silo's gain needs nobody else",
+}
 COLUMNS = ("method", "rate", "mean", "worst", "least", "as served", "capacity", "worse", "MB up")
 
 
 def write(tables: Path) -> None:
-    """Write the page beside the folder of tables."""
+    """Write the page beside the folder of tables, with the figures that are of no split below them."""
     parts = [HEAD]
     for path in sorted(tables.glob("*.json")):
         parts.append(section(path.stem, json.loads(path.read_text("utf-8"))))
+    held = figures.held("quality")
+    for name, about in FIGURES.items():
+        command = f"python -m benchmarks.quality {name}"
+        rows = [
+            (row["figure"].replace("|", "\\|"), f"{row['value']} {row['unit']}", row["goal"] or "")
+            for row in held
+            if row["command"] == command
+        ]
+        lines = [f"## {name}: {about}", "", f"`{command}`", ""]
+        parts.append("\n".join([*lines, *_rows(("figure", "value", "goal"), rows), ""]))
     (tables.parent / "README.md").write_text("\n".join(parts), encoding="utf-8")
 
 

