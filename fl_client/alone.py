@@ -5,7 +5,7 @@ stopping), and a rate is given up after two checks without progress. It is AdamW
 what a method must beat is what a silo can really reach. The result stays in the silo.
 
 When the study has ended the same is done once more from what was trained together: local adaptation (Yu et al. 2020,
-arXiv 2002.04758), at half the rate that was best alone.
+arXiv 2002.04758), at rates that follow from the one that was best alone.
 """
 
 from __future__ import annotations
@@ -52,10 +52,12 @@ def key(study: Study, private_rank: int, begun: Adapter | None = None) -> str:
     # alone has rates of its own, and AdamW whatever the study trains with
     train = study.train.model_copy(update={"lr": 0.0, "optimizer": "adamw"})
     dealt = study.simulation.model_copy(update={"ranks": ""})  # its own stands in model.rank
-    after = {"margin": 0.0, "errors": 0.0, "blend": "", "adapt": False}  # it is trained
+    after = {"margin": 0.0, "errors": 0.0, "blend": "", "adapt": False, "adapt_rates": ""}
     rail = study.alone.model_copy(update=after)
     plain = study.model_copy(update=others | {"train": train, "simulation": dealt, "alone": rail})
-    return f"{digest(plain)}+{private_rank}" + (f"+{algebra.sha256(begun)}" if begun else "")
+    if begun is None:
+        return f"{digest(plain)}+{private_rank}"
+    return f"{digest(plain)}+{private_rank}+{algebra.sha256(begun)}+{study.alone.adapt_rates}"
 
 
 class Begins(NamedTuple):

@@ -1,7 +1,6 @@
 """A study: the few independent choices that hub and silos share. One file drives simulation and deployment.
 
-The same keys stand in ``study.toml``, in ``[tool.flwr.app.config]`` and behind ``--set``: those of ``[study]``
-by their own names, the others with their table's (``train.steps``).
+The same keys stand in ``study.toml``, in ``[tool.flwr.app.config]`` and behind ``--set``, with their table's name.
 """
 
 from __future__ import annotations
@@ -64,9 +63,9 @@ class Train(Section):
 class Alone(Section):
     """The safety rail: what each silo reaches by itself, and which shares of together are blended with it.
 
-    With ``adapt`` each silo ends by training what was trained together on its own text, at half the rate that was best
-    alone. Something else than alone is served if it is ahead on validation text by ``margin``, a share of the bits, and
-    by ``errors`` standard errors of its lead over the blocks of that text.
+    With ``adapt`` each silo ends by training what was trained together on its own text, at ``adapt_rates`` times its
+    best rate alone. Something else than alone is served if it is ahead on validation text by a ``margin`` of the bits
+    and by ``errors`` standard errors of its lead over the blocks of that text.
     """
 
     enabled: bool = True
@@ -75,10 +74,15 @@ class Alone(Section):
     errors: float = Field(1.0, ge=0)
     blend: str = "0.25,0.5,0.75"
     adapt: bool = True
+    adapt_rates: str = "0.5"
 
     def lrs(self) -> list[float]:
         """Return the learning rates tried; raises ``ConfigError``."""
         return _numbers("alone.rates", self.rates, math.inf)
+
+    def adapted(self, lr: float = 1.0) -> list[float]:
+        """Return the rates at which a silo adapts whose best alone was ``lr``; raises ``ConfigError``."""
+        return [lr * factor for factor in _numbers("alone.adapt_rates", self.adapt_rates, math.inf)]
 
     def shares(self) -> list[float]:
         """Return the shares of together that are tried in a blend; raises ``ConfigError``."""
@@ -100,10 +104,7 @@ class Evaluate(Section):
 
 
 class Simulation(Section):
-    """The silos of a simulated study. A real silo has its own data and ignores this table.
-
-    ``sources`` of the corpus are all where none are named.
-    """
+    """The silos of a simulated study; real ones have data of their own. ``sources`` are all if none are named."""
 
     data: str = "cldr"
     languages: str = "as,or,ne,sat"

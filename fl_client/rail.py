@@ -35,7 +35,7 @@ def run(work: Work) -> Run:
     _, facts = alone.recall(work.home, key)
     if not facts:
         raise Fault("internal", "there is no result alone, whose rate an adapted one begins with")
-    begins = Begins([facts["lr"] / 2], together)
+    begins = Begins(work.study.alone.adapted(facts["lr"]), together)
     return Run("adapted", alone.key(work.study, private, together), begins)
 
 

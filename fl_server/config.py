@@ -56,6 +56,7 @@ def build(study: Study) -> tuple[Parts, Schedule]:
         )
     study.alone.lrs()
     study.alone.shares()
+    study.alone.adapted()
     study.simulation.dealt(study.model.rank)
     for refusal in refusals(parts):
         raise ConfigError(str(refusal))

@@ -37,6 +37,7 @@ STUDY: dict[str, Scalar] = {
     "train.length": 96,
     "evaluate.every": 3,
     "evaluate.characters": 3000,
+    "alone.adapt_rates": "0.25,0.5,1,2",
     "simulation.silos": 0,
     "simulation.characters": 6000,
 }

@@ -62,7 +62,7 @@ def watching(
     if alone:
         steps += each * study.rounds * len(study.alone.lrs())
     if study.alone.enabled and study.alone.adapt:
-        steps += each * study.rounds
+        steps += each * study.rounds * len(study.alone.adapted())
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f}%"))
     times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
     logger = logging.getLogger(LOGGER)

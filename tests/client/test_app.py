@@ -565,6 +565,18 @@ def test_the_seeded_start_scores_as_the_base(hub):
     assert first.metrics == last.metrics != moved.metrics
 
 
+def test_of_several_rates_a_silo_keeps_what_adapts_best_on_its_validation_text(tmp_path):
+    reached = {}
+    for factors in ("0.01", "0.5", "0.01,0.5", "1e30"):
+        hub = Hub(tmp_path / factors, alone__adapt_rates=factors)
+        hub.ask("train.alone", hub.order())
+        reached[factors] = hub.ask("train.alone", hub.order(1, final=True), hub.after_one())
+    assert reached["1e30"].code == "not_finite"
+    one, other, both = (reached[f].metrics for f in ("0.01", "0.5", "0.01,0.5"))
+    assert one["valid"] != other["valid"]
+    assert both == min(one, other, key=lambda found: found["valid"])
+
+
 def test_at_the_end_a_silo_trains_what_was_trained_together_on_its_own_text_at_half_its_rate(hub):
     asked = hub.order(1, final=True)
     assert hub.ask("train.alone", asked, hub.after_one()).code == "internal"  # of which rate?

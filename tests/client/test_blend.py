@@ -88,6 +88,14 @@ def test_the_best_on_validation_is_served_and_what_others_trained_must_win_by_th
     assert best(reached | {"blend": float("nan")}, 0.0) == "alone"
 
 
+def test_a_silo_adapts_at_parts_of_the_rate_that_was_best_alone():
+    assert Alone().adapted(0.004) == [0.002]
+    assert Alone(adapt_rates="0.25,1,2").adapted(0.004) == [0.001, 0.004, 0.008]
+    for wrong in ("", "0", "half", "-1", "0.5,"):
+        with pytest.raises(ConfigError, match="alone.adapt_rates"):
+            Alone(adapt_rates=wrong).adapted()
+
+
 def test_shares_of_a_blend_are_numbers_between_0_and_1():
     assert Alone().shares() == [0.25, 0.5, 0.75]
     assert Alone(blend=" ").shares() == []
