@@ -101,13 +101,6 @@ SPLITS = {
         ACROSS,
         goals=OTHER_GOALS,
     ),
-    "universities-by-family": Split(
-        "the best of these methods again, silos adapting at four rates rather than one",
-        "as,or,ne,sat,mai,brx,doi,pa,mr,mni",
-        "by_language(1)",
-        (FAMILY,),
-        goals=OTHER_GOALS,
-    ),
     "clinics": Split(
         "eight clinics with health text, one language each",
         "ne,hi,bn,mr,sw,lg,rw,ha",
