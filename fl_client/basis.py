@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -20,8 +18,6 @@ from strategies.adapter import Adapter, Layout
 from strategies.strategy import Strategy
 
 LOG = logging.getLogger("bhasha_fl.silo")
-# Of each warm base the hash of its start, by the tensors that are shared: many simulated silos begin from the same one.
-STARTS: WeakKeyDictionary[Any, dict[tuple[str, ...], str]] = WeakKeyDictionary()
 
 
 def pinned(folder: Path) -> None:
@@ -59,11 +55,7 @@ def ready(work: Work) -> tuple[Warm, Strategy]:
 def shared(made: Warm, strategy: Strategy, work: Work) -> Adapter:
     """Return the seeded start of all that is shared; raises ``Fault`` where the study's is another."""
     start = algebra.pick(made.start, [n for n in made.start if strategy.scope(n) != "silo"])
-    known = STARTS.setdefault(made.model, {})
-    names = tuple(start)
-    if names not in known:
-        known[names] = algebra.sha256(start)
-    if work.order.start_sha256 != known[names]:
+    if work.order.start_sha256 != algebra.sha256(start):
         raise Fault("basis_differs")
     return start
 

@@ -84,7 +84,7 @@ def _blend(made: Warm, silo: Silo) -> Adapter:
 
 
 def _again(made: Warm, silo: Silo) -> Adapter:
-    study, begins = silo.study, Begins([silo.lr / 2], silo.first)
+    study, begins = silo.study, Begins(silo.study.alone.adapted(silo.lr), silo.first)
     blocks = encode.pack(silo.site.train, made.tokenize, made.end, study.train.length)
     valid = silo.text(made, "valid")
     return alone.fit(made, blocks, valid, study, silo.site.name, None, begins).adapter
