@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -14,26 +14,23 @@ from fl_client.workers import Result, Work
 from strategies.adapter import Adapter
 from strategies.strategy import Strategy
 
-# Nothing is left to score: what the silo serves from now on is in its folder when it returns.
-Told = Callable[[], Result]
 
-
-def asking(work: Work, made: Warm, strategy: Strategy) -> Asking[Told]:
+def asking(work: Work, made: Warm, strategy: Strategy) -> Asking[Result]:
     """Return validation bits by language of the adapter received; at the end also the test of all candidates."""
     together = basis.received(made, strategy, work)
     if not work.study.evaluate.every:
-        return partial(_served, work, made, Choice("together", together, {}), {})
+        return _served(work, made, Choice("together", together, {}), {})
     valid = evaluate.blocks(made, work.site.valid, work.study.train.length)
     if not work.order.final:
         (found,) = yield [Asked(together, valid)]
-        return partial(Result, {}, score.metrics("valid", evaluate.scores(found, valid)), {})
+        return Result({}, score.metrics("valid", evaluate.scores(found, valid)), {})
     own, facts = alone.recall(work.home, alone.key(work.study, strategy.private_rank))
     key = alone.key(work.study, strategy.private_rank, together)
     adapted, _ = alone.recall(work.home, key, "adapted")
     held = {"together": together, "alone": own, "adapted": adapted}
     candidates: dict[str, Adapter] = {"base": {}} | {name: x for name, x in held.items() if x}
     chosen = yield from score.choose(made, work.study, work.site, valid, candidates)
-    return partial(_served, work, made, chosen, facts)
+    return _served(work, made, chosen, facts)
 
 
 def _served(work: Work, made: Warm, chosen: Choice, facts: Mapping[str, Any]) -> Result:
@@ -48,4 +45,4 @@ def _served(work: Work, made: Warm, chosen: Choice, facts: Mapping[str, Any]) ->
 def single(work: Work) -> Result:
     """Score one silo by itself."""
     made, strategy = basis.ready(work)
-    return evaluate.told(asking(work, made, strategy), partial(evaluate.each, made))()
+    return evaluate.told(asking(work, made, strategy), partial(evaluate.each, made))

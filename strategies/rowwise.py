@@ -7,7 +7,8 @@ weights of those who have the token, as submodels of recommenders are merged (Ni
 averages as FedAvg does.
 
 Who has a token is seen from what a silo sends: a row that is not zero, once. From then on it counts in that row, so a
-codec may leave the row out in a round and send it later, as error feedback does.
+codec may leave the row out in a round and send it later, as error feedback does. A row that is rounded to zero whole
+in every round, as ``int4`` alone may do to a small one, is one that the silo does not have.
 
 The price is that an update shows which of a public list of tokens occur in a silo's text, if not how often. Keep
 ``rows`` within the language, or choose fedavg(), where that is too much to tell.

@@ -27,6 +27,7 @@ HELD, UNHELD = "as,or,ne", "sat,lus,kha"
 MEMBERS = "commonvoice-sentences,inkscape-1.2,mediawiki-1.39,tico-19,firefox-esr-153"
 OTHER = "libreoffice-7.4"  # a source that no member has
 EQUAL, MORE = 6000, 24000  # characters of each member; a newcomer has as many as the first
+ROUNDS = {EQUAL: 12, MORE: 24}
 GOAL = 5
 
 
@@ -61,8 +62,8 @@ def _mean(gains: dict[str, list[float]], characters: int) -> Figure:
     begins = f"held by silos of {characters} "
     held = [fmean(v) for k, v in gains.items() if k.startswith(begins) and k.endswith("training")]
     label = (
-        f"newcomer of {EQUAL} characters whose language is held by three silos of {characters} each, "
-        "zero steps, below its own training, mean"
+        f"newcomer of {EQUAL} characters whose language is held by three silos of {characters} each "
+        f"in {ROUNDS[characters]} rounds, zero steps, below its own training, mean"
     )
     return at_least(label, fmean(held), "%", GOAL)
 
@@ -95,7 +96,7 @@ def _run(
     settings: dict[str, Scalar] = STUDY | {
         "strategy": strategy,
         "seed": seed,
-        "rounds": 12 if characters == EQUAL else 24,
+        "rounds": ROUNDS[characters],
         "train.lr": 0.004,
         "alone.rates": RATES,
         "alone.enabled": folder.name.startswith("alone"),

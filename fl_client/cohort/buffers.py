@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -21,14 +21,10 @@ class Buffers(NamedTuple):
 
     def of(self, made: Warm, silo: int) -> Warm:
         """Return a model as one silo's: its parameters are its row's, so it is written, read and corrected there."""
-        shapes = [shape for _, shape in self.spans.values()]
-        sizes = [shape.numel() for shape in shapes]
-        rows = (torch.split(row[silo], sizes) for row in (self.weights, self.slopes))
-        # Plain tensors: the row's optimizer alone asks for parameters, and making many takes time.
-        held: dict[str, Any] = {}
-        for name, shape, weight, slope in zip(self.spans, shapes, *rows, strict=True):
-            held[name] = weight.view(shape)
-            held[name].grad = slope.view(shape)
+        held = {}
+        for name, (span, shape) in self.spans.items():
+            held[name] = torch.nn.Parameter(self.weights[silo, span].view(shape))
+            held[name].grad = self.slopes[silo, span].view(shape)
         return made._replace(parameters=held)
 
     def pairs(self, silos: int, dtype: torch.dtype) -> dict[str, Pair]:

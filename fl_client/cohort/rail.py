@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from fl_client import alone, basis, evaluate, gauge, rail, training
 from fl_client.alone import NONE, Begins, Best
 from fl_client.cohort import layers, scores, train
-from fl_client.cohort.together import apart, by_likeness, tried, written
+from fl_client.cohort.together import apart, by_likeness, tried
 from fl_client.cohort.train import Member, Trained
 from fl_client.evaluate import Asked
 from fl_client.model import Warm
@@ -85,7 +85,7 @@ def _group(group: list[Begun]) -> list[Result | Exception]:
     if not fitted:
         return [tried(partial(rail.single, now.work, now.run)) for now in group]
     each = zip(group, fitted, strict=True)
-    return written([partial(rail.ended, now.work, now.run, best) for now, best in each])
+    return [tried(partial(rail.ended, now.work, now.run, best)) for now, best in each]
 
 
 def fit(made: Warm, silos: Sequence[Silo], study: Study) -> list[Best]:

@@ -8,7 +8,7 @@ from functools import partial
 
 from fl_client import gauge, training
 from fl_client.cohort import layers, train
-from fl_client.cohort.together import LAYERS, ROOM, apart, by_likeness, tried, written
+from fl_client.cohort.together import LAYERS, ROOM, apart, by_likeness, tried
 from fl_client.cohort.train import Member, Trained
 from fl_client.messages import Fault
 from fl_client.training import Training
@@ -54,7 +54,7 @@ def _group(group: list[Training]) -> list[Result | Exception]:
     except layers.Unfit:
         return [_single(now, LAYERS) for now in group]
     each = zip(group, fitted, strict=True)
-    return written([partial(_ended, now, own, len(group)) for now, own in each])
+    return [tried(partial(_ended, now, own, len(group))) for now, own in each]
 
 
 def _ended(now: Training, fitted: Trained, silos: int) -> Result:

@@ -15,11 +15,10 @@ from fl_client import basis, evaluate, export, scoring
 from fl_client.cohort import layers, llama, loss, tokens
 from fl_client.cohort.layers import A, B, Pair
 from fl_client.cohort.loss import Head
-from fl_client.cohort.together import apart, by_likeness, tried, written
+from fl_client.cohort.together import apart, by_likeness, tried
 from fl_client.cohort.tokens import Rows
 from fl_client.evaluate import Asked, Asking, Bits
 from fl_client.model import Warm
-from fl_client.scoring import Told
 from fl_client.workers import Result, Work
 from strategies import adapter as algebra
 from strategies import widths
@@ -35,7 +34,7 @@ class Begun(NamedTuple):
 
     work: Work
     made: Warm
-    asking: Asking[Told]
+    asking: Asking[Result]
 
 
 class Share(NamedTuple):
@@ -61,39 +60,35 @@ def _alike(now: Begun) -> Hashable:
 
 
 def _group(group: list[Begun]) -> list[Result | Exception]:
-    """Let each silo ask, answer all at once, and so on until each has all; then let them write what they serve."""
+    """Let each silo ask, answer all at once, and so on until each has its result."""
     first = group[0]
     score = evaluate.each if apart(first.work, first.made) else _each
-    ends: dict[int, Told] = {}
-    failed: dict[int, Exception] = {}
+    outcomes: dict[int, Result | Exception] = {}
     answers: dict[int, list[Bits] | None] = dict.fromkeys(range(len(group)))
     while answers:
         wanted: dict[int, list[Asked]] = {}
         for at, own in answers.items():
             step = tried(partial(_step, group[at].asking, own))
-            if isinstance(step, Exception):
-                failed[at] = step
-            elif callable(step):
-                ends[at] = step
+            if isinstance(step, (Result, Exception)):
+                outcomes[at] = step
             else:
                 wanted[at] = step
         found = tried(partial(score, first.made, [one for own in wanted.values() for one in own]))
         if isinstance(found, Exception):
-            failed |= dict.fromkeys(wanted, found)
+            outcomes |= dict.fromkeys(wanted, found)
             break
         rest = iter(found)
         answers = {at: list(islice(rest, len(own))) for at, own in wanted.items()}
-    outcomes = failed | dict(zip(ends, written(list(ends.values())), strict=True))
     return [outcomes[at] for at in range(len(group))]
 
 
-def _step(asking: Asking[Told], told: list[Bits] | None) -> list[Asked] | Told:
-    """Return what a silo asks for next, or its end."""
+def _step(asking: Asking[Result], told: list[Bits] | None) -> list[Asked] | Result:
+    """Return what a silo asks for next, or its result."""
     try:
         return next(asking) if told is None else asking.send(told)
     except StopIteration as ended:
-        end: Told = ended.value
-        return end
+        result: Result = ended.value
+        return result
 
 
 def _each(made: Warm, asked: Sequence[Asked]) -> list[Bits]:

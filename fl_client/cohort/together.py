@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -16,7 +15,6 @@ from fl_client.workers import Result, Work
 T = TypeVar("T")
 LAYERS = "the base has layers that are more than products"
 ROOM = "a cohort of them does not fit in memory"
-WRITERS = 4  # threads: what silos keep lies durably on disk one after the other, or some of it at the same time
 KNOWN: WeakKeyDictionary[Any, str] = WeakKeyDictionary()  # of each base that was tried
 
 
@@ -29,12 +27,6 @@ def tried(make: Callable[[], T]) -> T | Exception:
         return Fault("out_of_memory")
     except Exception as error:
         return error
-
-
-def written(ends: Sequence[Callable[[], T]]) -> list[T | Exception]:
-    """Return the outcome of each; they have nothing to do with Torch any more, and mostly wait for the disk."""
-    with ThreadPoolExecutor(WRITERS) as writers:
-        return list(writers.map(tried, ends))
 
 
 def by_likeness(

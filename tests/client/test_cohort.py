@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-from threading import Barrier
 from types import SimpleNamespace
 
 import numpy as np
@@ -275,19 +274,3 @@ def test_a_layer_that_sees_picked_tokens_is_refused_and_not_mixed_up(warm):
         for odd in (torch.ones(4, layer.in_features), torch.ones(3, 3, layer.in_features)):
             with pytest.raises(layers.Unfit):
                 layer(odd)
-
-
-def test_silos_write_at_the_same_time_and_one_that_cannot_leaves_the_others():
-    both = Barrier(2)
-
-    def full():
-        raise OSError(28, "No space left on device")
-
-    first, second, third = together.written([lambda: both.wait(60), full, lambda: both.wait(60)])
-    assert {first, third} == {0, 1}  # each waited until the other was there
-    assert isinstance(second, OSError) and second.errno == 28
-
-
-def test_more_silos_than_writers_have_their_outcomes_in_order():
-    silos = 5 * together.WRITERS
-    assert together.written([lambda n=n: n for n in range(silos)]) == list(range(silos))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 
 import numpy as np
 import pytest
@@ -96,7 +95,7 @@ def begun(made, *asked):
             found.append(float(sum(map(np.sum, bits.values()))))
         if not own:
             raise Fault("text_missing")
-        return partial(Result, {}, {str(n): bits for n, bits in enumerate(found)}, {})
+        return Result({}, {str(n): bits for n, bits in enumerate(found)}, {})
 
     return [scores.Begun(None, made, asking(own)) for own in asked]
 

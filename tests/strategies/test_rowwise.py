@@ -157,6 +157,18 @@ def test_a_row_that_a_codec_leaves_out_in_a_round_still_counts_for_who_has_its_t
     assert not chosen(links)[1]
 
 
+def test_a_row_rounded_by_lot_to_two_bits_moves_as_far_as_it_should_in_the_long_run():
+    moved, wanted = turns([qsgd(2)], rounds=4000)
+    np.testing.assert_allclose(moved.mean(axis=1), wanted.mean(axis=1), rtol=0.06)
+    assert not chosen([qsgd(2)])[1]
+
+
+def test_a_row_that_four_bits_round_away_in_every_round_is_one_that_the_silo_does_not_have():
+    moved, wanted = turns([int4()], rounds=5)
+    assert not moved[0].any()  # 0.03 beside 0.5
+    np.testing.assert_allclose(moved[1:], wanted[1:], rtol=0.12)
+
+
 def test_in_two_bits_a_row_of_zeros_would_look_like_one_that_the_silo_has():
     moved, wanted = turns([int2()])
     assert moved[0].mean() < 0.6 * wanted[0].mean()  # half of it: counted for silos without it
