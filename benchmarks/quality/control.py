@@ -1,6 +1,6 @@
-"""The controls of what a silo serves: what a blend, and what training on, give without anybody else.
+"""The controls of what a silo serves: what training on, and a blend, give without anybody else.
 
-A blend has twice the parameters, and a mean of two models is often better than either; an adapted adapter was trained
+A blend has three times the parameters, and a mean of models is often better than each; an adapted adapter was trained
 for as many steps again. What is left of these gains when all comes from the same silo's text is what nobody needed to
 join for. Needs the cells of same-language-of-four, whose silos hold the same text with every seed.
 """
@@ -44,7 +44,7 @@ class Silo(NamedTuple):
 
 
 def figures(folder: Path) -> list[Figure]:
-    """Return how much better than alone are a blend of two runs alone, and one trained on from where it stopped."""
+    """Return how much better than alone are a run trained on from where it stopped, and a blend with a second run."""
     cells = [_first_cell(folder.parent / SPLIT / "cells", seed) for seed in SEEDS]
     studies = [config.read(cell / "study.toml") for cell in cells]
     sites = site.simulated(studies[0])
@@ -53,10 +53,10 @@ def figures(folder: Path) -> list[Figure]:
     silos = [_silo(own, cells, studies) for own in sites]
     found = []
     for what, make in (
-        ("blend of two runs alone", _blend),
-        ("alone, trained on as long again,", _again),
+        ("alone, trained on as long again,", lambda silo: _again(made, silo, silo.first)),
+        ("blend with a second run alone", lambda silo: _blend(made, silo)),
     ):
-        gains = [_gain(made, silo, make(made, silo)) for silo in silos]
+        gains = [_gain(made, silo, make(silo)) for silo in silos]
         found += [
             report(f"{SPLIT}: {what} below alone, mean", fmean(gains), "%"),
             report(f"{SPLIT}: {what} below alone, most of any silo", max(gains), "%"),
@@ -79,12 +79,17 @@ def _silo(own: Site, cells: list[Path], studies: list[Study]) -> Silo:
 
 
 def _blend(made: Warm, silo: Silo) -> Adapter:
-    mixing = score.blend(silo.study, silo.text(made, "valid"), silo.second, silo.first)
-    return evaluate.told(mixing, partial(evaluate.each, made)).adapter
+    """Return the blend that a silo would serve had all trained its second run alone."""
+    valid, bits = silo.text(made, "valid"), partial(evaluate.each, made)
+    others = {"together": silo.second, "adapted": _again(made, silo, silo.second)}
+    candidates = others | {"alone": silo.first}
+    found = bits([Asked(adapter, valid) for adapter in candidates.values()])
+    on_valid = dict(zip(candidates, found, strict=True))
+    return evaluate.told(score.blend(silo.study, valid, candidates, on_valid), bits).adapter
 
 
-def _again(made: Warm, silo: Silo) -> Adapter:
-    study, begins = silo.study, Begins(silo.study.alone.adapted(silo.lr), silo.first)
+def _again(made: Warm, silo: Silo, begun: Adapter) -> Adapter:
+    study, begins = silo.study, Begins(silo.study.alone.adapted(silo.lr), begun)
     blocks = encode.pack(silo.site.train, made.tokenize, made.end, study.train.length)
     valid = silo.text(made, "valid")
     return alone.fit(made, blocks, valid, study, silo.site.name, None, begins).adapter

@@ -32,6 +32,7 @@ ACROSS = (ONE_ROWS, DUAL, OWN_ROWS, FAMILY, SHARE_A)  # for silos of different l
 # 12 rounds of 8 steps of 4 blocks of 96 tokens: about 37,000 tokens a silo, eight passes over the text that it has.
 # Alone stops early: more steps would help nobody who trains alone.
 ADAPTS: dict[str, Scalar] = {"alone.adapt_rates": "0.25,0.5,1,2"}
+HEALTH: dict[str, Scalar] = {"simulation.sources": "tico-19"}
 STUDY: dict[str, Scalar] = {
     "rounds": 12,
     "train.steps": 8,
@@ -111,7 +112,7 @@ SPLITS = {
         "ne,hi,bn,mr,sw,lg,rw,ha",
         "by_language(1)",
         ACROSS,
-        {"simulation.sources": "tico-19"} | ADAPTS,
+        HEALTH | ADAPTS,
         goals=OTHER_GOALS,
         rates=LOWEST,
     ),
@@ -120,7 +121,7 @@ SPLITS = {
         "ne,hi,bn,mr,sw,lg,rw,ha",
         "by_language(2)",
         (ROWS, SAME),
-        {"simulation.sources": "tico-19"} | ADAPTS,
+        HEALTH | ADAPTS,
         goals=SAME_GOALS,
         rates=LOWEST,
     ),

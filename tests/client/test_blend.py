@@ -8,9 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fl_client import export, model
+from fl_client import evaluate, export, model, score
 from fl_client.blend import blended
-from fl_client.config import Alone, ConfigError
+from fl_client.config import Alone, ConfigError, Study
 from fl_client.score import best
 from strategies import adapter as algebra
 
@@ -78,6 +78,49 @@ def test_a_blend_of_an_adapter_with_itself_gives_the_same_answers(made):
     assert any(algebra.part(n) == "merged" for n in blended(own, own, 0.25))
     torch.testing.assert_close(told[0], told[1], atol=2e-2, rtol=2e-2)
     assert not torch.equal(told[0], made.model(input_ids=ids).logits)
+
+
+def across(first: int):
+    """Return an adapter whose change is in two columns alone, as large as that of any other of these."""
+    a = np.zeros((2, 7), np.float32)
+    a[:, first : first + 2] = np.eye(2)
+    return {"x.lora_A.weight": a, "x.lora_B.weight": np.ones((5, 2), np.float32)}
+
+
+TOGETHER, ADAPTED, ALONE = across(0), across(2), across(4)
+
+
+def mixed_for(target, names=("together", "adapted"), shares="0.25,0.5,0.75"):
+    """Return the blend of a silo whose validation text costs the squared distance of a change from ``target``."""
+
+    def bits(asked):
+        return [{"as": np.array([np.sum((product(own.adapter) - target) ** 2)])} for own in asked]
+
+    candidates = {name: {"together": TOGETHER, "adapted": ADAPTED}[name] for name in names}
+    candidates["alone"] = ALONE
+    told = bits([evaluate.Asked(own, {}) for own in candidates.values()])
+    study = Study(alone=Alone(blend=shares))
+    asking = score.blend(study, {}, candidates, dict(zip(candidates, told, strict=True)))
+    return evaluate.told(asking, bits)
+
+
+@pytest.mark.parametrize(
+    ("adapted", "alone"), [(0.25, 0.25), (0.5, 0.5), (0.5, 0.75), (0.75, 0.25), (0.25, 0), (0.75, 0)]
+)  # fmt: skip
+def test_what_was_adapted_is_mixed_with_what_it_came_from_and_that_with_alone(adapted, alone):
+    others = adapted * product(ADAPTED) + (1 - adapted) * product(TOGETHER)
+    target = (1 - alone) * others + alone * product(ALONE)
+    blend = mixed_for(target)
+    assert blend.share == 1 - alone
+    np.testing.assert_allclose(product(blend.adapter), target, atol=1e-5)
+    assert blend.valid["as"] == pytest.approx(0, abs=1e-5)
+
+
+def test_a_silo_that_did_not_adapt_mixes_what_was_trained_together_with_alone():
+    target = 0.25 * product(TOGETHER) + 0.75 * product(ALONE)
+    blend = mixed_for(target, names=("together",))
+    assert blend.share == 0.25
+    np.testing.assert_allclose(product(blend.adapter), target, atol=1e-5)
 
 
 def test_the_best_on_validation_is_served_and_what_others_trained_must_win_by_the_margin():
