@@ -51,9 +51,16 @@ def _reports(folder: Path, made: Table, method: str) -> list[Table]:
 
 
 def scores(report: Table) -> Scores:
-    """Return what each silo of a run reached, by stage; ``served`` is what it chose on its validation text."""
+    """Return what each silo of a run reached, by stage; ``served`` is what it chose on its validation text.
+
+    Raises ``SystemExit`` where a silo was not scored: no mean over the others would be that of the cohort.
+    """
     found = {}
     for name, own in report["silo_scores"].items():
+        if own["served"] is None:
+            raise SystemExit(
+                f"{name} of study {report['study']['name']} was not scored; run it again"
+            )
         at = {
             stage: own.get(stage) for stage in ("before", "alone", "together", "adapted", "blend")
         }

@@ -26,9 +26,21 @@ def sim(command: str, folder: Path, settings: dict[str, Scalar], *options: str) 
 
 
 def report_of(folder: Path, settings: dict[str, Scalar]) -> dict[str, Any]:
-    """Return the report of a study in its folder, after running it where there is none yet."""
+    """Return the report of a study in its folder, after running it where there is none yet.
+
+    Raises ``SystemExit`` where the folder holds a run of other settings.
+    """
     path = folder / "report.json"
     if not path.exists():
         sim("run", folder, settings)
     made: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    if other := [key for key, value in settings.items() if _set(made["study"], key) != value]:
+        raise SystemExit(
+            f"{folder} holds a run with another {', '.join(other)}; choose another --out"
+        )
     return made
+
+
+def _set(study: dict[str, Any], key: str) -> Any:
+    section, _, name = key.rpartition(".")
+    return (study[section] if section else study).get(name)

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from benchmarks.quality import gains, page
+from benchmarks.quality import gains, page, runs
 from benchmarks.quality.__main__ import figures
 from fl_server.simulation.sweep import cell_name
 
@@ -66,3 +66,20 @@ def test_the_figures_name_the_method_whose_silos_serve_best(folder):
     said = page.section("same-language", table)
     assert "| `fedavg()` | 0.004 |" in said and page.OLDER not in said
     assert page.OLDER in page.section("same-language", table | {"adapts": False})
+
+
+def test_a_silo_that_was_not_scored_is_named_and_no_gain_is_told(folder):
+    path = folder / "cells" / cell_name(DUAL, RATE, SEEDS[1]) / "report.json"
+    report = json.loads(path.read_text())
+    report["silo_scores"]["ne-1"] = dict.fromkeys(report["silo_scores"]["ne-1"])
+    path.write_text(json.dumps(report | {"study": {"name": "short"}}))
+    with pytest.raises(SystemExit, match="ne-1 of study short was not scored"):
+        gains.table(folder)
+
+
+def test_a_run_that_is_there_is_taken_only_for_the_settings_that_it_was_run_with(tmp_path):
+    study = {"rounds": 12, "train": {"lr": 0.004}}
+    (tmp_path / "report.json").write_text(json.dumps({"study": study}))
+    assert runs.report_of(tmp_path, {"rounds": 12, "train.lr": 0.004})["study"] == study
+    with pytest.raises(SystemExit, match="another rounds, train.steps; choose another --out"):
+        runs.report_of(tmp_path, {"rounds": 24, "train.lr": 0.004, "train.steps": 8})
