@@ -29,10 +29,10 @@ OWN_ROWS = "rowwise(lora='everyone', rows='language')"
 FAMILY = "rowwise(lora='family', rows='everyone')"
 SHARE_A = "share_a(scope='everyone')"
 ACROSS = (ONE_ROWS, DUAL, OWN_ROWS, FAMILY, SHARE_A)  # for silos of different languages
-# 12 rounds of 8 steps of 4 blocks of 96 tokens: about 37,000 tokens a silo, eight passes over the text that it has.
-# Alone stops early: more steps would help nobody who trains alone.
 ADAPTS: dict[str, Scalar] = {"alone.adapt_rates": "0.25,0.5,1,2"}
 HEALTH: dict[str, Scalar] = {"simulation.sources": "tico-19"}
+# 12 rounds of 8 steps of 4 blocks of 96 tokens: about 37,000 tokens a silo, eight passes over the text that it has.
+# Alone stops early: more steps would help nobody who trains alone.
 STUDY: dict[str, Scalar] = {
     "rounds": 12,
     "train.steps": 8,
@@ -94,24 +94,37 @@ SPLITS = {
         "hi,bn,sw",
         "by_source(3)",
         (ROWS, SAME),
-        ADAPTS,
         goals=SAME_GOALS,
-        rates=LOWEST,
     ),
     "universities": Split(
         "ten universities, one language each",
         "as,or,ne,sat,mai,brx,doi,pa,mr,mni",
         "by_language(1)",
         ACROSS,
+        goals=OTHER_GOALS,
+    ),
+    "universities-adapting": Split(
+        "the ten universities: the method that served best, lower rates, and adapting at four rates",
+        "as,or,ne,sat,mai,brx,doi,pa,mr,mni",
+        "by_language(1)",
+        (FAMILY,),
         ADAPTS,
         goals=OTHER_GOALS,
-        rates="0.0005,0.001,0.002,0.004,0.008",
+        rates=LOWER,
     ),
     "clinics": Split(
         "eight clinics with health text, one language each",
         "ne,hi,bn,mr,sw,lg,rw,ha",
         "by_language(1)",
         ACROSS,
+        HEALTH,
+        goals=OTHER_GOALS,
+    ),
+    "clinics-adapting": Split(
+        "the eight clinics: the method that served best, lower rates, and adapting at four rates",
+        "ne,hi,bn,mr,sw,lg,rw,ha",
+        "by_language(1)",
+        (FAMILY,),
         HEALTH | ADAPTS,
         goals=OTHER_GOALS,
         rates=LOWEST,
@@ -121,6 +134,14 @@ SPLITS = {
         "ne,hi,bn,mr,sw,lg,rw,ha",
         "by_language(2)",
         (ROWS, SAME),
+        HEALTH,
+        goals=SAME_GOALS,
+    ),
+    "clinics-in-pairs-adapting": Split(
+        "the sixteen clinics: the method that served best, lower rates, and adapting at four rates",
+        "ne,hi,bn,mr,sw,lg,rw,ha",
+        "by_language(2)",
+        (ROWS,),
         HEALTH | ADAPTS,
         goals=SAME_GOALS,
         rates=LOWEST,
@@ -130,9 +151,8 @@ SPLITS = {
         "kha,lus,yo,mni-Beng,as,bn,hi,sw",
         "by_language(1)",
         ACROSS,
-        {"simulation.characters": 12000} | ADAPTS,
+        {"simulation.characters": 12000},
         goals={"mean": 4.0},
-        rates=LOWER,
     ),
     "larger-base": Split(
         "three universities, one language each, on SmolLM2-135M: a short study, one seed",
