@@ -43,12 +43,12 @@ def bare() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name != OURS}
 
 
-def ours(place: Place, processes: int = 0, **changes: object) -> tuple[Cost, Path]:
+def ours(place: Place, processes: int = 0, cohort: int = 0, **changes: object) -> tuple[Cost, Path]:
     """Run ``fl-sim run``, start-up included; return its cost and its run folder."""
     folder = place.own("ours")
     study, out = place.study(**changes), folder / "run"
     command = [str(BIN / "fl-sim"), "run", str(study), "--out", str(out)]
-    command += ["--processes", str(processes)]
+    command += ["--processes", str(processes), "--cohort", str(cohort)]
     path = f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
     cost = ran(command, folder, os.environ | {"PYTHONPATH": path, "HF_HUB_OFFLINE": "1"})
     return cost, out

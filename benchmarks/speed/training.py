@@ -7,6 +7,7 @@ import os
 import statistics
 import subprocess
 import sys
+from pathlib import Path
 
 from benchmarks.figures import Figure, at_least, at_most, report
 from benchmarks.speed import run
@@ -84,18 +85,29 @@ def matrix_peak() -> float:
 
 
 def many(base: str, silos: int, sampled: int) -> list[Figure]:
-    """Return the memory of very many silos over that of a process with one base and one adapter that trains."""
+    """Return the memory of very many silos over that of a process with one base and one adapter that trains.
+
+    Once with as many silos at a time as are fastest, once with one at a time, as that process has it.
+    """
+    schedule, found = f"sync(sample={sampled})", []
     with place(base, silos, 3, STEPS) as own:
-        cost, folder = run.ours(own, 1, study__schedule=f"sync(sample={sampled})")
         (single,) = run.ideal(own._replace(silos=1, rounds=1), 1)["peak_bytes"]
-        lines = [json.loads(line) for line in (folder / "rounds.jsonl").read_text().splitlines()]
+        for cohort, how in ((0, ""), (1, ", one at a time (--cohort 1)")):
+            cost, folder = run.ours(own, 1, cohort, study__schedule=schedule)
+            _heard(folder, min(sampled, silos))
+            label = f"{silos} silos, {sampled} a round, {base} base, one process{how}, once"
+            times = cost.peak_bytes / single
+            found += [
+                at_most(f"{label}: memory over one base and adapter that trains", times, "times", 1.3),
+                report(f"{label}: memory", cost.peak_bytes / 1e6, "MB"),
+                report(f"{label}: wall", cost.wall_s, "s"),
+                report(f"{label}: CPU", cost.cpu_s, "s"),
+            ]  # fmt: skip
+    return found
+
+
+def _heard(folder: Path, sampled: int) -> None:
+    lines = [json.loads(line) for line in (folder / "rounds.jsonl").read_text().splitlines()]
     asked = [sum("up" in note for note in line["silos"].values()) for line in lines[1:]]
-    if asked != [min(sampled, silos)] * 3:
+    if asked != [sampled] * 3:
         raise SystemExit(f"{asked} silos answered in three rounds, not {sampled} in each")
-    label = f"{silos} silos, {sampled} a round, {base} base, one process, once"
-    return [
-        at_most(f"{label}: memory over one base and adapter that trains", cost.peak_bytes / single, "times", 1.3),
-        report(f"{label}: memory", cost.peak_bytes / 1e6, "MB"),
-        report(f"{label}: wall", cost.wall_s, "s"),
-        report(f"{label}: CPU", cost.cpu_s, "s"),
-    ]  # fmt: skip
