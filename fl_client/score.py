@@ -127,7 +127,9 @@ def metrics(what: str, scores: evaluate.Scores) -> dict[str, float]:
 
 
 def _total(found: Bits) -> float:
-    return float(sum(bits.sum() for bits in found.values()))
+    """Return the bits of all languages, infinity where they are no number: nothing is worse."""
+    total = float(sum(bits.sum() for bits in found.values()))
+    return total if math.isfinite(total) else math.inf
 
 
 def _blocks(found: Bits) -> NDArray[Any]:

@@ -116,6 +116,14 @@ def test_what_was_adapted_is_mixed_with_what_it_came_from_and_that_with_alone(ad
     assert blend.valid["as"] == pytest.approx(0, abs=1e-5)
 
 
+def test_a_candidate_whose_bits_are_no_number_is_in_no_blend(monkeypatch):
+    monkeypatch.setitem(TOGETHER, "x.lora_B.weight", np.full((5, 2), np.nan, np.float32))
+    target = 0.5 * product(ADAPTED) + 0.5 * product(ALONE)
+    blend = mixed_for(target)
+    assert blend.share == 0.5
+    np.testing.assert_allclose(product(blend.adapter), target, atol=1e-5)
+
+
 def test_a_silo_that_did_not_adapt_mixes_what_was_trained_together_with_alone():
     target = 0.25 * product(TOGETHER) + 0.75 * product(ALONE)
     blend = mixed_for(target, names=("together",))
