@@ -55,9 +55,8 @@ def key(study: Study, private_rank: int, begun: Adapter | None = None) -> str:
     after = {"margin": 0.0, "errors": 0.0, "blend": "", "adapt": False, "adapt_rates": ""}
     rail = study.alone.model_copy(update=after)
     plain = study.model_copy(update=others | {"train": train, "simulation": dealt, "alone": rail})
-    if begun is None:
-        return f"{digest(plain)}+{private_rank}"
-    return f"{digest(plain)}+{private_rank}+{algebra.sha256(begun)}+{study.alone.adapt_rates}"
+    own = f"{digest(plain)}+{private_rank}"
+    return own if begun is None else f"{own}+{algebra.sha256(begun)}+{study.alone.adapt_rates}"
 
 
 class Begins(NamedTuple):
@@ -116,7 +115,8 @@ def _fit(
     begins: Begins,
 ) -> Best:
     model.write(made, begins.adapter)
-    used, around = optimizer.start(made, {}), hooks.Hooks(made, PLAIN, 0, {})
+    used = optimizer.start(made, {}, "adamw", study.train.rows_lr)
+    around = hooks.Hooks(made, PLAIN, 0, {})
     steps, lr = study.train.steps, begins.lrs[stand.rate]
     total = study.rounds * steps
     best = stand.own._replace(lr=lr)

@@ -42,12 +42,13 @@ class Model(Section):
 
 
 class Train(Section):
-    """One silo's work in one round."""
+    """One silo's work in one round. ``rows_lr`` times ``lr`` is the learning rate of token rows."""
 
     steps: int = Field(12, ge=1)
     batch_size: int = Field(8, ge=1)
     length: int = Field(96, ge=8)
     lr: float = Field(1e-2, gt=0)
+    rows_lr: float = Field(1.0, gt=0)
     decay: float = Field(0.1, gt=0, le=1)
     clip: float = Field(1.0, gt=0)
     optimizer: Literal["adamw", "sgd"] = "adamw"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import NamedTuple
+from collections.abc import Collection, Iterable
+from itertools import groupby
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,6 +13,8 @@ from fl_client.model import Warm
 from strategies.adapter import Adapter, part
 
 AVERAGES = ("exp_avg", "exp_avg_sq")
+SHARE = "share"
+Group = dict[str, Any]
 
 
 class Optimizer(NamedTuple):
@@ -23,7 +26,11 @@ class Optimizer(NamedTuple):
     @property
     def parameters(self) -> list[torch.nn.Parameter]:
         """The parameters, in the order of their names."""
-        return list(self.inner.param_groups[0]["params"])
+        return [p for group in self.inner.param_groups for p in group["params"]]
+
+    def step(self, rate: float) -> None:
+        """Take a step at this learning rate."""
+        step(self.inner, rate)
 
     def averages(self) -> list[torch.Tensor]:
         """Return the running averages themselves, of all parameters that have been trained."""
@@ -31,16 +38,34 @@ class Optimizer(NamedTuple):
         return [state[name] for state in held for name in AVERAGES if name in state]
 
 
-def start(made: Warm, state: Adapter, kind: str = "adamw") -> Optimizer:
-    """Return the optimizer with the moments of ``state`` (``optimizer/MOMENT/NAME``), or fresh where it is empty."""
-    names = sorted(made.parameters)
-    trained = [made.parameters[n] for n in names]
+def start(made: Warm, state: Adapter, kind: str = "adamw", rows_lr: float = 1.0) -> Optimizer:
+    """Return the optimizer with the moments of ``state`` (``optimizer/MOMENT/NAME``), or fresh where it is empty.
+
+    ``rows_lr`` times the rate of a step is that of token rows.
+    """
+    names = sorted(made.parameters, key=lambda name: (part(name) == "rows", name))
+    trained = grouped([(name, made.parameters[name]) for name in names], rows_lr)
     if kind == "sgd":
         return Optimizer(names, torch.optim.SGD(trained, lr=0.0))  # the rate is set at each step
     used = Optimizer(names, torch.optim.AdamW(trained, weight_decay=0.0, fused=True))
     if state:
         take_up(used, state)
     return used
+
+
+def grouped(named: Iterable[tuple[str, torch.nn.Parameter]], rows_lr: float) -> list[Group]:
+    """Return parameters as Torch's groups, each with the ``share`` of a step's rate that is its own."""
+    found = []
+    for rows, own in groupby(named, key=lambda pair: part(pair[0]) == "rows"):
+        found.append({"params": [p for _, p in own], SHARE: rows_lr if rows else 1.0})
+    return found
+
+
+def step(inner: torch.optim.Optimizer, rate: float) -> None:
+    """Take a step at this learning rate, of which each group has its share."""
+    for group in inner.param_groups:
+        group["lr"] = rate * group[SHARE]
+    inner.step()
 
 
 def take_up(used: Optimizer, state: Adapter) -> None:

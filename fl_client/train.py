@@ -139,9 +139,7 @@ def _step(run: Run, number: int, rows: step.Rows) -> torch.Tensor:
     if run.hooks is not None:
         run.hooks.correct()
     torch.nn.utils.clip_grad_norm_(run.used.parameters, run.options.clip)
-    for group in run.used.inner.param_groups:
-        group["lr"] = rate(run.plan, number, run.options)
-    run.used.inner.step()
+    run.used.step(rate(run.plan, number, run.options))
     if run.hooks is not None:
         run.hooks.hold()
     run.used.inner.zero_grad()
@@ -160,9 +158,11 @@ def rate(plan: Plan, number: int, options: Train) -> float:
     return plan.lr * (1 - (1 - options.decay) * number / last)
 
 
-def rates(plan: Plan, options: Train) -> float:
-    """Return the sum of the learning rates of a plan's steps."""
-    return sum(rate(plan, number, options) for number in range(plan.first, plan.first + plan.steps))
+def rates(plan: Plan, options: Train) -> tuple[float, float]:
+    """Return the sum of the learning rates of a plan's steps, and that of token rows."""
+    steps = range(plan.first, plan.first + plan.steps)
+    total = sum(rate(plan, number, options) for number in steps)
+    return total, total * options.rows_lr
 
 
 def _taken_up(run: Run, keeper: Keeper | None) -> Curve:

@@ -112,7 +112,7 @@ def single(now: Training, keeper: Keeper | None = None) -> Result:
     """Train a silo by itself and return the encoded update; raises ``Fault``."""
     made, options = now.made, now.work.study.train
     model.write(made, now.start)
-    used = optimizer.start(made, now.moments, options.optimizer)
+    used = optimizer.start(made, now.moments, options.optimizer, options.rows_lr)
     around = now.hooks(made)
     try:
         fitted = train.fit(made, now.blocks, options, now.plan, used, around, keeper)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -29,12 +30,15 @@ RESET: Told = {
 }  # what both sides should know of this silo's updates, it does not
 
 
-def recalled(work: Work, strategy: Strategy, sent: Adapter, rates: float) -> Memory:
-    """Return the memory of the strategy's silo half as a round begins, with what came down beside the adapter."""
+def recalled(work: Work, strategy: Strategy, sent: Adapter, rates: Sequence[float]) -> Memory:
+    """Return the memory of the strategy's silo half as a round begins, with what came down beside the adapter.
+
+    ``rates`` are the sums of the rates of its steps, of LoRA pairs and of token rows.
+    """
     held: Memory = algebra.under("local/", work.memory) or strategy.local.init(sent)
     if not strategy.controls:
         return held
-    return held | algebra.controls(work.received) | {"rates": np.array([rates], np.float32)}
+    return held | algebra.controls(work.received) | {"rates": np.array(rates, np.float32)}
 
 
 def of_text(delta: Adapter, made: Warm, blocks: Blocks) -> Adapter:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from strategies.adapter import CONTROL, Adapter
+from strategies.adapter import CONTROL, Adapter, part
 from strategies.fedavg import fedavg
 from strategies.strategy import Memory, Strategy
 
@@ -36,7 +36,7 @@ def _init(adapter: Adapter) -> Memory:
         for name, x in adapter.items()
         for kind in (CONTROL, OWN)
     }
-    return zeros | {"rates": np.ones(1, np.float32)}
+    return zeros | {"rates": np.ones(2, np.float32)}
 
 
 def _step(name: str, gradient: Any, weight: Any, anchor: Any, memory: Memory) -> Any:
@@ -46,9 +46,9 @@ def _step(name: str, gradient: Any, weight: Any, anchor: Any, memory: Memory) ->
 
 
 def _finish(delta: Adapter, memory: Memory) -> tuple[Adapter, Memory]:
-    changes = {
-        name: (-memory[name + CONTROL] - moved / memory["rates"]).astype(moved.dtype)
-        for name, moved in delta.items()
-    }
+    changes = {}
+    for name, moved in delta.items():
+        rates = memory["rates"][int(part(name) == "rows")]
+        changes[name] = (-memory[name + CONTROL] - moved / rates).astype(moved.dtype)
     owns = {name + OWN: memory[name + OWN] + change for name, change in changes.items()}
     return delta | {name + CONTROL: x for name, x in changes.items()}, memory | owns

@@ -118,9 +118,9 @@ class Strategy(NamedTuple):
     Those in ``fixed`` are made so once for the study. With a ``survey`` the hub chooses parts before round 1.
 
     With ``controls`` each shared tensor has a control variate, ``NAME.control`` of its shape and scope. It comes down
-    into the memory of the silo half, beside ``rates``, the sum of the learning rates of the round's steps; ``finish``
-    returns by how much the silo's own changed, and the hub adds the mean of that over all silos. It is never trained
-    and never released.
+    into the memory of the silo half, beside ``rates``, the sums of the learning rates of the round's steps, of LoRA
+    pairs and of token rows; ``finish`` returns by how much the silo's own changed, and the hub adds the mean of that
+    over all silos. It is never trained and never released.
 
     Where the ``domain`` is ``core``, a LoRA pair has a tensor ``lora_B.core`` too, a square matrix between its factors.
 

@@ -1,7 +1,7 @@
 """The optimizers of a cohort: for each silo one parameter, its row of the buffer.
 
-A row is cut where neighbours in it have been trained for a different number of steps, as after a part of the adapter
-that began anew: AdamW corrects its averages by that number.
+A row is cut where token rows begin and end, whose rate may be another, and where neighbours in it have been trained for
+a different number of steps, as after a part of the adapter that began anew: AdamW corrects its averages by that number.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from fl_client import optimizer
 from fl_client.cohort.buffers import Buffers
 from fl_client.optimizer import AVERAGES
-from strategies.adapter import Adapter
+from strategies.adapter import Adapter, part
 
 
 class Optimizer(NamedTuple):
@@ -26,15 +27,14 @@ class Optimizer(NamedTuple):
 
     def step(self, rate: float) -> None:
         """Take a step at this learning rate."""
-        for group in self.inner.param_groups:
-            group["lr"] = rate
-        self.inner.step()
+        optimizer.step(self.inner, rate)
 
     def moments(self, buffers: Buffers) -> Adapter:
         """Return the moments as arrays, named as ``fl_client.optimizer`` names them."""
         found: Adapter = {}
         averages = {moment: row.cpu().numpy() for moment, row in self.averages.items()}
-        for run, held in zip(self.runs, self.inner.param_groups[0]["params"], strict=True):
+        parameters = (p for group in self.inner.param_groups for p in group["params"])
+        for run, held in zip(self.runs, parameters, strict=True):
             for name, (span, shape) in buffers.spans.items():
                 if averages and run.start <= span.start < run.stop:
                     age = self.inner.state[held]["step"]
@@ -44,24 +44,26 @@ class Optimizer(NamedTuple):
         return found
 
 
-def start(buffers: Buffers, silo: int, state: Adapter, kind: str) -> Optimizer:
+def start(
+    buffers: Buffers, silo: int, state: Adapter, kind: str, rows_lr: float = 1.0
+) -> Optimizer:
     """Return a silo's optimizer with the moments of ``state``, fresh where it has none."""
     weights, slopes = buffers.weights[silo], buffers.slopes[silo]
     ages = {name: float(state.get(f"optimizer/step/{name}", 0)) for name in buffers.spans}
-    runs = [
-        slice(buffers.spans[group[0]][0].start, buffers.spans[group[-1]][0].stop)
-        for _, names in groupby(ages, key=ages.__getitem__)
-        if (group := list(names))
-    ]
+    firsts, runs = [], []
+    for _, names in groupby(ages, key=lambda name: (ages[name], part(name) == "rows")):
+        own = list(names)
+        firsts.append(own[0])
+        runs.append(slice(buffers.spans[own[0]][0].start, buffers.spans[own[-1]][0].stop))
     parameters = [torch.nn.Parameter(weights[run]) for run in runs]
     for parameter, run in zip(parameters, runs, strict=True):
         parameter.grad = slopes[run]
+    trained = optimizer.grouped(zip(firsts, parameters, strict=True), rows_lr)
     if kind == "sgd":
-        return Optimizer(torch.optim.SGD(parameters, lr=0.0), runs, {})
-    inner = torch.optim.AdamW(parameters, weight_decay=0.0, fused=True)
+        return Optimizer(torch.optim.SGD(trained, lr=0.0), runs, {})
+    inner = torch.optim.AdamW(trained, weight_decay=0.0, fused=True)
     averages = {moment: _row(buffers, state, moment) for moment in AVERAGES}
-    for parameter, run in zip(parameters, runs, strict=True):
-        first = next(n for n, (span, _) in buffers.spans.items() if span.start == run.start)
+    for first, parameter, run in zip(firsts, parameters, runs, strict=True):
         age = torch.tensor(ages[first], dtype=torch.float32, device=weights.device)
         inner.state[parameter] = {"step": age} | {m: row[run] for m, row in averages.items()}
     return Optimizer(inner, runs, averages)

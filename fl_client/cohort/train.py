@@ -118,7 +118,7 @@ def fit(
 def _silo(made: Warm, held: Buffers, row: int, member: Member, options: Train) -> Silo:
     own = held.of(made, row)
     model.write(own, member.adapter)
-    used = optimizer.start(held, row, member.moments, options.optimizer)
+    used = optimizer.start(held, row, member.moments, options.optimizer, options.rows_lr)
     text = step.text(member.blocks, made.device)
     return Silo(member.plan, text, own, used, member.hooks(own))
 

@@ -18,7 +18,7 @@ from fl_client.cohort import train as cohort
 from fl_client.config import Model, Study, Train, from_flat
 from fl_client.hooks import Hooks
 from fl_client.messages import Fault
-from strategies.adapter import CONTROL, flatten, norm, subtract
+from strategies.adapter import CONTROL, flatten, norm, part, subtract
 from strategies.fedavg import fedavg
 from strategies.strategy import Local, Strategy
 from tasks import encode
@@ -68,7 +68,7 @@ def member(made, noisy, seed, plan=PLAN, local=None, **text_of):
 def separate(made, one, options=OPTIONS):
     """Return what a silo trains by itself."""
     model.write(made, one.adapter)
-    used = optimizer.start(made, one.moments, options.optimizer)
+    used = optimizer.start(made, one.moments, options.optimizer, options.rows_lr)
     losses = train.fit(made, one.blocks, options, one.plan, used, one.hooks(made)).losses
     return cohort.Trained(model.read(made), optimizer.moments(used), losses)
 
@@ -128,7 +128,7 @@ def test_silos_of_other_lengths_steps_and_places_in_the_study_train_as_by_themse
     close(silos, cohort.fit(warm, silos, OPTIONS), [separate(warm, one) for one in silos])
 
 
-@pytest.mark.parametrize("change", [{}, {"micro_batch": 1}])
+@pytest.mark.parametrize("change", [{}, {"micro_batch": 1}, {"rows_lr": 0.25}])
 def test_token_rows_are_trained_in_a_cohort_as_by_themselves(change, made, noisy):
     options = OPTIONS.model_copy(update=change)
     silos = [member(made, noisy, seed) for seed in (1, 2, 3)]
@@ -143,6 +143,22 @@ def test_moments_go_on_in_a_cohort_where_training_apart_left_them_and_back(warm,
         for one, own in zip(first, left, strict=True)
     ]
     close(later, cohort.fit(warm, later, OPTIONS), [separate(warm, one) for one in later])
+
+
+@pytest.mark.parametrize("kind", ["adamw", "sgd"])
+def test_token_rows_move_by_their_share_of_the_rate_and_pairs_as_ever(kind, made, noisy):
+    one, moved = member(made, noisy, 1, PLAN._replace(steps=1, lr=0.05)), []
+    for share in (1.0, 0.25):
+        options = OPTIONS.model_copy(update={"optimizer": kind, "rows_lr": share})
+        both = [separate(made, one, options), *cohort.fit(made, [one], options)]
+        moved.append([subtract(told.adapter, one.adapter) for told in both])
+    for whole, quarter in zip(*moved, strict=True):
+        assert any(part(name) == "rows" for name in whole)
+        for name, x in whole.items():
+            share = 0.25 if part(name) == "rows" else 1.0
+            assert np.abs(x).max() > 0
+            # what is moved is larger than the step, so the last bits of the step are lost
+            np.testing.assert_allclose(quarter[name], share * x, atol=6e-8, rtol=1e-4)
 
 
 def test_a_part_that_begins_anew_has_moments_of_its_own_age(warm, noisy):

@@ -23,6 +23,7 @@ OTHERS = {  # for every key, a strategy of allowed values; a test holds this tab
     "model.targets": words, "model.rows": st.sampled_from(["scripts", "none"]),
     "train.steps": st.integers(1, 99), "train.batch_size": st.integers(1, 99),
     "train.length": st.integers(8, 999), "train.lr": st.floats(1e-6, 1),
+    "train.rows_lr": st.floats(0.01, 9),
     "train.decay": st.floats(0.01, 1), "train.clip": st.floats(0.1, 9),
     "train.keep_optimizer": st.booleans(), "train.dtype": st.sampled_from(["float32", "bfloat16"]),
     "train.threads": st.integers(0, 9), "alone.enabled": st.booleans(),

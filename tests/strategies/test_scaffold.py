@@ -106,6 +106,15 @@ def test_a_silos_control_variate_is_its_mean_gradient_weighted_by_the_rates():
     np.testing.assert_allclose(after[NAME + OWN], slow, rtol=1e-9)
 
 
+def test_of_token_rows_the_sum_of_the_rates_is_their_own():
+    local, rows = scaffold().local, "embed.trainable_tokens_delta"
+    start = {NAME: np.zeros((2, 3)), rows: np.zeros((2, 3))}
+    memory = local.init(start) | {n + CONTROL: np.zeros((2, 3)) for n in start}
+    moved = {n: np.full((2, 3), -0.5) for n in start}
+    _, after = local.finish(moved, memory | {"rates": np.array([0.5, 0.1])})
+    assert np.all(after[NAME + OWN] == 1) and np.all(after[rows + OWN] == 5)
+
+
 def test_in_the_first_round_nothing_is_corrected():
     first, _ = federate(scaffold(), 1)
     np.testing.assert_array_equal(trained(first)[NAME], federate(fedavg(), 1)[0][NAME])
