@@ -121,7 +121,7 @@ SPLITS = {
         goals=OTHER_GOALS,
     ),
     "clinics-adapting": Split(
-        "the eight clinics: the method that served best, lower rates, and adapting at four rates",
+        "the eight clinics: the method that served best, lower rates, of token rows a quarter, and adapting at four",
         "ne,hi,bn,mr,sw,lg,rw,ha",
         "by_language(1)",
         (FAMILY,),
