@@ -43,7 +43,7 @@ def start(made: Warm, state: Adapter, kind: str = "adamw", rows_lr: float = 1.0)
 
     ``rows_lr`` times the rate of a step is that of token rows.
     """
-    names = sorted(made.parameters, key=lambda name: (part(name) == "rows", name))
+    names = sorted(made.parameters)
     trained = grouped([(name, made.parameters[name]) for name in names], rows_lr)
     if kind == "sgd":
         return Optimizer(names, torch.optim.SGD(trained, lr=0.0))  # the rate is set at each step
