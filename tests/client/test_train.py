@@ -323,7 +323,8 @@ def by_the_models_own_loss(made, blocks, options, plan):
             loss = made.model(input_ids=ids[at], labels=labels[at], use_cache=False).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(used.parameters, options.clip)
-        used.inner.param_groups[0]["lr"] = train.rate(plan, number, options)
+        for group in used.inner.param_groups:
+            group["lr"] = train.rate(plan, number, options)
         used.inner.step()
         used.inner.zero_grad()
         losses.append(loss.item())
