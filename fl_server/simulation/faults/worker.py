@@ -94,7 +94,7 @@ def _trained(work: Work, start: Adapter) -> Generator[Step, None, Adapter]:
 def _ended(work: Work, shape: studies.Shape, start: Adapter, now: Adapter) -> Result:
     """Return what travels, as ``training.ended`` does; the silo's memory is durable then."""
     strategy = studies.parts(shape).strategy
-    local = update.recalled(work, strategy, start, 1.0)
+    local = update.recalled(work, strategy, start, (1.0, 1.0))
     before = work.memory.get(COUNT, np.zeros(1, np.float32))
     delta, kept = algebra.change(now, start), {COUNT: before + 1}
     wire, told = update.encoded(work, strategy, start, delta, local, kept)
