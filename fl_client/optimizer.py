@@ -26,7 +26,7 @@ class Optimizer(NamedTuple):
     @property
     def parameters(self) -> list[torch.nn.Parameter]:
         """The parameters, in the order of their names."""
-        return [p for group in self.inner.param_groups for p in group["params"]]
+        return parameters(self.inner)
 
     def step(self, rate: float) -> None:
         """Take a step at this learning rate."""
@@ -59,6 +59,11 @@ def grouped(named: Iterable[tuple[str, torch.nn.Parameter]], rows_lr: float) -> 
     for rows, own in groupby(named, key=lambda pair: part(pair[0]) == "rows"):
         found.append({"params": [p for _, p in own], SHARE: rows_lr if rows else 1.0})
     return found
+
+
+def parameters(inner: torch.optim.Optimizer) -> list[torch.nn.Parameter]:
+    """Return the parameters of all groups, in the order in which they were given."""
+    return [p for group in inner.param_groups for p in group["params"]]
 
 
 def step(inner: torch.optim.Optimizer, rate: float) -> None:

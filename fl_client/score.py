@@ -41,6 +41,10 @@ class Blend(NamedTuple):
     adapter: Adapter
     valid: Bits
 
+    def total(self) -> float:
+        """Return the bits of all languages."""
+        return _total(self.valid)
+
 
 def choose(
     made: Warm, study: Study, site: Site, valid: Texts, candidates: dict[str, Adapter]
@@ -71,18 +75,18 @@ def blend(
     First what was adapted is mixed with the adapter together that it came from (weight-space ensembles, Wortsman et al.
     2022, arXiv 2109.01903), then the best of these with alone: a line each, not all mixtures of three.
     """
-    together, *adapted = (
+    pure = [
         Blend(1.0, candidates[name], on_valid[name])
         for name in ("together", "adapted")
         if name in candidates
-    )
-    mixed = []
-    for own in adapted:
-        mixed = yield from mixtures(study, valid, own.adapter, together.adapter)
-        mixed = [one._replace(share=1.0) for one in mixed]
-    other = min([together, *adapted, *mixed], key=lambda one: _total(one.valid))
+    ]
+    mixed: list[Blend] = []
+    if "adapted" in candidates:
+        found = yield from mixtures(study, valid, candidates["adapted"], candidates["together"])
+        mixed = [one._replace(share=1.0) for one in found]
+    other = min([*pure, *mixed], key=Blend.total)
     mixed += yield from mixtures(study, valid, other.adapter, candidates["alone"])
-    return min(mixed, key=lambda one: _total(one.valid))
+    return min(mixed, key=Blend.total)
 
 
 def mixtures(study: Study, valid: Texts, one: Adapter, other: Adapter) -> Asking[list[Blend]]:

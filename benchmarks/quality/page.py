@@ -33,7 +33,7 @@ COLUMNS = ("method", "rate", "mean", "worst", "least", "as served", "capacity", 
 def write(tables: Path) -> None:
     """Write the page beside the folder of tables, with the figures that are of no split below them."""
     parts = [HEAD]
-    for path in sorted(tables.glob("*.json")):
+    for path in sorted(tables.glob("*.json"), key=lambda table: table.stem):
         parts.append(section(path.stem, json.loads(path.read_text("utf-8"))))
     held = figures.held("quality")
     for name, about in FIGURES.items():

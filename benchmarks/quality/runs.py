@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fl_client.config import Scalar
+from fl_client.config import Scalar, Study, flat
 from fl_client.settings import toml_value
 from fl_server.simulation import heap
 
@@ -34,13 +34,9 @@ def report_of(folder: Path, settings: dict[str, Scalar]) -> dict[str, Any]:
     if not path.exists():
         sim("run", folder, settings)
     made: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    if other := [key for key, value in settings.items() if _set(made["study"], key) != value]:
+    held = flat(Study.model_validate(made["study"]))
+    if other := [key for key, value in settings.items() if held[key] != value]:
         raise SystemExit(
             f"{folder} holds a run with another {', '.join(other)}; choose another --out"
         )
     return made
-
-
-def _set(study: dict[str, Any], key: str) -> Any:
-    section, _, name = key.rpartition(".")
-    return (study[section] if section else study).get(name)

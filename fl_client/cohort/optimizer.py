@@ -33,8 +33,7 @@ class Optimizer(NamedTuple):
         """Return the moments as arrays, named as ``fl_client.optimizer`` names them."""
         found: Adapter = {}
         averages = {moment: row.cpu().numpy() for moment, row in self.averages.items()}
-        parameters = (p for group in self.inner.param_groups for p in group["params"])
-        for run, held in zip(self.runs, parameters, strict=True):
+        for run, held in zip(self.runs, optimizer.parameters(self.inner), strict=True):
             for name, (span, shape) in buffers.spans.items():
                 if averages and run.start <= span.start < run.stop:
                     age = self.inner.state[held]["step"]
@@ -44,10 +43,11 @@ class Optimizer(NamedTuple):
         return found
 
 
-def start(
-    buffers: Buffers, silo: int, state: Adapter, kind: str, rows_lr: float = 1.0
-) -> Optimizer:
-    """Return a silo's optimizer with the moments of ``state``, fresh where it has none."""
+def start(buffers: Buffers, silo: int, state: Adapter, kind: str, rows_lr: float) -> Optimizer:
+    """Return a silo's optimizer with the moments of ``state``, fresh where it has none.
+
+    ``rows_lr`` times the rate of a step is that of token rows.
+    """
     weights, slopes = buffers.weights[silo], buffers.slopes[silo]
     ages = {name: float(state.get(f"optimizer/step/{name}", 0)) for name in buffers.spans}
     firsts, runs = [], []
