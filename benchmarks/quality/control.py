@@ -71,10 +71,14 @@ def _first_cell(cells: Path, seed: int) -> Path:
 
 
 def _silo(own: Site, cells: list[Path], studies: list[Study]) -> Silo:
-    (first, facts), (second, _) = (
+    (first, facts), (second, others) = (
         alone.recall(cell / "silos" / own.name, alone.key(study, 0))
         for cell, study in zip(cells, studies, strict=True)
     )
+    if not (facts and others):
+        raise SystemExit(
+            f"the cells of {SPLIT} were run by another version; run it again elsewhere"
+        )
     return Silo(own, studies[0], first, second, facts["lr"])
 
 
