@@ -10,6 +10,7 @@ from typing import NamedTuple
 from fl_client import corpus, silo, spec
 from fl_client.config import ConfigError, Study, digest
 from fl_client.corpus import CorpusError
+from tasks.partitions.partition import trimmed
 from tasks.task import Example, Site, Task
 
 SPLITS = ("train", "valid", "test")
@@ -133,24 +134,13 @@ def _from(examples: list[Example], sources: list[str], data: str) -> list[Exampl
 
 def _site(name: str, pile: list[Example], characters: int, held_out: int) -> Site:
     limits = {"train": characters, "valid": held_out, "test": held_out}
-    parts = {s: _trim([e for e in pile if e.split == s], limits[s]) for s in SPLITS}
+    parts = {s: trimmed([e for e in pile if e.split == s], limits[s]) for s in SPLITS}
     for split, kept in parts.items():
         if not kept:
             raise CorpusError(
                 f"silo {name} has no text in its {split} split; give it more text or make fewer silos"
             )
     return Site(name, **{s: tuple(kept) for s, kept in parts.items()})
-
-
-def _trim(examples: Iterable[Example], characters: int) -> list[Example]:
-    """Keep examples of each language until so many characters are there; 0 keeps all."""
-    kept: list[Example] = []
-    held: dict[str, int] = {}
-    for example in examples:
-        if not characters or held.get(example.lang, 0) < characters:
-            kept.append(example)
-            held[example.lang] = held.get(example.lang, 0) + len(example.learned)
-    return kept
 
 
 def _pool(sites: tuple[Site, ...]) -> Site:

@@ -37,7 +37,7 @@ def main(
         raise typer.BadParameter(f"{split!r} is not one of {', '.join([*SPLITS, *OTHERS])}")
     chosen = SPLITS[split]
     sweep(chosen, out / split)
-    table = gains.table(out / split) | {"about": chosen.about, "command": command}
+    table = gains.table(out / split, chosen.counted) | {"about": chosen.about, "command": command}
     TABLES.mkdir(exist_ok=True)
     (TABLES / f"{split}.json").write_text(json.dumps(table, indent=1, ensure_ascii=False) + "\n")
     write(TOPIC, figures(split, table), command)

@@ -23,18 +23,19 @@ Scores = Mapping[
 LEVEL = 1.001  # times the bits alone: less is what rounding makes of two equal runs
 
 
-def table(folder: Path) -> Table:
-    """Return the gains of every method of the sweep in a folder."""
+def table(folder: Path, counted: Sequence[str] = ()) -> Table:
+    """Return the gains of every method of the sweep in a folder, of the silos that are ``counted``, all if none are."""
     made = json.loads((folder / "sweep.json").read_text("utf-8"))
     methods = [name for name in made["methods"] if name not in ("alone", "centralised")]
     plain = _reports(folder, made, methods[0])
-    found = {name: _method(_reports(folder, made, name), plain) for name in methods}
+    found = {name: _method(_reports(folder, made, name), plain, counted) for name in methods}
     for name, row in found.items():
         row |= {key: made["methods"][name][key] for key in ("rate", "edge", "bytes")}
         row["share"] = _share(made, name)
     return {
         "seeds": made["seeds"],
         "rates": made["rates"],
+        "counted": list(counted),
         "adapts": plain[0]["study"]["alone"].get("adapt", False),
         "silos": _silos(plain),
         "methods": found,
@@ -68,17 +69,29 @@ def scores(report: Table) -> Scores:
     return found
 
 
-def _method(reports: Sequence[Table], plain: Sequence[Table]) -> Table:
+def _method(reports: Sequence[Table], plain: Sequence[Table], counted: Sequence[str]) -> Table:
     own, alone = [scores(r) for r in reports], [scores(r) for r in plain]
+    ours, theirs = ([_of(one, counted) for one in each] for each in (own, alone))
     return {
-        "together": _gains(own, alone, "together"),
-        "served": _gains(own, alone, "served"),
-        "same capacity": _gains(own, own, "together"),
-        "by silo": {
-            n: _over_seeds(own, alone, lambda o, a, n=n: _gain(o[n], a[n])) for n in own[0]
-        },
+        "together": _gains(ours, theirs, "together"),
+        "served": _gains(ours, theirs, "served"),
+        "same capacity": _gains(ours, ours, "together"),
+        "by silo": _each(own, alone, "together"),
+        "served by silo": _each(own, alone, "served"),
         "worse as served": fmean(map(_worse, own)),
     }
+
+
+def _of(every: Scores, counted: Sequence[str]) -> Scores:
+    """Return the scores of these silos, of all where none are named; raises ``SystemExit`` where one is not there."""
+    if missing := sorted(set(counted) - every.keys()):
+        raise SystemExit(f"there is no silo {', '.join(missing)}; there are {', '.join(every)}")
+    return {name: every[name] for name in counted or every}
+
+
+def _each(own: Sequence[Scores], alone: Sequence[Scores], stage: str) -> Table:
+    """Return the gain of every silo, counted or not."""
+    return {n: _over_seeds(own, alone, lambda o, a, n=n: _gain(o[n], a[n], stage)) for n in own[0]}
 
 
 def _gains(own: Sequence[Scores], alone: Sequence[Scores], stage: str) -> Table:
@@ -101,7 +114,7 @@ def _gains(own: Sequence[Scores], alone: Sequence[Scores], stage: str) -> Table:
     return {kind: _over_seeds(own, alone, of) for kind, of in kinds.items()}
 
 
-def _gain(own: Mapping[str, float], alone: Mapping[str, float], stage: str = "together") -> float:
+def _gain(own: Mapping[str, float], alone: Mapping[str, float], stage: str) -> float:
     return 100 * (1 - own[stage] / alone["alone"])
 
 

@@ -14,7 +14,8 @@ Test bits per byte against every silo training alone: tuned (each silo its own r
 with the same number of steps. Rates of methods are chosen on validation text with the first seed. Text of
 `shared/data`, base `builtin:tiny`. Per cent; above 0 is better than alone; +- is the 95 % interval over seeds.
 `capacity` is against silos alone with as many parameters. `worst` compares the silos with most bits, `least` is the
-smallest gain of any silo. `worse` counts silos whose served adapter is worse on test text than alone (0.1 % or more).
+smallest gain of any silo. Where a table names silos that are counted, these four and `as served` are of them alone.
+`worse` counts silos whose served adapter is worse on test text than alone (0.1 % or more).
 What a silo serves is the best on validation text among base, alone, together, what it trained on from there at home
 (`alone.adapt`), and blends; it leaves alone only for a sure lead (`alone.errors`).
 Written by the commands below each title; a cut-short one goes on where it stood.
@@ -57,12 +58,14 @@ def section(name: str, table: dict[str, Any]) -> str:
         "",
     ]
     lines += [] if table.get("adapts") else [OLDER]
+    lines += [f"Counted: {', '.join(table['counted'])}.", ""] if table.get("counted") else []
     lines += _rows(COLUMNS, [_method(n, row) for n, row in table["methods"].items()])
     silos = [
         (silo, f"{own['before']:.3f}", f"{own['alone']:.3f}", *_by_silo(silo, table))
         for silo, own in table["silos"].items()
     ]
-    lines += ["", *_rows(("silo", "base", "alone", *table["methods"]), silos)]
+    heads = [head for name, row in table["methods"].items() for head in _heads(name, row)]
+    lines += ["", *_rows(("silo", "base", "alone", *heads), silos)]
     spoken = table["centralised"]["languages"]
     pooled = ", ".join(f"{lang} {bits:.3f}" for lang, bits in spoken.items())
     return "\n".join(
@@ -82,8 +85,14 @@ def _method(name: str, row: dict[str, Any]) -> tuple[str, ...]:
     return (f"`{name}`", rate, *map(_told, cells), f"{row['worse as served']:.1f}", f"{up:.0f}")
 
 
+def _heads(method: str, row: dict[str, Any]) -> list[str]:
+    return [method, "as served"] if "served by silo" in row else [method]
+
+
 def _by_silo(silo: str, table: dict[str, Any]) -> list[str]:
-    return [_told(row["by silo"][silo]) for row in table["methods"].values()]
+    rows = table["methods"].values()
+    kinds = ("by silo", "served by silo")  # older tables tell the first alone
+    return [_told(row[kind][silo]) for row in rows for kind in kinds if kind in row]
 
 
 def _told(held: dict[str, Any]) -> str:

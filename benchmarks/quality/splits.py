@@ -18,6 +18,7 @@ SMOLLM2 = next(map(str, sorted(_GGUF)), "HuggingFaceTB/SmolLM2-135M-Instruct")
 SEEDS = "7,8,9"
 RATES = "0.001,0.002,0.004,0.008"
 LOWER = "0.0005,0.001,0.002,0.004"
+WIDE = "0.0005,0.001,0.002,0.004,0.008"
 SAME = "fedavg(lora='language', rows='language')"
 ROWS = "rowwise(lora='language', rows='language')"
 ONE = "fedavg(lora='everyone', rows='everyone')"
@@ -48,7 +49,8 @@ STUDY: dict[str, Scalar] = {
 class Split(NamedTuple):
     """A cohort and the methods tried on it; ``own`` are the settings in which it differs from ``STUDY``.
 
-    ``goals`` are the least gains over silos alone in per cent, the mean and that of the worst silo.
+    ``goals`` are the least gains over silos alone in per cent, the mean and that of the worst silo, of the silos that
+    are ``counted``: all if none are named.
     """
 
     about: str
@@ -59,6 +61,7 @@ class Split(NamedTuple):
     goals: dict[str, float] = {}  # noqa: RUF012 (never changed)
     rates: str = RATES
     seeds: str = SEEDS
+    counted: tuple[str, ...] = ()
 
     @property
     def study(self) -> dict[str, Scalar]:
@@ -90,11 +93,13 @@ SPLITS = {
         rates=LOWER,
     ),
     "same-language-seen": Split(
-        "the same in languages whose text the base was trained on",
+        "three each in languages that the base was trained on, of token rows a quarter, and adapting at four rates",
         "hi,bn,sw",
         "by_source(3)",
-        (ROWS, SAME),
+        (ROWS,),
+        ADAPTS | GENTLE,
         goals=SAME_GOALS,
+        rates=LOWER,
     ),
     "universities": Split(
         "ten universities, one language each",
@@ -104,13 +109,13 @@ SPLITS = {
         goals=OTHER_GOALS,
     ),
     "universities-adapting": Split(
-        "the ten universities: the method that served best, lower rates, and adapting at four rates",
+        "the ten universities: the method that served best, five rates, and adapting at four",
         "as,or,ne,sat,mai,brx,doi,pa,mr,mni",
         "by_language(1)",
         (FAMILY,),
         ADAPTS,
         goals=OTHER_GOALS,
-        rates=LOWER,
+        rates=WIDE,
     ),
     "clinics": Split(
         "eight clinics with health text, one language each",
@@ -130,20 +135,22 @@ SPLITS = {
         rates=LOWER,
     ),
     "clinics-in-pairs": Split(
-        "sixteen clinics with health text, two of each language",
+        "sixteen clinics with health text, two of each language, of token rows a quarter, and adapting at four rates",
         "ne,hi,bn,mr,sw,lg,rw,ha",
         "by_language(2)",
-        (ROWS, SAME),
-        HEALTH,
+        (ROWS,),
+        HEALTH | ADAPTS | GENTLE,
         goals=SAME_GOALS,
+        rates=LOWER,
     ),
     "very-small": Split(
-        "four silos with next to no text beside four larger helpers",
+        "four silos with 3,000 characters beside four helpers with 24,000, and adapting at four rates",
         "kha,lus,yo,mni-Beng,as,bn,hi,sw",
-        "by_language(1)",
-        ACROSS,
-        {"simulation.characters": 12000},
+        "by_language(1, 'kha,lus,yo,mni-Beng', 3000)",
+        (DUAL,),
+        {"simulation.characters": 24000} | ADAPTS,
         goals={"mean": 4.0},
+        counted=("kha-1", "lus-1", "yo-1", "mni-Beng-1"),
     ),
     "larger-base": Split(
         "three universities, one language each, on SmolLM2-135M: a short study, one seed",

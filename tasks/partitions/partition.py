@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -42,6 +42,17 @@ def by_lang(examples: Sequence[Example]) -> Piles:
     for lang in sorted({e.lang for e in examples}):
         piles[lang] = [e for e in examples if e.lang == lang]
     return piles
+
+
+def trimmed(examples: Iterable[Example], characters: int) -> list[Example]:
+    """Keep examples of each language until so many characters are there; 0 keeps all."""
+    kept: list[Example] = []
+    held: dict[str, int] = {}
+    for example in examples:
+        if not characters or held.get(example.lang, 0) < characters:
+            kept.append(example)
+            held[example.lang] = held.get(example.lang, 0) + len(example.learned)
+    return kept
 
 
 def at_least_one(silos: int) -> int:

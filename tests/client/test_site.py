@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from fl_client import cldr, silo, site
 from fl_client.config import ConfigError, Study, from_flat
+from tasks.partitions.partition import trimmed
 from tasks.task import Example
 
 quick = settings(deadline=None, derandomize=True, max_examples=60, database=None)
@@ -118,7 +119,7 @@ piles = st.lists(
 @quick
 @given(piles, st.integers(0, 30))
 def test_trimming_keeps_the_first_examples_of_each_language(pile, characters):
-    kept = site._trim(pile, characters)
+    kept = trimmed(pile, characters)
     for lang in ("as", "ne"):
         own = [e for e in pile if e.lang == lang]
         want = [

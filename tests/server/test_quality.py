@@ -68,6 +68,22 @@ def test_the_figures_name_the_method_whose_silos_serve_best(folder):
     assert page.OLDER in page.section("same-language", table | {"adapts": False})
 
 
+def test_goals_are_about_the_silos_that_are_counted_and_every_silo_is_told(folder):
+    table = gains.table(folder, ("ne-1",)) | {"about": "two silos", "command": "it"}
+    plain = table["methods"][PLAIN]
+    assert plain["together"]["mean"]["mean"] == pytest.approx(-10)
+    assert plain["together"]["worst silo"]["mean"] == pytest.approx(-10)
+    assert plain["served"]["mean"]["mean"] == pytest.approx(0)
+    assert plain["served by silo"]["as-1"]["mean"] == pytest.approx(20)
+    assert table["methods"][DUAL]["worse as served"] == 1
+    said = page.section("very-small", table)
+    assert "Counted: ne-1." in said
+    assert "| as-1 | 3.000 | 1.000 | +10.0 +- 0.0 | +20.0 +- 0.0 |" in said
+    assert "Counted" not in page.section("very-small", table | {"counted": []})
+    with pytest.raises(SystemExit, match="there is no silo kha-1; there are as-1, ne-1"):
+        gains.table(folder, ("ne-1", "kha-1"))
+
+
 def test_a_silo_that_was_not_scored_is_named_and_no_gain_is_told(folder):
     path = folder / "cells" / cell_name(DUAL, RATE, SEEDS[1]) / "report.json"
     report = json.loads(path.read_text())

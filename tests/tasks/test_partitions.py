@@ -67,6 +67,39 @@ def test_by_language_refuses_a_number_below_zero():
         by_language(-1)
 
 
+@pytest.mark.parametrize("each", [1, 2])
+def test_silos_of_scarce_languages_train_on_so_many_characters_and_all_else_is_dealt_as_before(
+    each,
+):
+    dealt = by_language(each)(corpus(), 0, 3)
+    cut = by_language(each, "brx, ta", 100)(corpus(), 0, 3)
+    assert list(cut) == list(dealt)
+    for name, pile in cut.items():
+        whole = dealt[name]
+        if name.startswith("as"):
+            assert pile == whole
+            continue
+        train = [e for e in pile if e.split == "train"]
+        assert train == [e for e in whole if e.split == "train"][: len(train)]
+        assert characters(train[:-1], "train") < 100 <= characters(train, "train")
+        assert characters(whole, "train") > characters(train, "train")
+        for split in ("valid", "test"):
+            assert [e for e in pile if e.split == split] == [e for e in whole if e.split == split]
+
+
+@pytest.mark.parametrize(("scarce", "held"), [("ta", 0), ("", 100), ("ta", -1), (" , ", 5)])
+def test_by_language_refuses_scarce_languages_without_characters_and_the_other_way_round(
+    scarce, held
+):
+    with pytest.raises(ValueError, match="go together"):
+        by_language(1, scarce, held)
+
+
+def test_by_language_names_a_scarce_language_of_which_there_is_no_text():
+    with pytest.raises(ValueError, match=r"names kha, lus, but there is text in as, brx, ta"):
+        by_language(1, "lus,ta,kha", 100)(corpus(), 0, 0)
+
+
 @pytest.mark.parametrize("silos", [0, 6])
 def test_by_source_gives_each_silo_one_source_of_one_language(silos):
     piles = by_source()(corpus(), silos, 0)
