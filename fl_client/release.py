@@ -105,6 +105,9 @@ def _merged(one: Served, own: silo.Settings, out: Path) -> None:
             f"the model takes {size / 1e6:,.0f} MB and {out.parent} has {free / 1e6:,.0f} MB left;"
             " make room, choose another --out or leave --merge away"
         )
+    if bases.locate(own.base)[1]:  # a GGUF file was opened into floats, and is saved as these
+        model.hf_quantizer = None
+        del model.config.quantization_config
     model.save_pretrained(out)
     bases.tokenizer(own.base).save_pretrained(out)
 

@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 
 from fl_client import bases, release, served, silo
 from fl_client.cli import app
 from fl_client.config import ConfigError
+
+from . import gguf_base
 
 BASE = "builtin:tiny"
 
@@ -90,6 +92,26 @@ def test_a_merged_model_needs_no_peft_and_says_the_same(finished, college, tmp_p
     assert AutoTokenizer.from_pretrained(out)("অসম")["input_ids"]
     assert "peft" not in (out / "README.md").read_text()
     assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_merged_gguf_base_is_written_as_floats_that_need_no_gguf(finished, college, tmp_path):
+    """What is merged is a random adapter: the one of the study belongs to another base."""
+    base = str(gguf_base.write(tmp_path / "small.gguf"))
+    (home,) = (college / "studies").iterdir()
+    config = LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False)
+    tuned = get_peft_model(bases.model(base), config)
+    tuned.save_pretrained(home / "served", save_embedding_layers=False)
+    changes = {"base": base, "base_sha256": bases.sha256(base)}
+    silo.write_settings(college, silo.read(college).model_copy(update=changes))
+    out = tmp_path / "model"
+    typed("export", finished[0].name, "--out", out, "--merge", "--dir", college)
+    assert "quantization_config" not in json.loads((out / "config.json").read_text())
+    wanted = PeftModel.from_pretrained(bases.model(base), home / "served")
+    found = logits(AutoModelForCausalLM.from_pretrained(out))
+    torch.testing.assert_close(found, logits(wanted), rtol=1e-4, atol=1e-4)
+    assert (found - logits(bases.model(base))).abs().max() > 0.1
+    word = "অসম"
+    assert AutoTokenizer.from_pretrained(out)(word) == bases.tokenizer(base)(word)
 
 
 def test_bad_wishes_are_refused_in_a_sentence_and_nothing_is_written(finished, college, tmp_path):
