@@ -19,6 +19,8 @@ SEEDS = "7,8,9"
 RATES = "0.001,0.002,0.004,0.008"
 LOWER = "0.0005,0.001,0.002,0.004"
 WIDE = "0.0005,0.001,0.002,0.004,0.008"
+FEW = "0.0005,0.001,0.002"  # a cohort of sixteen takes an hour
+MIDDLE = "0.001,0.002,0.004"
 SAME = "fedavg(lora='language', rows='language')"
 ROWS = "rowwise(lora='language', rows='language')"
 ONE = "fedavg(lora='everyone', rows='everyone')"
@@ -141,7 +143,7 @@ SPLITS = {
         (ROWS,),
         HEALTH | ADAPTS | GENTLE,
         goals=SAME_GOALS,
-        rates=LOWER,
+        rates=FEW,
     ),
     "very-small": Split(
         "four silos with 3,000 characters beside four helpers with 24,000, and adapting at four rates",
@@ -150,6 +152,7 @@ SPLITS = {
         (DUAL,),
         {"simulation.characters": 24000} | ADAPTS,
         goals={"mean": 4.0},
+        rates=MIDDLE,
         counted=("kha-1", "lus-1", "yo-1", "mni-Beng-1"),
     ),
     "larger-base": Split(
