@@ -18,9 +18,9 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from fl_client import checkpoint, evaluate, hooks, model, optimizer, ranks, sealed, train
+from fl_client import checkpoint, digest, evaluate, hooks, model, optimizer, ranks, sealed, train
 from fl_client.checkpoint import Keeper
-from fl_client.config import Study, digest
+from fl_client.config import Study
 from fl_client.memory import write_whole
 from fl_client.model import Warm
 from strategies import adapter as algebra
@@ -55,7 +55,7 @@ def key(study: Study, private_rank: int, begun: Adapter | None = None) -> str:
     after = {"margin": 0.0, "errors": 0.0, "blend": "", "adapt": False, "adapt_rates": ""}
     rail = study.alone.model_copy(update=after)
     plain = study.model_copy(update=others | {"train": train, "simulation": dealt, "alone": rail})
-    own = f"{digest(plain)}+{private_rank}"
+    own = f"{digest.of(plain)}+{private_rank}"
     return own if begun is None else f"{own}+{algebra.sha256(begun)}+{study.alone.adapt_rates}"
 
 

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fl_client import ranks, sealed
-from fl_client.config import Study, digest
+from fl_client import digest, ranks, sealed
+from fl_client.config import Study
 from fl_client.memory import write_whole
 from strategies import adapter as algebra
 from strategies.adapter import Adapter
@@ -55,7 +55,7 @@ def keeper(home: Path, name: str, key: str, every_s: float) -> Keeper | None:
 
 def round_key(study: Study, number: int, received: Adapter) -> str:
     """Return the key of a round's training: it changes with anything that the result depends on."""
-    parts = f"{digest(study)}:{number}:{algebra.sha256(received)}"
+    parts = f"{digest.of(study)}:{number}:{algebra.sha256(received)}"
     return hashlib.sha256(parts.encode()).hexdigest()
 
 

@@ -5,8 +5,6 @@ The same keys stand in ``study.toml``, in ``[tool.flwr.app.config]`` and behind 
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -186,12 +184,6 @@ def from_flat(pairs: Mapping[str, Any]) -> Study:
         return Study.model_validate(nested)
     except ValidationError as error:
         raise ConfigError(_plain(error)) from None
-
-
-def digest(study: Study) -> str:
-    """Return the SHA-256 that identifies a study, whatever folder it runs in."""
-    pairs = flat(study) | {"home": ""}
-    return hashlib.sha256(json.dumps(pairs, sort_keys=True).encode()).hexdigest()
 
 
 def _plain(error: ValidationError) -> str:

@@ -12,8 +12,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from fl_client import memory, parcels, stock
-from fl_client.config import digest
+from fl_client import digest, memory, parcels, stock
 from fl_client.parcels import Parcel
 from fl_client.workers import Job, Result
 from strategies import adapter as algebra
@@ -24,7 +23,7 @@ FILE = "answer.json"
 
 def key(job: Job) -> str:
     """Return the key of a round's training: it changes with anything that its answer depends on."""
-    parts = (digest(job.study), *job.order, algebra.sha256(job.received))
+    parts = (digest.of(job.study), *job.order, algebra.sha256(job.received))
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

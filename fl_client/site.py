@@ -7,8 +7,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from fl_client import corpus, silo, spec
-from fl_client.config import ConfigError, Study, digest
+from fl_client import corpus, digest, silo, spec
+from fl_client.config import ConfigError, Study
 from fl_client.corpus import CorpusError
 from tasks.partitions.partition import trimmed
 from tasks.task import Example, Site, Task
@@ -51,7 +51,7 @@ def own(study: Study, place: Place) -> Own:
         settings.name, settings.data, settings.lang, study.task, study.evaluate.characters
     )
     rank = "" if here.model.rank == study.model.rank else f"-rank-{here.model.rank}"
-    home = folder / "studies" / f"{study.name}-{digest(study)[:12]}{rank}"
+    home = folder / "studies" / f"{study.name}-{digest.of(study)[:12]}{rank}"
     return Own(site, home, here, settings.checkpoint_s, settings.round_bytes)
 
 

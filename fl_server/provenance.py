@@ -11,13 +11,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from fl_client.config import Study, digest
+from fl_client import digest
+from fl_client.config import Study
 
 
 def of(study: Study) -> dict[str, Any]:
     """Return what made this run: the study's hash, versions, the processor, the date."""
     return {
-        "study_sha256": digest(study),
+        "study_sha256": digest.of(study),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": sys.version.split()[0],
         "platform": platform.platform(),

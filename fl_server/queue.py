@@ -11,7 +11,8 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from fl_client.config import ConfigError, Section, Study, digest
+from fl_client import digest
+from fl_client.config import ConfigError, Section, Study
 from fl_client.memory import write_whole
 from fl_client.settings import sentence
 from fl_server import config
@@ -45,7 +46,7 @@ def add(hub: Path, study: Study, silos: tuple[str, ...]) -> Ticket:
     with _locked(hub, study.name):
         if (folder(hub, study.name) / "ticket.json").exists():
             held = one(hub, study.name)
-            same = held.study_sha256 == digest(study)
+            same = held.study_sha256 == digest.of(study)
             hint = (
                 f"continue it with: fl-server resume {study.name}"
                 if same
@@ -54,7 +55,7 @@ def add(hub: Path, study: Study, silos: tuple[str, ...]) -> Ticket:
             raise ConfigError(f"this hub has a study named {study.name!r} ({held.state}); {hint}")
         write_whole(folder(hub, study.name) / "study.toml", config.toml(study).encode())
         order = 1 + max((ticket.order for ticket in tickets(hub)), default=0)
-        sha256 = digest(study)
+        sha256 = digest.of(study)
         return _keep(hub, Ticket(name=study.name, order=order, silos=silos, study_sha256=sha256))
 
 

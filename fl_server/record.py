@@ -11,7 +11,8 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from fl_client.config import ConfigError, Study, digest
+from fl_client import digest
+from fl_client.config import ConfigError, Study
 from fl_client.memory import write_whole
 from fl_server import config, provenance
 
@@ -35,7 +36,7 @@ def claim(folder: Path, study: Study, resume: bool, cohort: int = 0) -> None:
         write_whole(folder / "study.toml", config.toml(study).encode())
         write_whole(note, json.dumps(provenance.of(study) | {"cohort": cohort}, indent=1).encode())
         return
-    if json.loads(note.read_text())["study_sha256"] != digest(study):
+    if json.loads(note.read_text())["study_sha256"] != digest.of(study):
         raise ConfigError(f"{folder} belongs to another study; choose another --out")
     if not resume:
         raise ConfigError(f"{folder} holds this study already; continue it with --resume {folder}")
