@@ -44,6 +44,12 @@ def _newest(home: Path, before: int) -> tuple[int, Adapter]:
     return 0, {}
 
 
+def _later(home: Path, after: int) -> Adapter:
+    """Return the earliest memory from after a round that is whole; empty if there is none."""
+    found = (_read(path(home, number)) for number in rounds(home) if number > after)
+    return next((arrays for arrays in found if arrays is not None), {})
+
+
 def _read(file: Path) -> Adapter | None:
     """Return the arrays of a memory, None where it is damaged."""
     try:
@@ -58,12 +64,13 @@ def agreed(home: Path, before: int, lost: int) -> Adapter:
 
     What both sides know of updates, the codec's memory and the strategy's, is that of the last one that counted, and
     nothing where that is missing or damaged: an older one, as from an old copy of a disk, is not what the hub knows.
+    A hub that was set back behind all that is kept finds the silo's own part as it was soonest after, but in round 1.
     """
     last, (number, newest) = (lost or before) - 1, _newest(home, before)
     if number == last:
         return newest
-    counted = held(home, last)
-    return {n: x for n, x in newest.items() if not _of_updates(n)} | {
+    counted, own = held(home, last), newest or (_later(home, before) if before > 1 else {})
+    return {n: x for n, x in own.items() if not _of_updates(n)} | {
         n: x for n, x in counted.items() if _of_updates(n)
     }
 

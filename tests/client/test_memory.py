@@ -148,11 +148,14 @@ def test_a_round_asked_again_recalls_what_it_recalled_first(tmp_path):
     assert memory.recall(tmp_path, 4)["residual"][0] == 30
 
 
-def test_of_a_hub_that_was_set_back_behind_all_that_is_kept_nothing_is_recalled(tmp_path):
+def test_a_hub_that_was_set_back_behind_all_that_is_kept_finds_what_is_private_alone(tmp_path):
     for number in range(1, 7):
         memory.keep(tmp_path, number, arrays(number) | {"private/p": np.float32([number])}, best=0)
     assert memory.rounds(tmp_path) == [4, 5, 6]
-    assert memory.agreed(tmp_path, 3, lost=0) == {}
+    for _ in range(2):  # asked again it begins as before
+        assert memory.agreed(tmp_path, 2, lost=0) == {"private/p": [4]}
+        memory.keep(tmp_path, 2, arrays(20) | {"private/p": np.float32([20])}, best=0)
+    assert memory.agreed(tmp_path, 3, lost=0)["residual"][0] == 20
     memory.keep(tmp_path, 3, arrays(30) | {"private/p": np.float32([30])}, best=0)
     assert memory.agreed(tmp_path, 4, lost=0)["residual"][0] == 30
     assert memory.agreed(tmp_path, 4, lost=0)["private/p"] == [30]
@@ -162,6 +165,13 @@ def test_a_study_that_begins_again_begins_with_nothing(tmp_path):
     for number in (2, 3):
         memory.keep(tmp_path, number, arrays(number), best=0)
     assert memory.agreed(tmp_path, 1, lost=0) == {}
+
+
+def test_a_damaged_memory_from_after_a_round_is_passed_over(tmp_path):
+    for number in (4, 5):
+        memory.keep(tmp_path, number, arrays(number) | {"private/p": np.float32([number])}, best=0)
+    memory.path(tmp_path, 4).write_bytes(b"cut short")
+    assert memory.agreed(tmp_path, 3, lost=0) == {"private/p": [5]}
 
 
 def test_what_is_known_of_updates_is_never_that_of_an_earlier_round(tmp_path):
