@@ -8,7 +8,7 @@ not matter, for a seed means the same bits however many there are. On a GPU free
 from __future__ import annotations
 
 from fl_client import footprint, shapes, spec
-from fl_client.config import Study
+from fl_client.config import ConfigError, Study
 from fl_client.footprint import Room
 from strategies.strategy import Strategy
 
@@ -26,7 +26,10 @@ def chosen(study: Study, silos: int, cores: int, free: int = 0) -> int:
 
 
 def _held(study: Study, free: int) -> int:
-    shape = shapes.read(study.model.base)
+    try:
+        shape = shapes.read(study.model.base)
+    except ConfigError:  # as of a GGUF file by itself: nobody knows what a step takes
+        return 1
     plain = study.model.model_copy(update={"rows": "none"})
     tensors = shapes.adapter(shape, plain, study.model.base, "")
     need = footprint.need(shape, tensors, study, Room(free, 1, True))

@@ -132,3 +132,11 @@ def test_a_cohort_has_about_a_thousand_tokens_and_every_core_has_a_cohort():
     assert size.chosen(Study(), silos=64, cores=1) == 1
     small = size.chosen(study, silos=10**6, cores=1, free=10**9)
     assert 1 <= small < size.chosen(study, silos=10**6, cores=1, free=10**10) < 10**6
+
+
+def test_on_a_gpu_silos_train_one_at_a_time_where_nothing_says_how_large_the_base_is(tmp_path):
+    base = tmp_path / "some.gguf"
+    base.write_bytes(b"GGUF")
+    study = from_flat({"model.base": str(base), "train.batch_size": 1})
+    assert size.chosen(study, silos=64, cores=2, free=10**10) == 1
+    assert size.chosen(study, silos=64, cores=2) > 1
