@@ -14,7 +14,7 @@ from fl_client.app import app as client
 from fl_client.cohort import size
 from fl_client.cohort.layers import Unfit
 from fl_client.cohort.together import LAYERS, ROOM
-from fl_client.config import Study, flat
+from fl_client.config import Study, flat, from_flat
 from fl_server import record
 from fl_server.app import app as server
 from fl_server.report import html as page
