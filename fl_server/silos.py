@@ -9,6 +9,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from fl_client import messages
+from fl_client.checks.check import size
 from fl_client.messages import Content, Reply
 from fl_server.grid import Grid
 from strategies.schedules.schedule import Closes
@@ -67,6 +68,8 @@ def ask(
         answer = {"kind": "answer", "silo": by_node[node].name, "code": reply.code}
         LOG.debug("%s answered", by_node[node].name, extra={"event": answer})
         out.pop(by_node[node].name, None)
+        if reply.parcel is not None and not reply.code:
+            LOG.info("%s brought %s", by_node[node].name, size(reply.bytes))
         yield by_node[node], reply
 
 
@@ -155,9 +158,7 @@ def collected(grid: Grid, node: int, reply: Reply) -> Reply:
     if reply.parcel is None:
         return reply
     try:
-        arrays = grid.collect(node, reply.parcel)
-        LOG.info("node %d brought %.1f MB", node, reply.bytes / 1e6)
-        return reply._replace(arrays=arrays)
+        return reply._replace(arrays=grid.collect(node, reply.parcel))
     except ValueError as error:
         LOG.error("an update cannot be read: %s", error)
         return _failed("malformed")

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 from rich.traceback import Traceback
 
+from fl_client.checks.check import size
 from fl_client.config import Study
 from fl_server import config, summary
 from fl_server import report as pages
@@ -189,12 +190,3 @@ def _cells(*values: float | None) -> list[str]:
 def gain(before: float | None, after: float | None) -> str:
     """Return how much lower ``after`` is, in percent; a dash where there is nothing to compare."""
     return "-" if not before or after is None else f"{100 * (1 - after / before):.1f} %"
-
-
-def size(count: float) -> str:
-    """Return a number of bytes in a unit that people read."""
-    for unit in ("B", "KB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} GB"

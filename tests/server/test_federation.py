@@ -546,6 +546,21 @@ def test_a_parcel_is_collected_from_the_silo_that_the_node_is_and_from_nobody_el
         way.collect(1001, parcel)
 
 
+def test_who_brought_how_much_is_told_by_name(hub, way, gateway, flower, caplog):
+    arrays = {"x": np.zeros(30_000, np.float32)}
+    parcel = parcels.keep(hub / "spool" / "as-1" / "parcels", arrays)
+
+    def answer(key, message):
+        own = parcel if key.startswith("1001/") else None
+        flower.replies[key] = messages.answer(message, {"loss": 0.0}, {}, parcel=own)
+        gateway.delivered(key)
+
+    flower.on_push = answer
+    with caplog.at_level("INFO", "bhasha_fl.hub"):
+        assert len(asked(way)) == 2
+    assert [line for line in caplog.messages if "brought" in line] == ["as-1 brought 120 kB"]
+
+
 def test_a_plain_grid_lays_nothing_out_and_takes_no_parcel(flower):
     flower.get_node_ids = list
     polled = Polled(flower)

@@ -63,4 +63,4 @@ def test_a_language_that_was_not_scored_has_dashes_in_a_comparison():
     first, second, sent = shown({"ffa()": rows, "fedavg()": less}, less)
     assert first == ("Assamese", "3.000", "2.500", "2.000", "2.000", "2.000")
     assert second == ("Nepali", "-", "-", "-", "-", "-")
-    assert sent == ("sent up", "-", "-", "1.0 KB", "1.0 KB", "all text")
+    assert sent == ("sent up", "-", "-", "1.0 kB", "1.0 kB", "all text")
