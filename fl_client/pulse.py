@@ -25,8 +25,14 @@ def note(file: Path) -> None:
     """Note in a file that something was alive just now."""
     now = time.monotonic()
     with suppress(OSError):  # a full disk ends nobody
-        file.touch()
-        os.utime(file, (now, now))
+        try:
+            os.utime(file, (now, now))
+        except FileNotFoundError:
+            # Under another name first: frozen in between, it would have the time of a clock on the wall for ever.
+            new = file.with_name(f".{file.name}")
+            new.touch()
+            os.utime(new, (now, now))
+            new.replace(file)
 
 
 def age(file: Path) -> float:

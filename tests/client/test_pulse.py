@@ -52,8 +52,10 @@ def running(script: str, file: Path, *arguments: object) -> Iterator[subprocess.
     with subprocess.Popen(
         command, env=given, cwd=file.parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
-        yield process
-        process.kill()
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def frozen(process: subprocess.Popen[bytes]) -> None:
@@ -112,6 +114,34 @@ def test_a_disk_that_cannot_be_written_ends_nobody(tmp_path, monkeypatch):
     pulse.beat()
     pulse.forget(pulse.own())
     assert pulse.silence(tmp_path / "no such folder" / "one.pulse") == 0.0
+
+
+@pytest.mark.parametrize("beats", [0, 1, 3])
+def test_one_that_is_frozen_in_the_middle_of_a_beat_is_silent_from_then_on(
+    beats, file, monkeypatch
+):
+    class Frozen(BaseException):
+        pass
+
+    real = os.utime
+
+    def freezes(path, times=None):
+        if times is None or not Path(path).exists():
+            return real(path, times)
+        raise Frozen
+
+    for _ in range(beats):
+        pulse.beat()
+    with monkeypatch.context() as patch, pytest.raises(Frozen):
+        patch.setattr(os, "utime", freezes)
+        pulse.beat()
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 1000)
+    assert (
+        file.exists() == (pulse.silence(file) > 999) == (beats > 0)
+    )  # who never beat is not silent
+    pulse.beat()
+    assert pulse.silence(file) < 1
 
 
 def test_a_server_whose_loop_is_stuck_does_not_beat_though_its_port_takes_connections(file):
