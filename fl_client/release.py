@@ -107,7 +107,7 @@ def _merged(one: Served, own: silo.Settings, out: Path) -> None:
         )
     if bases.locate(own.base)[1]:  # a GGUF file was opened into floats, and is saved as these
         model.hf_quantizer = None
-        del model.config.quantization_config
+        vars(model.config).pop("quantization_config", None)
     model.save_pretrained(out)
     bases.tokenizer(own.base).save_pretrained(out)
 
