@@ -1,7 +1,8 @@
 """The cohorts of the quality benchmark: who holds what, and which methods are tried on it.
 
 The first method of a split adds no parameters, so that what silos reach alone has the plain capacity; a method with a
-private adapter is also set against silos alone with as many parameters (see ``gains``).
+private adapter is also set against silos alone with as many parameters (see ``gains``). Of ``very-small`` alone has as
+many as its one method.
 """
 
 from __future__ import annotations

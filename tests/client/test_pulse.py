@@ -137,9 +137,8 @@ def test_one_that_is_frozen_in_the_middle_of_a_beat_is_silent_from_then_on(
         pulse.beat()
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now + 1000)
-    assert (
-        file.exists() == (pulse.silence(file) > 999) == (beats > 0)
-    )  # who never beat is not silent
+    # who never beat is not silent
+    assert file.exists() == (pulse.silence(file) > 999) == (beats > 0)
     pulse.beat()
     assert pulse.silence(file) < 1
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -57,11 +56,13 @@ def test_a_study_that_was_killed_ends_under_a_newer_version_as_it_would_have(new
     assert started(ROOT, *STUDY, "--out", whole).wait(300) == 0
     older = started(ROOT, *STUDY, "--out", killed)
     until = time.monotonic() + 300
-    while rounds(killed) < 1:
-        assert older.poll() is None and time.monotonic() < until
-        time.sleep(0.02)
-    older.send_signal(signal.SIGKILL)
-    older.wait()
+    try:
+        while rounds(killed) < 1:
+            assert older.poll() is None and time.monotonic() < until
+            time.sleep(0.02)
+    finally:
+        older.kill()
+        older.wait()
     assert 1 <= rounds(killed) < 3, "it was to be killed between its rounds"
     assert started(newer, "--resume", killed).wait(300) == 0
     first, second = (json.loads((run / "report.json").read_text()) for run in (whole, killed))
