@@ -5,14 +5,14 @@ stopping), and a rate is given up after two checks without progress. It is AdamW
 what a method must beat is what a silo can really reach. The result stays in the silo.
 
 When the study has ended the same is done once more from what was trained together: local adaptation (Yu et al. 2020,
-arXiv 2002.04758), at rates that follow from the one that was best alone.
+arXiv 2002.04758), at rates that follow from the one that was best alone. Where the study says so it is done a third
+time, from the middle of both, which teach: see ``fl_client.tries``.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -23,6 +23,7 @@ from fl_client.checkpoint import Keeper
 from fl_client.config import Study
 from fl_client.memory import write_whole
 from fl_client.model import Warm
+from fl_client.tries import Begins
 from strategies import adapter as algebra
 from strategies.adapter import Adapter, part
 from strategies.strategy import Local
@@ -31,7 +32,9 @@ from tasks.encode import Blocks
 LOG = logging.getLogger("bhasha_fl.alone")
 PATIENCE = 2
 FILE = "adapter.safetensors"
-Kind = Literal["alone", "adapted"]  # begun from the base, or from what was trained together
+Kind = Literal[
+    "alone", "adapted", "distilled"
+]  # from the base, what all trained, the middle of both
 PLAIN = Local(trainable=lambda name, _: part(name) != "core")  # a core stays the identity
 
 
@@ -52,22 +55,12 @@ def key(study: Study, private_rank: int, begun: Adapter | None = None) -> str:
     # alone has rates of its own, and AdamW whatever the study trains with
     train = study.train.model_copy(update={"lr": 0.0, "optimizer": "adamw"})
     dealt = study.simulation.model_copy(update={"ranks": ""})  # its own stands in model.rank
-    after = {"margin": 0.0, "errors": 0.0, "blend": "", "adapt": False, "adapt_rates": ""}
+    after = {"margin": 0.0, "errors": 0.0, "blend": "", "adapt": False}
+    after |= {"adapt_rates": "", "distil": ""}
     rail = study.alone.model_copy(update=after)
     plain = study.model_copy(update=others | {"train": train, "simulation": dealt, "alone": rail})
     own = f"{digest.of(plain)}+{private_rank}"
     return own if begun is None else f"{own}+{algebra.sha256(begun)}+{study.alone.adapt_rates}"
-
-
-class Begins(NamedTuple):
-    """The learning rates that are tried, and what each begins from, empty for the base."""
-
-    lrs: Sequence[float]
-    adapter: Adapter = {}
-
-    def merged(self) -> Adapter:
-        """Return what was merged into the base before: nobody trains it."""
-        return {name: x for name, x in self.adapter.items() if part(name) == "merged"}
 
 
 class Stand(NamedTuple):
@@ -119,9 +112,9 @@ def _fit(
     around = hooks.Hooks(made, PLAIN, 0, {})
     steps, lr = study.train.steps, begins.lrs[stand.rate]
     total = study.rounds * steps
-    best = stand.own._replace(lr=lr)
+    best, lesson = stand.own._replace(lr=lr), begins.lesson(stand.rate)
     for first in range(stand.first, total, steps):
-        plan = train.Plan(first, steps, total, lr, f"{study.seed}:{silo}")
+        plan = train.Plan(first, steps, total, lr, f"{study.seed}:{silo}", 0, lesson)
         held = _keeper(keeper, stand._replace(first=first, own=best))
         try:
             train.fit(made, blocks, study.train, plan, used, around, held)
@@ -186,15 +179,16 @@ def keep(home: Path, key: str, best: Best, what: Kind = "alone") -> None:
     write_whole(home / what / FILE, sealed.seal(held))
 
 
-def recall(home: Path, key: str, what: Kind = "alone") -> tuple[Adapter, dict[str, Any]]:
-    """Return the adapter and its facts if a result of this very study is there and whole, else nothing."""
+def recall(home: Path, key: str, what: Kind = "alone") -> Best | None:
+    """Return a result if one of this very study is there and whole."""
     path = home / what / FILE
     if not path.is_file():
-        return {}, {}
+        return None
     try:
         held = sealed.open_(path.read_bytes())
-        facts: dict[str, Any] = json.loads(held["note"].tobytes())
+        note: dict[str, Any] = json.loads(held["note"].tobytes())
+        found = Best(algebra.under("adapter/", held), note["valid"], note["lr"], note["step"])
+        return found if note["key"] == key else None
     except (OSError, ValueError, KeyError) as error:
         LOG.warning("%s cannot be read and counts as no result: %s", path, error)
-        return {}, {}
-    return (algebra.under("adapter/", held), facts) if facts["key"] == key else ({}, {})
+        return None

@@ -63,7 +63,9 @@ class Alone(Section):
     """The safety rail: what each silo reaches by itself, and by which shares candidates are blended.
 
     With ``adapt`` each silo ends by training what was trained together on its own text, at ``adapt_rates`` times its
-    best rate alone. Something else than alone is served if it is ahead on validation text by a ``margin`` of the bits
+    best rate alone. With ``distil`` it then trains on from the middle of that and of its run alone, with both as its
+    teachers (``fl_client.tries``), at each of these shares; what does better on validation text counts as adapted.
+    Something else than alone is served if it is ahead on validation text by a ``margin`` of the bits
     and by ``errors`` standard errors of its lead over the blocks of that text.
     """
 
@@ -74,6 +76,7 @@ class Alone(Section):
     blend: str = "0.25,0.5,0.75"
     adapt: bool = True
     adapt_rates: str = "0.5"
+    distil: str = ""
 
     def lrs(self) -> list[float]:
         """Return the learning rates tried; raises ``ConfigError``."""
@@ -82,6 +85,11 @@ class Alone(Section):
     def adapted(self, lr: float = 1.0) -> list[float]:
         """Return the rates at which a silo adapts whose best alone was ``lr``; raises ``ConfigError``."""
         return [lr * factor for factor in _numbers("alone.adapt_rates", self.adapt_rates, math.inf)]
+
+    def taught(self) -> list[float]:
+        """Return the shares with which teachers teach, none where nothing is distilled; raises ``ConfigError``."""
+        wanted = self.adapt and self.distil.strip()
+        return _numbers("alone.distil", self.distil, 1) if wanted else []
 
     def shares(self) -> list[float]:
         """Return the shares that are tried in a blend; raises ``ConfigError``."""

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
-from fl_client import alone, basis, evaluate, export, ranks, score, served
+from fl_client import alone, basis, evaluate, export, rail, ranks, score, served
 from fl_client.evaluate import Asked, Asking
 from fl_client.model import Warm
 from fl_client.score import Choice
@@ -19,27 +17,26 @@ def asking(work: Work, made: Warm, strategy: Strategy) -> Asking[Result]:
     """Return validation bits by language of the adapter received; at the end also the test of all candidates."""
     together = basis.received(made, strategy, work)
     if not work.study.evaluate.every:
-        return _served(work, made, Choice("together", together, {}), {})
+        return _served(work, made, Choice("together", together, {}), None)
     valid = evaluate.blocks(made, work.site.valid, work.study.train.length)
     if not work.order.final:
         (found,) = yield [Asked(together, valid)]
         return Result({}, score.metrics("valid", evaluate.scores(found, valid)), {})
-    own, facts = alone.recall(work.home, alone.key(work.study, strategy.private_rank))
-    key = alone.key(work.study, strategy.private_rank, together)
-    adapted, _ = alone.recall(work.home, key, "adapted")
-    held = {"together": together, "alone": own, "adapted": adapted}
-    candidates: dict[str, Adapter] = {"base": {}} | {name: x for name, x in held.items() if x}
+    own = alone.recall(work.home, alone.key(work.study, strategy.private_rank))
+    held = {"alone": own, "adapted": rail.adapted(work, together)}
+    candidates: dict[str, Adapter] = {"base": {}, "together": together}
+    candidates |= {name: best.adapter for name, best in held.items() if best}
     chosen = yield from score.choose(made, work.study, work.site, valid, candidates)
-    return _served(work, made, chosen, facts)
+    return _served(work, made, chosen, own.lr if own else None)
 
 
-def _served(work: Work, made: Warm, chosen: Choice, facts: Mapping[str, Any]) -> Result:
+def _served(work: Work, made: Warm, chosen: Choice, lr: float | None) -> Result:
     """Return the result of a silo that serves this from now on; its folder holds it when this returns."""
     if ranks.first():
         folder, study = work.home / "served", work.study
         export.served(folder, made, study, chosen.adapter)
         served.note(folder, study.name, study.model.base, chosen.name, chosen.numbers)
-    return Result({}, chosen.numbers, {"served": chosen.name, "alone_lr": facts.get("lr")})
+    return Result({}, chosen.numbers, {"served": chosen.name, "alone_lr": lr})
 
 
 def single(work: Work) -> Result:

@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fl_client import machine, ranks
+from fl_client import machine, ranks, teachers
 from fl_client.config import ConfigError, Train
 from fl_client.model import Warm
 from fl_client.parallel.parallel import Team
+from fl_client.teachers import Teachers
 from tasks.encode import IGNORED, Blocks
 
 Rows = NDArray[Any]
@@ -56,7 +57,9 @@ def half(options: Train, device: torch.device) -> bool:
     return machine.multiplies_bfloat16()
 
 
-def backward(team: Team, held: Text, rows: Rows, options: Train) -> torch.Tensor:
+def backward(
+    team: Team, held: Text, rows: Rows, options: Train, taught: Teachers | None = None
+) -> torch.Tensor:
     """Add the gradients of a global batch; return this rank's part of its loss, in nats a token of the whole batch."""
     own = pieces(rows, options.micro_batch)
     everyone = max(1, int(held.learned[rows].sum()))
@@ -65,26 +68,33 @@ def backward(team: Team, held: Text, rows: Rows, options: Train) -> torch.Tensor
     found = []
     for number, piece in enumerate(own):
         with team.quiet() if number + 1 < len(own) else nullcontext():
-            nats = loss(team.model, held, piece, half(options, held.ids.device))
+            nats = loss(team.model, held, piece, half(options, held.ids.device), taught)
             (nats / divisor).backward()  # type: ignore[no-untyped-call]
         found.append(nats.detach())
     team.gather()
     return (found[0] if len(found) == 1 else torch.stack(found).sum()) / everyone
 
 
-def loss(model: Any, held: Text, piece: Rows, half: bool) -> torch.Tensor:
+def loss(
+    model: Any, held: Text, piece: Rows, half: bool, taught: Teachers | None = None
+) -> torch.Tensor:
     """Return the summed loss of some blocks, bit for bit what a causal model of Transformers sums itself.
 
-    An empty piece runs as a block of which nothing is learned: in a team every rank takes part in every pass.
+    With teachers it is the cross-entropy of their targets, which falls to the entropy of these and not to 0. An empty
+    piece runs as a block of which nothing is learned: in a team every rank takes part in every pass.
     """
     at = torch.from_numpy(piece if len(piece) else np.zeros(1, np.int64))
     labels = held.labels[at] if len(piece) else torch.full_like(held.labels[at], IGNORED)
+    ids, wanted = held.ids[at], torch.nn.functional.pad(labels, (0, 1), value=IGNORED)[:, 1:]
+    targets = teachers.targets(taught, ids, wanted, half) if taught is not None else None
     with torch.autocast(held.ids.device.type, torch.bfloat16, enabled=half):
-        logits = model(input_ids=held.ids[at], use_cache=False).logits.float()
-        wanted = torch.nn.functional.pad(labels, (0, 1), value=IGNORED)[:, 1:].contiguous()
+        logits = model(input_ids=ids, use_cache=False).logits.float()
+        if targets is not None:
+            learned = logits[wanted != IGNORED]
+            return torch.nn.functional.cross_entropy(learned, targets, reduction="sum")
         return torch.nn.functional.cross_entropy(
             logits.view(-1, logits.shape[-1]),
-            wanted.view(-1),
+            wanted.reshape(-1),
             ignore_index=IGNORED,
             reduction="sum",
         )

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from fl_client import checkpoint, model, optimizer, ranks, spec, step
+from fl_client import checkpoint, model, optimizer, ranks, spec, step, teachers
 from fl_client.checkpoint import Keeper, Left, Watch
 from fl_client.config import Train
 from fl_client.gauge import Gauge
@@ -20,6 +20,8 @@ from fl_client.model import Warm
 from fl_client.optimizer import Optimizer
 from fl_client.parallel.parallel import Parallel, Team
 from fl_client.step import Text
+from fl_client.teachers import Teachers
+from fl_client.tries import NO_LESSON, Lesson
 from strategies import adapter as algebra
 from tasks import encode
 from tasks.encode import Blocks
@@ -39,6 +41,7 @@ class Plan(NamedTuple):
     lr: float
     key: str  # fixes the order of the blocks
     ahead: int = 0
+    lesson: Lesson = NO_LESSON
 
 
 class Fit(NamedTuple):
@@ -68,6 +71,7 @@ class Run(NamedTuple):
 
     made: Warm
     text: Text
+    taught: Teachers | None
     options: Train
     plan: Plan
     used: Optimizer
@@ -93,8 +97,9 @@ def fit(
     """
     gauge, tokens = Gauge(made.device), 0
     text = step.text(blocks, made.device)
+    taught = teachers.of(made, plan.lesson) if plan.lesson.teachers else None
     with _team(made, used, options, gauge) as team:
-        run = Run(made, text, options, plan, used, hooks, team, gauge)
+        run = Run(made, text, taught, options, plan, used, hooks, team, gauge)
         curve, watch = _taken_up(run, keeper), Watch(keeper)
         for done in range(len(curve.told) + 1, plan.steps + 1):
             due = team.due(done, done == plan.steps)
@@ -135,7 +140,7 @@ def _team(made: Warm, used: Optimizer, options: Train, gauge: Gauge) -> Iterator
 def _step(run: Run, number: int, rows: step.Rows) -> torch.Tensor:
     """Take one step of the study; return this rank's part of its loss."""
     step.seed(run.plan.key, number)
-    loss = step.backward(run.team, run.text, rows, run.options)
+    loss = step.backward(run.team, run.text, rows, run.options, run.taught)
     if run.hooks is not None:
         run.hooks.correct()
     torch.nn.utils.clip_grad_norm_(run.used.parameters, run.options.clip)

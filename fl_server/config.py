@@ -57,6 +57,7 @@ def build(study: Study) -> tuple[Parts, Schedule]:
     study.alone.lrs()
     study.alone.shares()
     study.alone.adapted()
+    study.alone.taught()
     study.simulation.dealt(study.model.rank)
     for refusal in refusals(parts):
         raise ConfigError(str(refusal))

@@ -38,8 +38,9 @@ def release(run: Run, state: journal.State) -> Table:
 
 def adapt(run: Run, contents: list[tuple[Silo, Content]]) -> None:
     """Have every silo train what is released on its own text; the result stays there."""
-    # At each rate it may take as many steps as all rounds did, and so as long as they may.
-    many = run.study.rounds * len(run.study.alone.adapted())
+    # At each rate it may take as many steps as all rounds did, and so as long as they may; twice that with teachers.
+    rail = run.study.alone
+    many = run.study.rounds * (len(rail.adapted()) + 2 * len(rail.taught()))
     closes = silos.after_last(run.schedule.scored, many)
     for silo, reply in silos.ask(run.grid, "train.alone", contents, closes):
         if reply.code:

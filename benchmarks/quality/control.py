@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 from benchmarks.figures import Figure, report
 from fl_client import alone, evaluate, model, score, site
-from fl_client.alone import Begins
 from fl_client.config import Study
 from fl_client.evaluate import Asked
 from fl_client.model import Warm
+from fl_client.tries import Begins
 from fl_server import config
 from strategies import scope
 from strategies.adapter import Adapter
@@ -71,15 +71,15 @@ def _first_cell(cells: Path, seed: int) -> Path:
 
 
 def _silo(own: Site, cells: list[Path], studies: list[Study]) -> Silo:
-    (first, facts), (second, others) = (
+    first, second = (
         alone.recall(cell / "silos" / own.name, alone.key(study, 0))
         for cell, study in zip(cells, studies, strict=True)
     )
-    if not (facts and others):
+    if not (first and second):
         raise SystemExit(
             f"the cells of {SPLIT} were run by another version; run it again elsewhere"
         )
-    return Silo(own, studies[0], first, second, facts["lr"])
+    return Silo(own, studies[0], first.adapter, second.adapter, first.lr)
 
 
 def _blend(made: Warm, silo: Silo) -> Adapter:

@@ -32,7 +32,7 @@ OWN_ROWS = "rowwise(lora='everyone', rows='language')"
 FAMILY = "rowwise(lora='family', rows='everyone')"
 SHARE_A = "share_a(scope='everyone')"
 ACROSS = (ONE_ROWS, DUAL, OWN_ROWS, FAMILY, SHARE_A)  # for silos of different languages
-ADAPTS: dict[str, Scalar] = {"alone.adapt_rates": "0.25,0.5,1,2"}
+ADAPTS: dict[str, Scalar] = {"alone.adapt_rates": "0.25,0.5,1,2", "alone.distil": "0.5,0.9"}
 GENTLE: dict[str, Scalar] = {"train.rows_lr": 0.25}  # the base knows these scripts
 HEALTH: dict[str, Scalar] = {"simulation.sources": "tico-19"}
 # 12 rounds of 8 steps of 4 blocks of 96 tokens: about 37,000 tokens a silo, eight passes over the text that it has.

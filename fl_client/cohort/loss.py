@@ -30,10 +30,23 @@ class Head(NamedTuple):
     rows: Rows | None = None
 
 
+class Taught(NamedTuple):
+    """What teachers make of the same places (n, width) and their rows; the share of what is learned from them (K)."""
+
+    shares: torch.Tensor
+    hidden: list[torch.Tensor]
+    rows: list[Rows | None]
+
+
 class _Means(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: torch.Tensor, wanted: torch.Tensor, shares: torch.Tensor, head: Head
+        ctx: Any,
+        hidden: torch.Tensor,
+        wanted: torch.Tensor,
+        shares: torch.Tensor,
+        head: Head,
+        taught: Taught | None,
     ) -> torch.Tensor:
         slopes = torch.zeros_like(hidden)
         nats = torch.zeros(len(hidden), device=hidden.device)
@@ -42,10 +55,15 @@ class _Means(torch.autograd.Function):
             given = hidden[at].to(head.table.dtype)
             logits = linear(given, head.table)
             target, own = wanted[at][:, None], share[at]
-            slope, cost = _odds(logits, target)
+            if taught is None:
+                slope, cost = _odds(logits, target)
+                slope.scatter_add_(1, target, torch.full_like(cost, -1.0))
+            else:
+                part = taught.shares[at // (len(hidden) // len(shares))][:, None]
+                targets = _expected(taught, head, silo, at).mul_(part)
+                slope, cost = _soft(logits, targets.scatter_add_(1, target, 1 - part))
             nats[at] = (cost * own)[:, 0].float()
-            slope.scatter_add_(1, target, torch.full_like(cost, -1.0)).mul_(own.to(slope.dtype))
-            slope = slope.to(head.table.dtype)
+            slope = slope.mul_(own.to(slope.dtype)).to(head.table.dtype)
             slopes[at] = torch.matmul(slope, head.table).to(hidden.dtype)
             if head.rows is not None:
                 picked = slope.index_select(1, head.rows.tokens)
@@ -56,7 +74,7 @@ class _Means(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (slopes,) = ctx.saved_tensors  # those of the sum over silos: nobody weighs one silo's loss
-        return slopes, None, None, None
+        return slopes, None, None, None, None
 
 
 def _odds(logits: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -70,6 +88,30 @@ def _odds(logits: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, tor
     return odds, below - odds.amax(-1, keepdim=True).log_()
 
 
+def _soft(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the slope of logits towards target odds (n, vocabulary), and the cross-entropy of these in nats (n, 1)."""
+    logs = torch.log_softmax(logits, -1, dtype=targets.dtype)
+    cost = -(targets * logs).sum(-1, keepdim=True)
+    return logs.exp_().sub_(targets), cost
+
+
+def _expected(taught: Taught, head: Head, silo: int, at: torch.Tensor) -> torch.Tensor:
+    """Return the mean of the teachers' odds at some of a silo's places (n, vocabulary), float32."""
+    total: torch.Tensor | float = 0.0
+    for hidden, rows in zip(taught.hidden, taught.rows, strict=True):
+        _put(head, rows, silo)
+        logits = linear(hidden[at].to(head.table.dtype), head.table)
+        total = torch.softmax(logits, -1, dtype=torch.float32).add_(total)
+    _put(head, head.rows, silo)
+    return torch.as_tensor(total) / len(taught.hidden)
+
+
+def _put(head: Head, rows: Rows | None, silo: int) -> None:
+    """Write a silo's token rows into the head's table where there are rows of silos in it."""
+    if head.rows is not None and rows is not None:
+        head.table[rows.tokens] = rows.weights[silo].to(head.table.dtype)
+
+
 def _pieces(wanted: torch.Tensor, silos: int, head: Head) -> Iterator[tuple[int, torch.Tensor]]:
     """Yield where something is learned, a piece at a time; where there are rows, silo by silo, its own in the table."""
     most = max(1, PIECE[wanted.device.type] // len(head.table))
@@ -77,20 +119,25 @@ def _pieces(wanted: torch.Tensor, silos: int, head: Head) -> Iterator[tuple[int,
         yield from ((0, at) for at in torch.split((wanted != IGNORED).nonzero()[:, 0], most))
         return
     for silo, own in enumerate(wanted.view(silos, -1)):
-        head.table[head.rows.tokens] = head.rows.weights[silo].to(head.table.dtype)
+        _put(head, head.rows, silo)
         learned = (own != IGNORED).nonzero()[:, 0] + silo * len(own)
         yield from ((silo, at) for at in torch.split(learned, most))
 
 
 def means(
-    hidden: torch.Tensor, wanted: torch.Tensor, shares: torch.Tensor, head: Head
+    hidden: torch.Tensor,
+    wanted: torch.Tensor,
+    shares: torch.Tensor,
+    head: Head,
+    taught: Taught | None = None,
 ) -> torch.Tensor:
     """Return the loss of each silo, of which the sum is to be minimised; gradients of rows are there at once.
 
     ``hidden`` (n, width) is what the head reads, of one silo after the other, ``wanted`` (n) the tokens that follow;
-    ``shares`` (K) is what a token counts in the mean of its silo.
+    ``shares`` (K) is what a token counts in the mean of its silo. Where silos are ``taught`` the loss is the
+    cross-entropy of a mixture of what came and what teachers expected, as in ``fl_client.teachers``.
     """
-    found: torch.Tensor = _Means.apply(hidden, wanted, shares, head)  # type: ignore[no-untyped-call]
+    found: torch.Tensor = _Means.apply(hidden, wanted, shares, head, taught)  # type: ignore[no-untyped-call]
     return found
 
 

@@ -11,13 +11,14 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from fl_client import alone, basis, evaluate, gauge, rail, training
-from fl_client.alone import NONE, Begins, Best
+from fl_client.alone import NONE, Best
 from fl_client.cohort import layers, scores, train
 from fl_client.cohort.together import apart, by_likeness, tried
 from fl_client.cohort.train import Member, Trained
 from fl_client.evaluate import Asked
 from fl_client.model import Warm
 from fl_client.train import Plan
+from fl_client.tries import NO_LESSON, Begins, Lesson
 from fl_client.workers import Result, Work
 from strategies.adapter import Adapter
 from tasks.encode import Blocks
@@ -39,6 +40,7 @@ class Silo(NamedTuple):
     own: Best = NONE
     adapter: Adapter = {}
     moments: Adapter = {}
+    lesson: Lesson = NO_LESSON
     goes_on: bool = True
 
 
@@ -49,6 +51,7 @@ class Begun(NamedTuple):
     run: rail.Run
     made: Warm
     silo: Silo
+    reached: list[Best]  # in the runs before
 
 
 def fits(opened: Sequence[Callable[[], Work]]) -> list[Result | Exception]:
@@ -58,19 +61,25 @@ def fits(opened: Sequence[Callable[[], Work]]) -> list[Result | Exception]:
 
 def _begun(opened: Callable[[], Work]) -> Begun | Result:
     work = opened()
-    run = rail.run(work)
-    before = rail.held(work, run)
-    if before is not None:
-        return before
-    made, _ = basis.ready(work)
-    length = work.study.train.length
-    blocks = training.text(work, made)
-    valid = evaluate.blocks(made, work.site.valid, length)
-    return Begun(work, run, made, Silo(work.site.name, blocks, valid, run.begins))
+    return _onward(work, rail.first(work), [])
+
+
+def _onward(work: Work, run: rail.Run | None, reached: list[Best]) -> Begun | Result:
+    """Return a silo before the next run that it has yet to take, or its result where it has taken all."""
+    while run is not None:
+        before = rail.held(work, run)
+        if before is None:
+            made, _ = basis.ready(work)
+            valid = evaluate.blocks(made, work.site.valid, work.study.train.length)
+            silo = Silo(work.site.name, training.text(work, made), valid, run.begins)
+            return Begun(work, run, made, silo, reached)
+        reached = [*reached, before]
+        run = rail.following(work, run, before)
+    return rail.told(reached)
 
 
 def _alike(now: Begun) -> Hashable:
-    return id(now.made.model), now.work.study.train
+    return id(now.made.model), now.work.study.train, now.run.what
 
 
 def _group(group: list[Begun]) -> list[Result | Exception]:
@@ -82,10 +91,19 @@ def _group(group: list[Begun]) -> list[Result | Exception]:
                 fitted = fit(first.made, [now.silo for now in group], first.work.study)
         except (MemoryError, layers.Unfit):
             LOG.debug("silos train alone one after the other")
-    if not fitted:
-        return [tried(partial(rail.single, now.work, now.run)) for now in group]
-    each = zip(group, fitted, strict=True)
-    return [tried(partial(rail.ended, now.work, now.run, best)) for now, best in each]
+    ended: list[Callable[[], Best]] = [partial(rail.single, now.work, now.run) for now in group]
+    if fitted:
+        each = zip(group, fitted, strict=True)
+        ended = [partial(rail.kept, now.work, now.run, best) for now, best in each]
+    begun = [tried(partial(_next, now, end)) for now, end in zip(group, ended, strict=True)]
+    return by_likeness(begun, _alike, _group)
+
+
+def _next(now: Begun, end: Callable[[], Best]) -> Begun | Result:
+    """Return a silo whose run ends before its next one, or its result."""
+    best = end()
+    run = rail.following(now.work, now.run, best)
+    return _onward(now.work, run, [*now.reached, best])
 
 
 def fit(made: Warm, silos: Sequence[Silo], study: Study) -> list[Best]:
@@ -100,11 +118,16 @@ def fit(made: Warm, silos: Sequence[Silo], study: Study) -> list[Best]:
 
 def _at_rate(silo: Silo, number: int) -> Silo:
     """Return a silo at the start of one of its rates, as one that has stopped where it has fewer."""
-    lrs, adapter = silo.begins
-    if number >= len(lrs):
+    begins = silo.begins
+    if number >= len(begins.lrs):
         return silo._replace(own=NONE, goes_on=False)
-    own = NONE._replace(lr=lrs[number])
-    return silo._replace(own=own, adapter=adapter, moments={}, goes_on=True)
+    return silo._replace(
+        own=NONE._replace(lr=begins.lrs[number]),
+        adapter=begins.adapter,
+        moments={},
+        lesson=begins.lesson(number),
+        goes_on=True,
+    )
 
 
 def _stretch(made: Warm, silos: Sequence[Silo], study: Study, first: int) -> list[Silo]:
@@ -115,7 +138,7 @@ def _stretch(made: Warm, silos: Sequence[Silo], study: Study, first: int) -> lis
         Member(
             s.adapter,
             s.blocks,
-            Plan(first, steps, total, s.own.lr, f"{study.seed}:{s.name}"),
+            Plan(first, steps, total, s.own.lr, f"{study.seed}:{s.name}", 0, s.lesson),
             s.moments,
         )
         for s in active

@@ -16,12 +16,10 @@ import numpy as np
 import torch
 
 from fl_client import model, step, train
-from fl_client.cohort import buffers, llama, loss, optimizer, tokens
+from fl_client.cohort import buffers, loss, optimizer, teachers
 from fl_client.cohort.buffers import Buffers
-from fl_client.cohort.layers import Pair
-from fl_client.cohort.loss import Head
 from fl_client.cohort.optimizer import Optimizer
-from fl_client.cohort.tokens import Rows
+from fl_client.cohort.reader import Reader, reading
 from fl_client.config import Train
 from fl_client.hooks import Hooks
 from fl_client.model import Warm
@@ -71,15 +69,13 @@ class Silo(NamedTuple):
 
 
 class Cohort(NamedTuple):
-    """What the steps of one cohort work on; ``pairs`` and ``rows`` are what the model's layers and tables read."""
+    """What the steps of one cohort work on."""
 
-    made: Warm
+    reader: Reader
     held: Buffers
     silos: list[Silo]
     options: Train
-    pairs: dict[str, Pair]
-    rows: dict[str, Rows]
-    table: torch.Tensor
+    taught: list[Buffers]
 
 
 def fit(
@@ -95,19 +91,15 @@ def fit(
     )  # who ends first is last
     held = buffers.make(made, len(members))
     silos = [_silo(made, held, row, members[i], options) for row, i in enumerate(order)]
-    table = tokens.within(made.model.get_output_embeddings()).weight
-    dtype = torch.bfloat16 if step.half(options, made.device) else table.dtype
-    table = table.detach().to(dtype, copy=tokens.tied(made))
-    cohort = Cohort(made, held, silos, options, {}, {}, table)
+    taught = teachers.of(made, [silo.plan.lesson for silo in silos])
     told = []
     with ExitStack() as stack:
         made.model.train()
         if options.checkpointing:
             step.recompute(made, on=True)
             stack.callback(step.recompute, made, on=False)
-        stack.enter_context(llama.beside(made, cohort.pairs, dtype))
-        stack.enter_context(tokens.looked_up(made, cohort.rows))
-        stack.enter_context(loss.answering(made, loss.as_is))
+        reader = stack.enter_context(reading(made, step.half(options, made.device)))
+        cohort = Cohort(reader, held, silos, options, taught)
         for done in range(silos[0].plan.steps):
             told.append(_step(cohort, done))
     losses = torch.stack(told).tolist()
@@ -135,12 +127,7 @@ def _step(cohort: Cohort, done: int) -> torch.Tensor:
     silos = [silo for silo in cohort.silos if done < silo.plan.steps]
     active = len(silos)
     cohort.held.slopes[:active].zero_()
-    cohort.pairs.update(cohort.held.pairs(active, cohort.table.dtype))
-    listed = cohort.made.peft_config["trainable_token_indices"] or []
-    rows = cohort.held.rows(active, torch.tensor(listed, device=cohort.made.device))
-    if rows is not None:
-        cohort.rows["rows"] = rows
-    nats = torch.zeros(len(cohort.silos), device=cohort.made.device)
+    nats = torch.zeros(len(cohort.silos), device=cohort.reader.made.device)
     nats[:active] = _backward(cohort, silos, done)
     for silo in silos:
         if silo.hooks is not None:
@@ -161,16 +148,15 @@ def _backward(cohort: Cohort, silos: list[Silo], done: int) -> torch.Tensor:
     size = cohort.options.batch_size
     rows = [encode.order(s.plan.first + done, size, len(s.text.ids), s.plan.key) for s in silos]
     learned = [max(1, int(s.text.learned[own].sum())) for s, own in zip(silos, rows, strict=True)]
-    shares = 1 / torch.tensor(learned, device=cohort.made.device)
-    total = torch.zeros(len(silos), device=cohort.made.device)
-    half = cohort.table.dtype == torch.bfloat16
-    head = Head(cohort.table, cohort.rows.get("rows") if tokens.tied(cohort.made) else None)
+    shares = 1 / torch.tensor(learned, device=cohort.reader.made.device)
+    total = torch.zeros(len(silos), device=cohort.reader.made.device)
+    lessons = [silo.plan.lesson for silo in silos]
     piece = cohort.options.micro_batch or size
     for at in range(0, size, piece):
         ids, wanted = _batch(silos, [own[at : at + piece] for own in rows])
-        with torch.autocast(ids.device.type, torch.bfloat16, enabled=half):
-            hidden = cohort.made.model(input_ids=ids, use_cache=False).logits
-        means = loss.means(hidden.flatten(0, 1), wanted.flatten(), shares, head)
+        taught = teachers.taught(cohort.reader, cohort.taught, lessons, ids)
+        head = cohort.reader.wear(cohort.held, len(silos))
+        means = loss.means(cohort.reader.hidden(ids), wanted.flatten(), shares, head, taught)
         means.sum().backward()  # type: ignore[no-untyped-call]
         total += means.detach()
     return total

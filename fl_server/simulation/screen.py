@@ -63,7 +63,8 @@ def watching(
     if alone:
         steps += each * study.rounds * len(study.alone.lrs())
     if study.alone.enabled and study.alone.adapt:
-        steps += each * study.rounds * len(study.alone.adapted())
+        tries = len(study.alone.adapted()) + len(study.alone.taught())
+        steps += each * study.rounds * tries
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f}%"))
     times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
     logger = logging.getLogger(LOGGER)

@@ -159,7 +159,7 @@ def trains_alone(study: Study, folder: Path) -> bool:
     private = spec.build(study.strategy, "strategy").private_rank
     places = (site.Place(home=str(folder), number=n) for n in range(len(site.simulated(study))))
     owns = (site.own(study, place) for place in places)
-    reached = (alone.recall(own.home, alone.key(own.study, private))[1] for own in owns)
+    reached = (alone.recall(own.home, alone.key(own.study, private)) for own in owns)
     return study.alone.enabled and not all(reached)
 
 

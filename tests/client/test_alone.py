@@ -201,7 +201,7 @@ def best_of(made) -> Best:
 
 def test_what_is_kept_is_recalled_for_the_same_key_only(made, tmp_path):
     alone.keep(tmp_path, "key", best_of(made))
-    adapter, facts = alone.recall(tmp_path, "key")
+    found = alone.recall(tmp_path, "key")
     assert equal(adapter, made.start)
     assert facts == {"key": "key", "valid": 2.5, "lr": 0.01, "step": 4}
     assert alone.recall(tmp_path, "another") == ({}, {})

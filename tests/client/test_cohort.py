@@ -12,12 +12,13 @@ import pytest
 import torch
 
 import strategies
-from fl_client import alone, model, optimizer, train
+from fl_client import alone, model, optimizer, train, tries
 from fl_client.cohort import buffers, layers, llama, rail, rounds, size, together
 from fl_client.cohort import train as cohort
 from fl_client.config import Model, Study, Train, from_flat
 from fl_client.hooks import Hooks
 from fl_client.messages import Fault
+from fl_client.tries import Lesson
 from strategies.adapter import CONTROL, flatten, norm, part, subtract
 from strategies.fedavg import fedavg
 from strategies.strategy import Local, Strategy
@@ -135,6 +136,23 @@ def test_token_rows_are_trained_in_a_cohort_as_by_themselves(change, made, noisy
     close(silos, cohort.fit(made, silos, options), [separate(made, one, options) for one in silos])
 
 
+def taught(made, noisy, seed: int, share: float) -> Lesson:
+    """Return a lesson from two teachers."""
+    return Lesson(share, (noisy(made, seed + 10, 0.02), noisy(made, seed + 20, 0.02)))
+
+
+@pytest.mark.parametrize("change", [{}, {"micro_batch": 1}, {"checkpointing": True}])
+@pytest.mark.parametrize("rows", [False, True])
+def test_silos_are_taught_in_a_cohort_as_by_themselves(rows, change, warm, made, noisy):
+    base, options = made if rows else warm, OPTIONS.model_copy(update=change)
+    plans = [
+        PLAN._replace(steps=steps, lesson=taught(base, noisy, steps, share))
+        for steps, share in ((5, 0.9), (3, 0.5), (5, 0.2))
+    ]
+    silos = [member(base, noisy, seed, plan) for seed, plan in zip((1, 2, 3), plans, strict=True)]
+    close(silos, cohort.fit(base, silos, options), [separate(base, one, options) for one in silos])
+
+
 def test_moments_go_on_in_a_cohort_where_training_apart_left_them_and_back(warm, noisy):
     first = [member(warm, noisy, seed) for seed in (1, 2)]
     left = [separate(warm, one) for one in first]
@@ -244,7 +262,7 @@ def test_silos_alone_reach_in_a_cohort_what_they_reach_by_themselves(rates, warm
         | {"alone.rates": rates, "train.schedule": "constant"}
     )
     lrs = study.alone.lrs()
-    starts = [alone.Begins(lrs), alone.Begins(lrs[:1], noisy(warm, 5, 0.02)), alone.Begins(lrs)]
+    starts = [tries.Begins(lrs), tries.Begins(lrs[:1], noisy(warm, 5, 0.02)), tries.Begins(lrs)]
     silos = [
         rail.Silo(f"s{n}", text(n), {"as": text(n + 20, rows=1)}, begins)
         for n, begins in enumerate(starts, 1)
