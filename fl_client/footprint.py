@@ -18,6 +18,8 @@ PROGRAM = 600_000_000  # Python and Torch in memory, or CUDA's own share of a GP
 TRAINED = 8  # bytes a number that is trained: itself and its gradient
 MOMENTS = 8  # bytes more where AdamW keeps two moments of it; training alone always does
 LOGIT = 14  # bytes a token and vocabulary entry: the logits, their softmax, their gradients
+TAUGHT = 4  # bytes more a logit where teachers say what is to be learned
+TEACHERS = 8  # bytes a number of the adapter: two of them
 SCORED, SCORE_LOGIT = (
     16,
     8,
@@ -68,10 +70,12 @@ def need(shape: Shape, tensors: Layout, study: Study, room: Room) -> Need:
     held = (
         (layer + shape.layers * shape.hidden * 4) if options.checkpointing else layer * shape.layers
     )
-    activations, logits = int(tokens * held * KEPT[room.gpu]), tokens * LOGIT * shape.vocabulary
+    taught = bool(study.alone.enabled and study.alone.taught())
+    activations = int(tokens * held * KEPT[room.gpu])
+    logits = tokens * (LOGIT + TAUGHT * taught) * shape.vocabulary
     scored = SCORED * options.length * SCORE_LOGIT * shape.vocabulary
     adaptive = options.optimizer == "adamw" or study.alone.enabled
-    trained = algebra.size(tensors) * (TRAINED + MOMENTS * adaptive)
+    trained = algebra.size(tensors) * (TRAINED + MOMENTS * adaptive + TEACHERS * taught)
     table = any(algebra.part(n) == "rows" for n in tensors) * shape.vocabulary * shape.hidden * 6
     return Need(
         base=int(_base(shape, study, room)),

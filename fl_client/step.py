@@ -89,14 +89,12 @@ def loss(
     targets = teachers.targets(taught, ids, wanted, half) if taught is not None else None
     with torch.autocast(held.ids.device.type, torch.bfloat16, enabled=half):
         logits = model(input_ids=ids, use_cache=False).logits.float()
+        flat = logits.view(-1, logits.shape[-1])
         if targets is not None:
-            learned = logits[wanted != IGNORED]
-            return torch.nn.functional.cross_entropy(learned, targets, reduction="sum")
+            aimed = targets.view_as(flat)
+            return torch.nn.functional.cross_entropy(flat, aimed, reduction="sum")
         return torch.nn.functional.cross_entropy(
-            logits.view(-1, logits.shape[-1]),
-            wanted.reshape(-1),
-            ignore_index=IGNORED,
-            reduction="sum",
+            flat, wanted.reshape(-1), ignore_index=IGNORED, reduction="sum"
         )
 
 

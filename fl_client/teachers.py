@@ -39,13 +39,15 @@ def _copy(parameter: torch.nn.Parameter) -> torch.nn.Parameter:
 
 
 def targets(taught: Teachers, ids: torch.Tensor, wanted: torch.Tensor, half: bool) -> torch.Tensor:
-    """Return what is to be learned, float32 (n, vocabulary): of the token that came and what teachers expected instead.
+    """Return what is to be learned, float32 (blocks, length, vocabulary), 0 where nothing is.
 
-    ``ids`` (blocks, length) is what was read and ``wanted`` (blocks, length) what follows; n is what of it is learned.
+    ``ids`` (blocks, length) is what is read and ``wanted`` (blocks, length) what follows. At each place the share of
+    the teachers is what they expect in the mean, the rest is the token that came.
     """
-    at = wanted != IGNORED
-    found = expected(taught, ids, half)[at].mul_(taught.share)
-    return found.scatter_add_(1, wanted[at][:, None], torch.full_like(found, 1 - taught.share))
+    learned = (wanted != IGNORED)[..., None]
+    found = expected(taught, ids, half).mul_(learned * taught.share)
+    came = (learned * (1 - taught.share)).to(found.dtype)
+    return found.scatter_add_(-1, wanted.clamp(min=0)[..., None], came)
 
 
 @torch.no_grad()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,7 +18,12 @@ from benchmarks.quality.splits import ONE_MODEL, SPLITS, Split
 
 TABLES = Path(__file__).parent / "tables"
 TOPIC = "quality"
-OTHERS = {"newcomer": newcomer.figures, "codecs": codecs.figures, "control": control.figures}
+OTHERS: dict[str, Callable[[Path], list[Figure]]] = {
+    "newcomer": newcomer.figures,
+    "codecs": codecs.figures,
+    "control": partial(control.figures, split="same-language-of-four"),
+    "control-across": partial(control.figures, split="universities-adapting"),
+}
 app = typer.Typer()
 
 

@@ -1,8 +1,10 @@
-"""The controls of what a silo serves: what training on, and a blend, give without anybody else.
+"""The controls of what a silo serves: what training on, a blend and distilling give without anybody else.
 
 A blend has three times the parameters, and a mean of models is often better than each; an adapted adapter was trained
-for as many steps again. What is left of these gains when all comes from the same silo's text is what nobody needed to
-join for. Needs the cells of same-language-of-four, whose silos hold the same text with every seed.
+for as many steps again, and a distilled one twice as many. What is left of these gains when all comes from the same
+silo's text is what nobody needed to join for. In the place of what all trained together stands a second run of the silo
+alone, from the same start through its text in another order: a stronger stand-in than one from a start of its own,
+whose factors have no middle with the first's. Needs the first seed's cells of a split.
 """
 
 from __future__ import annotations
@@ -12,8 +14,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
+from rich.progress import track
+
 from benchmarks.figures import Figure, report
-from fl_client import alone, evaluate, model, score, site
+from fl_client import alone, evaluate, model, score, site, tries
 from fl_client.config import Study
 from fl_client.evaluate import Asked
 from fl_client.model import Warm
@@ -25,78 +29,86 @@ from tasks import encode
 from tasks.encode import Blocks
 from tasks.task import Site
 
-SEEDS = (7, 8)
-SPLIT = "same-language-of-four"
+SEED = 7
 
 
 class Silo(NamedTuple):
-    """A silo and what it reached alone with two seeds."""
+    """A silo, what it reached alone and at which rate, and what it reached so a second time, trained on since."""
 
     site: Site
     study: Study
     first: Adapter
-    second: Adapter
     lr: float
+    second: Adapter = {}
+    again: Adapter = {}
 
     def text(self, made: Warm, split: str) -> dict[str, Blocks]:
         """Return its held-out text of a split."""
         return evaluate.blocks(made, getattr(self.site, split), self.study.train.length)
 
 
-def figures(folder: Path) -> list[Figure]:
-    """Return how much better than alone are a run trained on from where it stopped, and a blend with a second run."""
-    cells = [_first_cell(folder.parent / SPLIT / "cells", seed) for seed in SEEDS]
-    studies = [config.read(cell / "study.toml") for cell in cells]
-    sites = site.simulated(studies[0])
+def figures(folder: Path, split: str) -> list[Figure]:
+    """Return how much better than alone a silo of a split does with a second run of its own in the others' place."""
+    cell = _first_cell(folder.parent / split / "cells")
+    study = config.read(cell / "study.toml")
+    sites = site.simulated(study)
     spoken = scope.scripts(e.lang for own in sites for e in own.train)
-    made = model.warm(studies[0].model, 0, spoken, studies[0].seed)
-    silos = [_silo(own, cells, studies) for own in sites]
+    made = model.warm(study.model, 0, spoken, study.seed)
+    silos = [_silo(made, own, cell, study) for own in track(sites, "second runs")]
     found = []
     for what, make in (
         ("alone, trained on as long again,", lambda silo: _again(made, silo, silo.first)),
         ("blend with a second run alone", lambda silo: _blend(made, silo)),
+        ("distilled with a second run alone", lambda silo: _distilled(made, silo)),
     ):
-        gains = [_gain(made, silo, make(silo)) for silo in silos]
+        gains = [_gain(made, silo, make(silo)) for silo in track(silos, what)]
         found += [
-            report(f"{SPLIT}: {what} below alone, mean", fmean(gains), "%"),
-            report(f"{SPLIT}: {what} below alone, most of any silo", max(gains), "%"),
+            report(f"{split}: {what} below alone, mean", fmean(gains), "%"),
+            report(f"{split}: {what} below alone, most of any silo", max(gains), "%"),
         ]
     return found
 
 
-def _first_cell(cells: Path, seed: int) -> Path:
-    """Return the first cell of a seed in which silos trained alone; its method does not matter."""
-    found = sorted(cells.glob(f"*-{seed}"))
-    return next(cell for cell in found if any((cell / "silos").glob("*/alone")))
+def _first_cell(cells: Path) -> Path:
+    """Return the first cell in which silos trained alone; its method does not matter."""
+    found = [c for c in sorted(cells.glob(f"*-{SEED}")) if any((c / "silos").glob("*/alone"))]
+    if not found:
+        raise SystemExit(f"{cells} holds no run of seed {SEED}; run that split first")
+    return found[0]
 
 
-def _silo(own: Site, cells: list[Path], studies: list[Study]) -> Silo:
-    first, second = (
-        alone.recall(cell / "silos" / own.name, alone.key(study, 0))
-        for cell, study in zip(cells, studies, strict=True)
-    )
-    if not (first and second):
-        raise SystemExit(
-            f"the cells of {SPLIT} were run by another version; run it again elsewhere"
-        )
-    return Silo(own, studies[0], first.adapter, second.adapter, first.lr)
+def _silo(made: Warm, own: Site, cell: Path, study: Study) -> Silo:
+    first = alone.recall(cell / "silos" / own.name, alone.key(study, 0))
+    if first is None:
+        raise SystemExit(f"{cell} was run by another version; run that split again elsewhere")
+    silo = Silo(own, study, first.adapter, first.lr)
+    second = _trained(made, silo, Begins(study.alone.lrs()), "again")
+    return silo._replace(second=second, again=_again(made, silo, second))
+
+
+def _again(made: Warm, silo: Silo, begun: Adapter) -> Adapter:
+    return _trained(made, silo, Begins(silo.study.alone.adapted(silo.lr), begun))
+
+
+def _distilled(made: Warm, silo: Silo) -> Adapter:
+    shares = silo.study.alone.taught()
+    return _trained(made, silo, tries.distilling(silo.first, silo.again, silo.lr, shares))
+
+
+def _trained(made: Warm, silo: Silo, begins: Begins, order: str = "") -> Adapter:
+    """Return what validation text speaks for, of what is tried on a silo's own text in an order of this name."""
+    blocks = encode.pack(silo.site.train, made.tokenize, made.end, silo.study.train.length)
+    valid, name = silo.text(made, "valid"), silo.site.name + order
+    return alone.fit(made, blocks, valid, silo.study, name, None, begins).adapter
 
 
 def _blend(made: Warm, silo: Silo) -> Adapter:
     """Return the blend that a silo would serve had all trained its second run alone."""
     valid, bits = silo.text(made, "valid"), partial(evaluate.each, made)
-    others = {"together": silo.second, "adapted": _again(made, silo, silo.second)}
-    candidates = others | {"alone": silo.first}
+    candidates = {"together": silo.second, "adapted": silo.again, "alone": silo.first}
     found = bits([Asked(adapter, valid) for adapter in candidates.values()])
     on_valid = dict(zip(candidates, found, strict=True))
     return evaluate.told(score.blend(silo.study, valid, candidates, on_valid), bits).adapter
-
-
-def _again(made: Warm, silo: Silo, begun: Adapter) -> Adapter:
-    study, begins = silo.study, Begins(silo.study.alone.adapted(silo.lr), begun)
-    blocks = encode.pack(silo.site.train, made.tokenize, made.end, study.train.length)
-    valid = silo.text(made, "valid")
-    return alone.fit(made, blocks, valid, study, silo.site.name, None, begins).adapter
 
 
 def _gain(made: Warm, silo: Silo, other: Adapter) -> float:

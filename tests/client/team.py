@@ -16,6 +16,7 @@ from safetensors.numpy import save_file
 
 from fl_client import checkpoint, hooks, model, optimizer, ranks, site, survey, train
 from fl_client.config import Model, Study, Train
+from fl_client.tries import Lesson
 from strategies import scope
 from strategies import survey as surveys
 from strategies.adapter import Adapter, layout, part
@@ -58,13 +59,29 @@ def merged(made: model.Warm, rank: int = 3, seed: int = 0) -> Adapter:
     }
 
 
-def run(options: Train, keeper: checkpoint.Keeper | None = None, slices: bool = False):
+def run(
+    options: Train,
+    keeper: checkpoint.Keeper | None = None,
+    slices: bool = False,
+    taught: bool = False,
+):
     """Train six steps from the start of a fresh silo, with a strategy that corrects gradients."""
     made, blocks = warm(options)
     model.write(made, merged(made) if slices else {})
+    plan = PLAN._replace(lesson=lesson(made)) if taught else PLAN
     used = optimizer.start(made, {})
-    fitted = train.fit(made, blocks, options, PLAN, used, pull(made, made.start), keeper)
+    fitted = train.fit(made, blocks, options, plan, used, pull(made, made.start), keeper)
     return made, used, fitted
+
+
+def lesson(made: model.Warm) -> Lesson:
+    """Return a lesson of two teachers that differ from the start so that it shows."""
+    draw = np.random.default_rng(1)
+    teachers = [
+        {n: (x + draw.normal(0, 0.02, x.shape)).astype(np.float32) for n, x in made.start.items()}
+        for _ in range(2)
+    ]
+    return Lesson(0.7, tuple(teachers))
 
 
 def cored(options: Train):
@@ -84,7 +101,9 @@ def case(name: str, folder: Path) -> None:
     """Run one case and write ``NAME.safetensors`` and ``NAME.json``, and each rank's adapter hash."""
     options = EXACT.model_copy(update=CASES[name])
     made, used, fitted, sketches = (
-        cored(options) if name in CORED else (*run(options, slices=name in MERGED), {})
+        cored(options)
+        if name in CORED
+        else (*run(options, slices=name in MERGED, taught=name in TAUGHT), {})
     )
     adapter, moments = model.read(made), optimizer.moments(used)
     same = [
@@ -106,10 +125,14 @@ CASES = {
     "local": {"parallel": "local_sgd(sync_every=4)"},
     "few": {"batch_size": 1},
     "fsdp-merged": {"parallel": "fsdp()", "checkpointing": True},
+    "ddp-taught": {"micro_batch": 2},
+    "fsdp-taught": {"parallel": "fsdp()", "checkpointing": True},
+    "few-taught": {"batch_size": 1},
     "ddp-core": {"micro_batch": 2},
     "fsdp-core": {"parallel": "fsdp()", "checkpointing": True},
 }
 MERGED, CORED = {"fsdp-merged"}, {"ddp-core", "fsdp-core"}
+TAUGHT = {"ddp-taught", "fsdp-taught", "few-taught"}
 
 
 def main() -> None:

@@ -171,7 +171,7 @@ def test_training_alone_twice_gives_the_same_bits(made, blocks, valid):
 SAME = {
     "name": "other", "home": "elsewhere", "strategy": "ffa()", "weights": "uniform()",
     "outer": "adam()", "guard": "median()", "codec": "int8()", "schedule": "sync(0.5)",
-    "train.optimizer": "sgd", "train.lr": 0.5,
+    "train.optimizer": "sgd", "train.lr": 0.5, "alone.distil": "0.5", "alone.adapt_rates": "1",
 }  # fmt: skip
 OTHER = {
     "seed": 8, "rounds": 7, "task": "translate()", "model.rank": 3, "model.base": "x",
@@ -202,17 +202,18 @@ def best_of(made) -> Best:
 def test_what_is_kept_is_recalled_for_the_same_key_only(made, tmp_path):
     alone.keep(tmp_path, "key", best_of(made))
     found = alone.recall(tmp_path, "key")
-    assert equal(adapter, made.start)
-    assert facts == {"key": "key", "valid": 2.5, "lr": 0.01, "step": 4}
-    assert alone.recall(tmp_path, "another") == ({}, {})
-    assert alone.recall(tmp_path / "elsewhere", "key") == ({}, {})
+    assert equal(found.adapter, made.start)
+    assert found[1:] == best_of(made)[1:]
+    assert alone.recall(tmp_path, "another") is None
+    assert alone.recall(tmp_path, "key", "adapted") is None
+    assert alone.recall(tmp_path / "elsewhere", "key") is None
 
 
 def test_a_later_result_takes_the_place_of_the_one_before(made, tmp_path, noisy):
     alone.keep(tmp_path, "old", best_of(made))
     alone.keep(tmp_path, "new", best_of(made)._replace(adapter=noisy(made)))
-    assert alone.recall(tmp_path, "old") == ({}, {})
-    assert equal(alone.recall(tmp_path, "new")[0], noisy(made))
+    assert alone.recall(tmp_path, "old") is None
+    assert equal(alone.recall(tmp_path, "new").adapter, noisy(made))
 
 
 TINY = Best({"a": np.arange(4, dtype=np.float32), "b": np.ones(2, np.int8)}, 2.5, 0.01, 4)
@@ -232,8 +233,8 @@ def test_a_flipped_bit_is_never_taken_for_a_result(tiny, tmp_path, caplog):
         content[at // 8] ^= 1 << at % 8
         tiny.write_bytes(content)
         found = alone.recall(tmp_path, "key")
-        taken += found != ({}, {})
-        assert found == ({}, {}) or equal(found[0], TINY.adapter)
+        taken += found is not None
+        assert found is None or equal(found.adapter, TINY.adapter)
     assert not taken and len(caplog.records) == 8 * len(whole)
     assert f"{tiny} cannot be read and counts as no result" in caplog.text
 
@@ -241,14 +242,14 @@ def test_a_flipped_bit_is_never_taken_for_a_result(tiny, tmp_path, caplog):
 @pytest.mark.parametrize("size", [0, 1, 7, 8, 100, -1])
 def test_a_file_that_was_cut_off_is_no_result(size, tiny, tmp_path, caplog):
     tiny.write_bytes(tiny.read_bytes()[:size])
-    assert alone.recall(tmp_path, "key") == ({}, {})
+    assert alone.recall(tmp_path, "key") is None
     assert "counts as no result" in caplog.text
 
 
 @pytest.mark.parametrize("metadata", [None, {"note": json.dumps({"key": "key", "valid": 2.5})}])
 def test_a_file_without_a_seal_as_it_was_written_before_is_no_result(metadata, tiny, tmp_path):
     tiny.write_bytes(save(TINY.adapter, metadata))
-    assert alone.recall(tmp_path, "key") == ({}, {})
+    assert alone.recall(tmp_path, "key") is None
 
 
 def test_a_result_that_the_disk_cannot_read_is_none(tiny, tmp_path, monkeypatch, caplog):
@@ -256,7 +257,7 @@ def test_a_result_that_the_disk_cannot_read_is_none(tiny, tmp_path, monkeypatch,
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(type(tiny), "read_bytes", bad)
-    assert alone.recall(tmp_path, "key") == ({}, {})
+    assert alone.recall(tmp_path, "key") is None
     assert "Input/output error" in caplog.text
 
 
@@ -277,9 +278,9 @@ def test_a_crash_while_keeping_never_gives_one_study_the_adapter_of_another(
     monkeypatch.setattr(alone, "write_whole", crash)
     with pytest.raises(OSError, match="crash"):
         alone.keep(tmp_path, "new", best_of(made)._replace(adapter=noisy(made)))
-    adapter, facts = alone.recall(tmp_path, "old")
-    assert not facts or equal(adapter, made.start)
-    assert alone.recall(tmp_path, "new") == ({}, {})
+    held = alone.recall(tmp_path, "old")
+    assert held is None or equal(held.adapter, made.start)
+    assert alone.recall(tmp_path, "new") is None
 
 
 def test_alone_is_served_unless_together_is_better_by_the_margin():

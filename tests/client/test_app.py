@@ -343,9 +343,9 @@ def test_an_adapter_that_is_not_what_the_round_needs_is_malformed(change, kind, 
     assert reply == Reply({}, {}, {}, "malformed", 0)
 
 
-def merging(tmp_path, strategy="merge_reset()") -> tuple[Hub, dict[str, np.ndarray]]:
+def merging(tmp_path, strategy="merge_reset()", **changes) -> tuple[Hub, dict[str, np.ndarray]]:
     """Return a hub of a merging strategy and what it sends after a round."""
-    hub = Hub(tmp_path, strategy=strategy)
+    hub = Hub(tmp_path, strategy=strategy, **changes)
     moved = hub.after_one()
     rows = {n: x for n, x in moved.items() if part(n) == "rows"}
     pairs = {n.removesuffix("weight") + "merged": x for n, x in moved.items() if n not in rows}
@@ -591,6 +591,85 @@ def test_at_the_end_a_silo_trains_what_was_trained_together_on_its_own_text_at_h
     assert told["adapted/as/bits"] not in (told["together/as/bits"], told["alone/as/bits"])
     other = hub.ask("evaluate", asked, hub.start).metrics  # of another adapter it knows nothing
     assert "adapted/as/bits" not in other and "alone/as/bits" in other
+
+
+@pytest.fixture
+def distils(tmp_path) -> Hub:
+    """Return a hub whose silo has trained alone and has been asked to adapt, and to distil where it helps."""
+    hub = Hub(tmp_path, alone__distil="0.5,0.9")
+    hub.ask("train.alone", hub.order())
+    return hub
+
+
+def reached(hub, what) -> dict[str, float]:
+    """Return the note of a result in the silo's folder."""
+    note = json.loads(load((hub.home() / what / alone.FILE).read_bytes())["note"].tobytes())
+    return {name: note[name] for name in ("valid", "lr", "step")}
+
+
+def test_a_silo_that_distils_tells_and_serves_the_better_of_what_it_adapted_and_distilled(
+    distils, tmp_path
+):
+    last = distils.order(1, final=True)
+    reply = distils.ask("train.alone", last, distils.after_one())
+    runs = {what: reached(distils, what) for what in ("alone", "adapted", "distilled")}
+    assert runs["alone"]["lr"] == 0.005 and runs["adapted"]["lr"] == 0.0025
+    assert runs["distilled"]["lr"] in (0.0025, pytest.approx(0.0045))
+    better = min(runs["adapted"], runs["distilled"], key=lambda run: run["valid"])
+    assert reply.metrics == better and not reply.arrays
+    told = distils.ask("evaluate", last, distils.after_one())
+
+    plain = Hub(tmp_path / "plain")
+    assert plain.ask("train.alone", plain.order()).metrics == runs["alone"]
+    assert plain.ask("train.alone", last, plain.after_one()).metrics == runs["adapted"]
+    other = plain.ask("evaluate", last, plain.after_one())
+    same = told.metrics["adapted/as/bits"] == other.metrics["adapted/as/bits"]
+    assert same == (better == runs["adapted"])
+    assert told.metrics["alone/as/bits"] == other.metrics["alone/as/bits"]
+
+
+def test_what_was_distilled_is_trained_once_and_again_only_where_it_is_damaged(
+    distils, monkeypatch
+):
+    last, asked = distils.order(1, final=True), []
+    fit = alone.fit
+    monkeypatch.setattr(alone, "fit", lambda *a, **k: asked.append(a[-1]) or fit(*a, **k))
+    first = distils.ask("train.alone", last, distils.after_one())
+    count = len(asked)
+    assert distils.ask("train.alone", last, distils.after_one()) == first
+    assert len(asked) == count
+    file = distils.home() / "distilled" / alone.FILE
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1])
+    told = distils.ask("evaluate", last, distils.after_one())
+    assert told.code == "" and "adapted/as/bits" in told.metrics  # as it was adapted
+    assert distils.ask("train.alone", last, distils.after_one()) == first
+    assert file.read_bytes() == whole
+
+
+def test_silos_distil_at_once_as_one_after_the_other(tmp_path):
+    found = {}
+    for cohort in (True, False):
+        hub = Hub(tmp_path / str(cohort), alone__distil="0.5", simulation__languages="as,ne")
+        for order, adapter in ((hub.order(), None), (hub.order(1, final=True), hub.after_one())):
+            sent = [messages.to(n, "train.alone", messages.order(order, adapter)) for n in (1, 2)]
+            places = [{"partition-id": n} for n in (0, 1)]
+            contexts = [Context(0, 0, at, RecordDict(), flat(hub.study)) for at in places]
+            pairs = list(zip(sent, contexts, strict=True))
+            asked = [pairs] if cohort else [[pair] for pair in pairs]
+            replies = [messages.read_reply(r) for one in asked for r in together(one)]
+        assert [reply.code for reply in replies] == ["", ""]
+        assert all((hub.home(n) / "distilled" / alone.FILE).is_file() for n in (1, 2))
+        found[cohort] = [reply.metrics for reply in replies]
+    for one, other in zip(found[True], found[False], strict=True):
+        assert one == pytest.approx(other, rel=1e-3)
+
+
+def test_nothing_is_distilled_from_what_was_merged_into_the_base(tmp_path):
+    hub, sent = merging(tmp_path, alone__distil="0.5")
+    hub.ask("train.alone", hub.order())
+    assert hub.ask("train.alone", hub.order(1, final=True), sent).code == ""
+    assert (hub.home() / "adapted").exists() and not (hub.home() / "distilled").exists()
 
 
 @pytest.mark.parametrize("rail", [True, False])

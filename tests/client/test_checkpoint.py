@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from fl_client import alone, checkpoint, evaluate, model, optimizer, ranks, train
+from fl_client import alone, checkpoint, evaluate, model, optimizer, ranks, train, tries
 from fl_client.checkpoint import Keeper, Left
 from fl_client.config import Study, Train, from_flat
 from fl_client.hooks import Hooks
@@ -242,13 +242,27 @@ def test_training_alone_that_left_and_came_back_finds_the_same_point(
     vote, made, blocks, examples, keeper, leaving
 ):
     study, valid = from_flat(ALONE), evaluate.blocks(made, examples[:2], 32)
-    whole = alone.fit(made, blocks, valid, study, "silo")
+    returns(made, blocks, valid, study, keeper, leaving, vote, None)
+
+
+@pytest.mark.parametrize("vote", [1, 3, 6, 9])
+def test_a_silo_that_left_while_it_distilled_and_came_back_finds_the_same_point(
+    vote, made, blocks, examples, keeper, leaving, noisy
+):
+    study, valid = from_flat(ALONE), evaluate.blocks(made, examples[:2], 32)
+    begins = tries.distilling(noisy(made, 1, 0.02), noisy(made, 2, 0.02), 0.003, [0.5, 0.9])
+    returns(made, blocks, valid, study, keeper, leaving, vote, begins)
+
+
+def returns(made, blocks, valid, study, keeper, leaving, vote, begins):
+    """Compare a run that is asked to leave twice with one that never was."""
+    whole = alone.fit(made, blocks, valid, study, "silo", None, begins)
     for again in (vote, 3):
         leaving(again)
         with pytest.raises(Left):
-            alone.fit(made, blocks, valid, study, "silo", keeper)
+            alone.fit(made, blocks, valid, study, "silo", keeper, begins)
     leaving(0)
-    back = alone.fit(made, blocks, valid, study, "silo", keeper)
+    back = alone.fit(made, blocks, valid, study, "silo", keeper, begins)
     assert back[1:] == whole[1:]
     assert equal(back.adapter, whole.adapter)
 

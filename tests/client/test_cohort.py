@@ -263,6 +263,22 @@ def test_silos_alone_reach_in_a_cohort_what_they_reach_by_themselves(rates, warm
     )
     lrs = study.alone.lrs()
     starts = [tries.Begins(lrs), tries.Begins(lrs[:1], noisy(warm, 5, 0.02)), tries.Begins(lrs)]
+    reach_the_same(warm, study, starts)
+
+
+def test_silos_distil_in_a_cohort_as_by_themselves(warm, noisy):
+    study = from_flat(
+        {"rounds": 4, "train.steps": 2, "train.batch_size": 2, "train.dtype": "float32"}
+    )
+    starts = [
+        tries.distilling(noisy(warm, n, 0.02), noisy(warm, n + 9, 0.02), 0.002 / n, shares)
+        for n, shares in ((1, [0.5, 0.9]), (2, [0.9]), (3, [0.3, 0.6]))
+    ]
+    reach_the_same(warm, study, starts)
+
+
+def reach_the_same(warm, study, starts):
+    """Compare silos that train alone in a cohort with those that do so by themselves."""
     silos = [
         rail.Silo(f"s{n}", text(n), {"as": text(n + 20, rows=1)}, begins)
         for n, begins in enumerate(starts, 1)

@@ -33,6 +33,7 @@ OTHERS = {  # for every key, a strategy of allowed values; a test holds this tab
     "alone.rates": st.sampled_from(["0.1", "0.1,0.2"]), "alone.margin": st.floats(0, 0.9),
     "alone.errors": st.floats(0, 9),
     "alone.adapt": st.booleans(), "alone.adapt_rates": st.sampled_from(["0.5", "0.25,1"]),
+    "alone.distil": st.sampled_from(["", "0.5,0.9"]),
     "alone.blend": st.sampled_from(["", "0.3,0.6"]), "simulation.sources": words,
     "evaluate.characters": st.integers(100, 9999), "evaluate.answers": st.integers(1, 99),
     "evaluate.answer_tokens": st.integers(1, 99),
