@@ -17,7 +17,7 @@ with the same number of steps. Rates of methods are chosen on validation text wi
 smallest gain of any silo. Where a table names silos that are counted, these four and `as served` are of them alone.
 `worse` counts silos whose served adapter is worse on test text than alone (0.1 % or more).
 What a silo serves is the best on validation text among base, alone, together, what it trained on from there at home
-(`alone.adapt`), and blends; it leaves alone only for a sure lead (`alone.errors`).
+(`alone.adapt`, `alone.distil`), and blends; it leaves alone only for a sure lead (`alone.errors`).
 Written by the commands below each title; a cut-short one goes on where it stood.
 """
 OLDER = """From before silos trained on at home and left alone only for a sure lead: `as served` and `worse` are of the
@@ -27,6 +27,7 @@ FIGURES = {
     "codecs": "what fewer bytes cost six silos of two languages",
     "newcomer": "what silos that come after the study get at once",
     "control": "what of a silo's gain needs nobody else",
+    "control-across": "the same where each silo has a language of its own",
 }
 COLUMNS = ("method", "rate", "mean", "worst", "least", "as served", "capacity", "worse", "MB up")
 

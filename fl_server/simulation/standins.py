@@ -24,6 +24,7 @@ from strategies.codecs.codec import Key
 from strategies.combine import Parts
 
 FEW = 8
+TAUGHT = 5 / 3  # of the time of a step: two teachers each go forward once more, a third of it
 LIST_PRICE = 1 << 62  # bytes that a hub's disk has for a reply: not what a rehearsal is about
 
 
@@ -44,6 +45,7 @@ class Costs(NamedTuple):
     paces: dict[str, forecast.Pace]
     final: int  # how often a silo scores at the end, for once in a round
     rates: int  # that it tries alone
+    tries: float  # from what was trained together, as many times a try alone
     steps: int  # of training in a round
 
     def bill(self, silo: str, kind: str, order: Order) -> Bill:
@@ -64,9 +66,7 @@ class Costs(NamedTuple):
         }[kind]
         if not order.final:
             return found
-        again = (
-            self.rates and pace.alone_s / self.rates
-        )  # at one rate, from what was trained together
+        again = self.rates and self.tries * pace.alone_s / self.rates
         return Bill(
             self.once.down, 0, again if kind == "train.alone" else self.final * pace.score_s
         )
@@ -141,6 +141,7 @@ def cast(study: Study, seats: list[Seat]) -> Cast:
         # base, together, alone, adapted and the best blend on two splits, every blend on one
         final=9 + blends,
         rates=len(rail.lrs()) if rail.enabled else 0,
+        tries=len(rail.adapted()) + TAUGHT * len(rail.taught()),
         steps=study.train.steps,
     )
     shared = {n: s for n, s in found.tensors.items() if parts.strategy.scope(n) != "silo"}

@@ -119,6 +119,16 @@ def test_a_step_of_one_row_still_leaves_room_for_scoring_sixteen():
     assert one.scoring + one.activations + one.logits == 16 * 96 * 8 * TINY.vocabulary
 
 
+def test_teachers_take_their_adapters_and_what_they_expect_of_each_token():
+    plain, taught = need(), need(alone__distil="0.5,0.9")
+    logits = Study().train.batch_size * Study().train.length * TINY.vocabulary
+    assert taught.logits - plain.logits == 4 * logits
+    assert taught.adapter - plain.adapter == 8 * algebra.size(tensors(Study()))
+    assert taught[2] == plain[2]
+    assert need(alone__distil="0.5", alone__adapt=False) == plain
+    assert need(alone__distil="0.5", alone__enabled=False).logits == plain.logits
+
+
 def test_quantization_takes_the_linear_layers_to_about_an_eighth():
     plain, four = need().base, need(model__quantization="nf4").base
     linear = sum(o * i for o, i in TINY.linear.values())

@@ -92,6 +92,16 @@ def test_bytes_are_those_that_the_plan_counts_but_a_parcel_is_fetched_once():
     assert own["down"] == sum(leg.score for leg in legs) < plan.total.down // 2
 
 
+def test_the_end_lasts_as_long_as_what_silos_try_there():
+    def ended(**changes) -> float:
+        return rehearsed(made(alone__enabled=True, **changes), seat("a"))["seconds"]
+
+    one, two, taught = ended(), ended(alone__adapt_rates="0.5,1"), ended(alone__distil="0.5")
+    assert two - one > 100
+    assert taught - one == pytest.approx((two - one) * 5 / 3, rel=0.01)
+    assert ended(alone__adapt=False, alone__distil="0.5") < one
+
+
 def test_an_adapter_that_travels_rounded_goes_down_whole_once_at_the_end():
     study = made(rounds=3, broadcast="bfloat16()")
     plan, found = planned(study, seat("a"), seat("b")), rehearsed(study, seat("a"), seat("b"))
