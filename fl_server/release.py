@@ -7,6 +7,7 @@ import logging
 from typing import Any
 
 from fl_client import export, messages
+from fl_client.config import Study
 from fl_client.memory import write_whole
 from fl_client.messages import Content
 from fl_server import broadcast, journal, record, replies, report, results, silos
@@ -16,6 +17,7 @@ from fl_server.run import RoundFailed, Run
 from fl_server.silos import Silo
 from strategies import adapter as algebra
 from strategies.adapter import Adapter
+from strategies.combine import Parts
 
 LOG = logging.getLogger("bhasha_fl.hub")
 Table = dict[str, Any]
@@ -28,8 +30,7 @@ def release(run: Run, state: journal.State) -> Table:
     """
     released = adapters(run, state)
     contents = broadcast.contents(run, state, final=True)
-    if run.study.alone.enabled and run.study.alone.adapt and run.parts.strategy.domain != "core":
-        adapt(run, contents)
+    adapt(run, contents)
     made = results.of(run, scored(run, contents), released)
     write_whole(run.folder / "report.json", json.dumps(made, indent=1, ensure_ascii=False).encode())
     write_whole(run.folder / "report.html", report.html(made).encode())
@@ -37,7 +38,9 @@ def release(run: Run, state: journal.State) -> Table:
 
 
 def adapt(run: Run, contents: list[tuple[Silo, Content]]) -> None:
-    """Have every silo train what is released on its own text; the result stays there."""
+    """Have every silo train what is released on its own text, where the study adapts; the result stays there."""
+    if not adapts(run.study, run.parts):
+        return
     # At each rate it may take as many steps as all rounds did, and so as long as they may; twice that with teachers.
     rail = run.study.alone
     many = run.study.rounds * (len(rail.adapted()) + 2 * len(rail.taught()))
@@ -45,6 +48,11 @@ def adapt(run: Run, contents: list[tuple[Silo, Content]]) -> None:
     for silo, reply in silos.ask(run.grid, "train.alone", contents, closes):
         if reply.code:
             LOG.warning("%s did not adapt: %s", silo.name, messages.CODES[reply.code])
+
+
+def adapts(study: Study, parts: Parts) -> bool:
+    """Return whether silos train what is released on their own text; cores are not trained by one silo."""
+    return study.alone.enabled and study.alone.adapt and parts.strategy.domain != "core"
 
 
 def scored(run: Run, contents: list[tuple[Silo, Content]]) -> dict[str, Table]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fl_client.config import Study
-from fl_server import broadcast, config, record, rounds, silos
+from fl_server import broadcast, config, record, release, rounds, silos
 from fl_server import run as runs
 from fl_server.run import RoundFailed, Run
 from fl_server.runner import ATTEMPTS
@@ -70,7 +70,7 @@ def play(study: Study, seats: list[Seat], start: datetime, folder: Path) -> Play
 
 def _run(run: Run, grid: VirtualGrid) -> str:
     """Run to the end and ask for the last scores; return why it stopped, '' where it did not."""
-    failed, reached = 0, -1
+    first, failed, reached = run, 0, -1
     while True:
         try:
             _, state = rounds.run(run)
@@ -84,6 +84,7 @@ def _run(run: Run, grid: VirtualGrid) -> str:
             grid.begin_anew()
             continue
         contents = broadcast.contents(run, state, final=True)
+        release.adapt(first, contents)
         for _ in silos.ask(grid, "evaluate", contents, silos.after_last(run.schedule.scored)):
             pass
         return ""

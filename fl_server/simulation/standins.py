@@ -13,7 +13,7 @@ import numpy as np
 from fl_client import messages
 from fl_client.config import ConfigError, Study
 from fl_client.messages import Order
-from fl_server import adapter_config, config, forecast, lines, outlook
+from fl_server import adapter_config, config, forecast, lines, outlook, release
 from fl_server.forecast import FLOOR_S, Leg, Power
 from fl_server.outlook import Known
 from fl_server.simulation.seats import Seat
@@ -45,7 +45,7 @@ class Costs(NamedTuple):
     paces: dict[str, forecast.Pace]
     final: int  # how often a silo scores at the end, for once in a round
     rates: int  # that it tries alone
-    tries: float  # from what was trained together, as many times a try alone
+    tries: float  # from what was trained together, as many times a try alone; 0 where nobody adapts
     steps: int  # of training in a round
 
     def bill(self, silo: str, kind: str, order: Order) -> Bill:
@@ -66,10 +66,9 @@ class Costs(NamedTuple):
         }[kind]
         if not order.final:
             return found
-        again = self.rates and self.tries * pace.alone_s / self.rates
-        return Bill(
-            self.once.down, 0, again if kind == "train.alone" else self.final * pace.score_s
-        )
+        if kind == "train.alone":
+            return Bill(self.once.down, 0, self.tries * pace.alone_s / self.rates)
+        return Bill(0 if self.tries else self.once.down, 0, self.final * pace.score_s)
 
 
 class Cast(NamedTuple):
@@ -133,6 +132,7 @@ def cast(study: Study, seats: list[Seat]) -> Cast:
     parts, _ = config.build(small)
     rail = study.alone
     blends = len(rail.shares()) * (1 + rail.adapt) if rail.enabled else 0
+    tries = len(rail.adapted()) + TAUGHT * len(rail.taught())
     costs = Costs(
         legs=_legs(study, parts, found, seats),
         ahead=forecast.ahead(parts.strategy, found.tensors).up,
@@ -141,7 +141,7 @@ def cast(study: Study, seats: list[Seat]) -> Cast:
         # base, together, alone, adapted and the best blend on two splits, every blend on one
         final=9 + blends,
         rates=len(rail.lrs()) if rail.enabled else 0,
-        tries=len(rail.adapted()) + TAUGHT * len(rail.taught()),
+        tries=tries if release.adapts(small, parts) else 0,
         steps=study.train.steps,
     )
     shared = {n: s for n, s in found.tensors.items() if parts.strategy.scope(n) != "silo"}
