@@ -20,7 +20,7 @@ import numpy as np
 
 from fl_client import checkpoint, digest, evaluate, hooks, model, optimizer, ranks, sealed, train
 from fl_client.checkpoint import Keeper
-from fl_client.config import Study
+from fl_client.config import Alone, Study
 from fl_client.memory import write_whole
 from fl_client.model import Warm
 from fl_client.tries import Begins
@@ -56,7 +56,7 @@ def key(study: Study, private_rank: int, begun: Adapter | None = None) -> str:
     train = study.train.model_copy(update={"lr": 0.0, "optimizer": "adamw"})
     dealt = study.simulation.model_copy(update={"ranks": ""})  # its own stands in model.rank
     after = {"margin": 0.0, "errors": 0.0, "blend": "", "adapt": False}
-    after |= {"adapt_rates": "", "distil": ""}
+    after |= {"adapt_rates": "", "distil": Alone().distil}  # younger than keys that silos hold
     rail = study.alone.model_copy(update=after)
     plain = study.model_copy(update=others | {"train": train, "simulation": dealt, "alone": rail})
     own = f"{digest.of(plain)}+{private_rank}"

@@ -76,7 +76,7 @@ class Alone(Section):
     blend: str = "0.25,0.5,0.75"
     adapt: bool = True
     adapt_rates: str = "0.5"
-    distil: str = ""
+    distil: str = "0.9"
 
     def lrs(self) -> list[float]:
         """Return the learning rates tried; raises ``ConfigError``."""

@@ -46,6 +46,7 @@ STUDY: dict[str, Scalar] = {
     "evaluate.characters": 3000,
     "simulation.silos": 0,
     "simulation.characters": 6000,
+    "alone.distil": "",
 }
 
 

@@ -50,6 +50,7 @@ class Hub:
             "train.dtype": "float32",
             "evaluate.characters": 300,
             "alone.rates": "0.005",
+            "alone.distil": "",
             "simulation.languages": "as,ne",
             "simulation.silos": 2,
             "simulation.characters": 800,

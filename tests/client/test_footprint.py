@@ -34,7 +34,8 @@ PEAKS = [
 
 
 def study(**changes: object) -> Study:
-    return from_flat({key.replace("__", "."): value for key, value in changes.items()})
+    plain = {"alone.distil": ""}  # a step without teachers
+    return from_flat(plain | {key.replace("__", "."): value for key, value in changes.items()})
 
 
 def need(room: Room = CPU, **changes: object) -> Need:

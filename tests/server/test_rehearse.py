@@ -94,7 +94,8 @@ def test_bytes_are_those_that_the_plan_counts_but_a_parcel_is_fetched_once():
 
 def test_the_end_lasts_as_long_as_what_silos_try_there():
     def ended(**changes) -> float:
-        return rehearsed(made(alone__enabled=True, **changes), seat("a"))["seconds"]
+        rail = {"alone__enabled": True, "alone__distil": ""} | changes
+        return rehearsed(made(**rail), seat("a"))["seconds"]
 
     one, two, taught = ended(), ended(alone__adapt_rates="0.5,1"), ended(alone__distil="0.5")
     assert two - one > 100
