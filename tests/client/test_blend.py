@@ -153,3 +153,11 @@ def test_shares_of_a_blend_are_numbers_between_0_and_1():
     for wrong in ("0", "1", "half", "0.5,", "nan"):
         with pytest.raises(ConfigError, match="alone.blend"):
             Alone(blend=wrong).shares()
+
+
+def test_a_silo_is_taught_with_the_shares_of_its_study_and_only_where_it_adapts():
+    assert Alone().taught() == [0.9] and Alone(distil="0.5, 0.9").taught() == [0.5, 0.9]
+    assert Alone(distil=" ").taught() == Alone(adapt=False).taught() == []
+    for wrong in ("0", "1", "much", "0.5,", "-0.1"):
+        with pytest.raises(ConfigError, match="alone.distil"):
+            Alone(distil=wrong).taught()
