@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 pytestmark = pytest.mark.superlink
@@ -35,6 +37,12 @@ def test_a_federation_ends_where_the_same_study_on_one_machine_does(
     for lang, row in local["languages"].items():
         bits = report["languages"][lang]["after"]["bits_per_byte"]
         assert bits == pytest.approx(row["after"]["bits_per_byte"], abs=max(tolerance, 1e-12))
+    # at home too: alone, adapted, and distilled from both
+    for name, row in local["silo_scores"].items():
+        assert (Path(study.home) / "silos" / name / "distilled").is_dir()
+        found = report["silo_scores"][name]
+        for what in ("alone", "adapted"):
+            assert found[what] == pytest.approx(row[what], abs=max(100 * tolerance, 1e-12))
 
 
 def test_a_hub_that_lost_flowers_database_goes_on_and_nobody_touches_a_silo(
