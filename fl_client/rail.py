@@ -59,10 +59,11 @@ def following(work: Work, run: Run, best: Best) -> Run | None:
     What was merged into the base is not in both of what would be taught from, so then nothing is.
     """
     shares = work.study.alone.taught()
-    if run.what != "adapted" or not shares or run.begins.merged():
+    if run.what != "adapted" or not shares:
         return None
     own = alone.recall(work.home, alone.key(work.study, _private(work.study)))
-    if own is None:
+    if own is None or run.begins.merged():
+        alone.skip(len(shares) * work.study.rounds * work.study.train.steps)
         return None
     begins = tries.distilling(own.adapter, best.adapter, own.lr, shares)
     return Run("distilled", _distilled(run.key, work.study), begins)

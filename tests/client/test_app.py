@@ -666,10 +666,14 @@ def test_silos_distil_at_once_as_one_after_the_other(tmp_path):
         assert one == pytest.approx(other, rel=1e-3)
 
 
-def test_nothing_is_distilled_from_what_was_merged_into_the_base(tmp_path):
-    hub, sent = merging(tmp_path, alone__distil="0.5")
+def test_nothing_is_distilled_from_what_was_merged_into_the_base(tmp_path, caplog):
+    hub, sent = merging(tmp_path, alone__distil="0.5,0.9")
     hub.ask("train.alone", hub.order())
+    caplog.clear()
+    caplog.set_level(logging.DEBUG, "bhasha_fl")
     assert hub.ask("train.alone", hub.order(1, final=True), sent).code == ""
+    told = [r.event.get("steps", 1) for r in caplog.records if hasattr(r, "event")]
+    assert sum(told) == 3 * 2 * 3  # a bar over all tries comes to its end
     assert (hub.home() / "adapted").exists() and not (hub.home() / "distilled").exists()
 
 
