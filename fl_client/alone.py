@@ -32,9 +32,8 @@ from tasks.encode import Blocks
 LOG = logging.getLogger("bhasha_fl.alone")
 PATIENCE = 2
 FILE = "adapter.safetensors"
-Kind = Literal[
-    "alone", "adapted", "distilled"
-]  # from the base, what all trained, the middle of both
+# begun from the base, from what all trained, from the middle of both
+Kind = Literal["alone", "adapted", "distilled"]
 PLAIN = Local(trainable=lambda name, _: part(name) != "core")  # a core stays the identity
 
 

@@ -37,6 +37,7 @@ def table(folder: Path, counted: Sequence[str] = ()) -> Table:
         "rates": made["rates"],
         "counted": list(counted),
         "adapts": plain[0]["study"]["alone"].get("adapt", False),
+        "distils": bool(plain[0]["study"]["alone"].get("distil", "")),
         "silos": _silos(plain),
         "methods": found,
         "centralised": {"rate": made["methods"]["centralised"]["rate"]}

@@ -23,6 +23,7 @@ Written by the commands below each title; a cut-short one goes on where it stood
 OLDER = """From before silos trained on at home and left alone only for a sure lead: `as served` and `worse` are of the
 best on validation text among base, alone, together and a blend of these two. The other columns hold.
 """
+UNDISTILLED = "Nothing was distilled (`alone.distil`) for `as served` and `worse`.\n"
 FIGURES = {
     "codecs": "what fewer bytes cost six silos of two languages",
     "newcomer": "what silos that come after the study get at once",
@@ -58,7 +59,10 @@ def section(name: str, table: dict[str, Any]) -> str:
         f"`{table['command']}`, seeds {table['seeds']}",
         "",
     ]
-    lines += [] if table.get("adapts") else [OLDER]
+    if not table.get("adapts"):
+        lines.append(OLDER)
+    elif not table.get("distils"):
+        lines.append(UNDISTILLED)
     lines += [f"Counted: {', '.join(table['counted'])}.", ""] if table.get("counted") else []
     lines += _rows(COLUMNS, [_method(n, row) for n, row in table["methods"].items()])
     silos = [

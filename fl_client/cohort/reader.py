@@ -24,14 +24,18 @@ class Reader(NamedTuple):
     pairs: dict[str, Pair]
     rows: dict[str, Rows]
 
-    def wear(self, held: Buffers, silos: int) -> Head:
-        """Let the model read for the first so many silos of these buffers; return its head for them."""
-        self.pairs.update(held.pairs(silos, self.table.dtype))
-        listed = self.made.peft_config["trainable_token_indices"] or []
-        rows = held.rows(silos, torch.tensor(listed, device=self.made.device))
+    def read_with(self, pairs: dict[str, Pair], rows: Rows | None) -> Head:
+        """Let the model read with these pairs and rows of silos from now on; return its head for them."""
+        self.pairs.update(pairs)
         if rows is not None:
             self.rows["rows"] = rows
         return Head(self.table, rows if tokens.tied(self.made) else None)
+
+    def wear(self, held: Buffers, silos: int) -> Head:
+        """Let the model read for the first so many silos of these buffers; return its head for them."""
+        listed = self.made.peft_config["trainable_token_indices"] or []
+        rows = held.rows(silos, torch.tensor(listed, device=self.made.device))
+        return self.read_with(held.pairs(silos, self.table.dtype), rows)
 
     def hidden(self, ids: torch.Tensor) -> torch.Tensor:
         """Return what the head reads of a batch (n, width): as many blocks of one silo as of the other."""

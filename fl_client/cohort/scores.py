@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from fl_client import basis, evaluate, export, scoring
-from fl_client.cohort import layers, llama, loss, tokens
+from fl_client.cohort import layers, loss
 from fl_client.cohort.layers import A, B, Pair
-from fl_client.cohort.loss import Head
+from fl_client.cohort.reader import reading
 from fl_client.cohort.together import apart, by_likeness, tried
 from fl_client.cohort.tokens import Rows
 from fl_client.evaluate import Asked, Asking, Bits
@@ -146,31 +146,23 @@ def _batches(shares: Sequence[Share], most: int) -> Iterator[list[Share]]:
 @contextmanager
 def _scoring(made: Warm) -> Iterator[Forward]:
     """Give what returns the bits of blocks (n, length), of which each adapter in turn reads as many."""
-    pairs: dict[str, Pair] = {}
-    rows: dict[str, Rows] = {}
     listed = torch.tensor(made.peft_config["trainable_token_indices"] or [], device=made.device)
-    own = tokens.within(made.model.get_output_embeddings()).weight.detach()
-    table = own.clone() if tokens.tied(made) else own
 
     def forward(adapters: Sequence[Adapter], ids: Any, labels: Any) -> Any:
-        pairs.update(_pairs(adapters, made.device))
+        rows = None
         for name in (n for n in adapters[0] if part(n) == "rows"):
             held = _stacked(adapters, name, made.device)
-            rows["rows"] = Rows(held, held, listed)
-        head = Head(table, rows.get("rows") if tokens.tied(made) else None)
+            rows = Rows(held, held, listed)
+        head = reader.read_with(_pairs(adapters, made.device), rows)
         wanted = np.full_like(labels, IGNORED)
         wanted[:, :-1] = labels[:, 1:]
         given = torch.from_numpy(ids).to(made.device)
-        hidden = made.model(input_ids=given, use_cache=False).logits.flatten(0, 1)
+        hidden = reader.hidden(given)
         follows = torch.from_numpy(wanted).to(made.device).flatten()
         nats = loss.nats(hidden, follows, len(adapters), head)
         return evaluate.in_bits(nats.view(given.shape))
 
-    with (
-        llama.beside(made, pairs, table.dtype),
-        tokens.looked_up(made, rows),
-        loss.answering(made, loss.as_is),
-    ):
+    with reading(made, half=False) as reader:
         yield forward
 
 

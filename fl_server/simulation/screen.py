@@ -15,7 +15,7 @@ from rich.traceback import Traceback
 
 from fl_client.checks.check import size
 from fl_client.config import Study
-from fl_server import config, summary
+from fl_server import config, release, summary
 from fl_server import report as pages
 
 LOGGER = "bhasha_fl"
@@ -57,12 +57,13 @@ def watching(
     console: Console, study: Study, silos: int, done: int, verbose: bool, alone: bool
 ) -> Iterator[None]:
     """Show progress over all training steps to come: of the rounds after ``done``, and of silos alone if they train."""
-    each, buffer = silos * study.train.steps, config.build(study)[1].buffer
+    parts, schedule = config.build(study)
+    each, buffer = silos * study.train.steps, schedule.buffer
     trained = buffer.size * study.train.steps if buffer else each
     steps = trained * (study.rounds - done)
     if alone:
         steps += each * study.rounds * len(study.alone.lrs())
-    if study.alone.enabled and study.alone.adapt:
+    if release.adapts(study, parts):
         tries = len(study.alone.adapted()) + len(study.alone.taught())
         steps += each * study.rounds * tries
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f}%"))

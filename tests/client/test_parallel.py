@@ -189,9 +189,8 @@ def test_every_rank_says_how_fast_it_was(name, two):
         parts = speed[f"compute_s/{rank}"], speed[f"communication_s/{rank}"]
         assert np.isclose(speed[f"efficiency/{rank}"], parts[0] / sum(parts))
     assert speed["tokens_s/0"] > 0
-    assert (speed["tokens_s/1"] == 0) == name.startswith(
-        "few"
-    )  # one row: nothing left for the second
+    # one row: nothing left for the second
+    assert (speed["tokens_s/1"] == 0) == name.startswith("few")
 
 
 class Half:
