@@ -12,6 +12,7 @@ from fl_client.config import ConfigError, Scalar, Study, flat, from_flat
 from fl_client.settings import toml_value
 from strategies.combine import Parts, refusals
 from strategies.schedules.schedule import Schedule
+from strategies.strategy import Strategy
 
 
 def read(path: Path | None, overrides: Iterable[str] = ()) -> Study:
@@ -68,6 +69,11 @@ def scored(study: Study, schedule: Schedule, number: int) -> bool:
     """Return whether silos are scored after a round; between the first and the last those of a buffer are at work."""
     every, ends = study.evaluate.every, (0, study.rounds)
     return every > 0 and (number in ends or schedule.buffer is None and number % every == 0)
+
+
+def adapts(study: Study, strategy: Strategy) -> bool:
+    """Return whether silos train what is released on their own text; cores are not trained by one silo."""
+    return study.alone.enabled and study.alone.adapt and strategy.domain != "core"
 
 
 def toml(study: Study) -> str:

@@ -29,6 +29,7 @@ GPU_SPEED = 4e13  # arithmetic a second that training reaches on a middling GPU;
 CPU_SPEED = 2e10  # the same of one core, as measured on small models
 UPDATE = 4  # arithmetic a token and weight: forward, and backward to the adapter
 SCORE = 2  # forward alone
+TAUGHT = 5 / 3  # of the time of a step: two teachers each go forward once more, a third of it
 
 
 class Trip(NamedTuple):
@@ -58,12 +59,13 @@ class Power(NamedTuple):
 
 
 class Pace(NamedTuple):
-    """Seconds of one silo, by what it does in them: once for the safety rail, the others in each round."""
+    """Seconds of one silo, by what it does in them: in each round, and once alone and adapting, at the end."""
 
     train_s: float
     score_s: float
     line_s: float
     alone_s: float
+    adapt_s: float = 0.0
 
     @property
     def round_s(self) -> float:
@@ -171,8 +173,13 @@ def blob(shapes: Layout) -> int:
     return 8 + -(-written // 8) * 8 + at
 
 
-def pace(study: Study, shape: Shape, power: Power, trip: Trip, languages: int) -> Pace | None:
-    """Return the time of one silo, None where it has not said what it trains with."""
+def pace(
+    study: Study, strategy: Strategy, shape: Shape, power: Power, trip: Trip, languages: int
+) -> Pace | None:
+    """Return the time of one silo, None where it has not said what it trains with.
+
+    Training by itself may stop early; these are the seconds if it does not.
+    """
     speed = tokens_s(shape, power)
     if not speed:
         return None
@@ -182,8 +189,18 @@ def pace(study: Study, shape: Shape, power: Power, trip: Trip, languages: int) -
     characters = study.evaluate.characters * max(languages, 1) * bool(study.evaluate.every)
     score_s = characters / (speed * UPDATE / SCORE)
     line_s = (trip.down + trip.up) / power.uplink_bytes_s if power.uplink_bytes_s else 0.0
+    a_try = study.rounds * (train_s + score_s)
     rates = len(study.alone.lrs()) if study.alone.enabled else 0
-    return Pace(train_s, score_s, line_s, rates * study.rounds * (train_s + score_s))
+    return Pace(train_s, score_s, line_s, rates * a_try, tries(study, strategy) * a_try)
+
+
+def tries(study: Study, strategy: Strategy) -> float:
+    """Return as many times a try alone as adapting to its own text takes a silo, 0 where nobody adapts."""
+    if not config.adapts(study, strategy):
+        return 0.0
+    # Nothing is distilled where a part of what was trained is in the base.
+    taught = [] if strategy.mutates_base else study.alone.taught()
+    return len(study.alone.adapted()) + TAUGHT * len(taught)
 
 
 def tokens_s(shape: Shape, power: Power) -> float:

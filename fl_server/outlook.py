@@ -122,7 +122,9 @@ def outlook(study: Study, silos: list[Known], spool_bytes: int) -> Outlook:
         trip: Trip | None = trips[-1]
         if silo.line.round_bytes:
             trip = lines.trip(study, parts.strategy, tensors, len(silos), silo.line)
-        pace = forecast.pace(study, shape, silo.power, trip or trips[-1], len(silo.languages))
+        pace = forecast.pace(
+            study, parts.strategy, shape, silo.power, trip or trips[-1], len(silo.languages)
+        )
         need = footprint.need(shape, held, study, silo.room) if silo.room else None
         row = Row(silo, need, pace, *(("", "") if trip else lines.short(silo.line)))
         late = pace is not None and schedule.closes(len(silos), 0, 1, pace.train_s + pace.line_s)

@@ -55,7 +55,7 @@ def plain(found: Outlook) -> dict[str, Any]:
     """Return a plan as plain data; seconds, bytes, whether it fits: null where a silo has not said what it has."""
     rows = [_row(row, found.study.rounds) for row in found.rows]
     slowest = [row["round_s"] for row in rows if row["round_s"] is not None]
-    waits = [row["alone_s"] for row in rows if row["alone_s"] is not None]
+    once = [max((row[key] or 0.0 for row in rows), default=0.0) for key in ("alone_s", "adapt_s")]
     each = max(slowest, default=None)
     return {
         "study": found.study.name,
@@ -72,7 +72,7 @@ def plain(found: Outlook) -> dict[str, Any]:
             "once": found.once._asdict(),
         },
         "round_s": each,
-        "study_s": None if each is None else round(each * found.study.rounds + max(waits), 1),
+        "study_s": None if each is None else round(each * found.study.rounds + sum(once), 1),
         "silos": rows,
     }
 
@@ -103,6 +103,7 @@ def _row(row: Row, rounds: int) -> dict[str, Any]:
         "line_s": round(pace.line_s, 1) if pace else None,
         "round_s": round(pace.round_s, 1) if pace else None,
         "alone_s": round(pace.alone_s, 1) if pace else None,
+        "adapt_s": round(pace.adapt_s, 1) if pace else None,
         "problem": row.problem,
         "remedy": row.remedy,
     }
@@ -122,7 +123,9 @@ def show(found: Outlook, said: dict[str, Any], console: Console) -> None:
     console.print(
         f"once: {once['up']} up from one silo at the start, {once['down']} down to each at the end"
     )
-    table = Table("silo", "languages", "trains on", "memory", "uplink", "a round", "alone, once")
+    table = Table(
+        "silo", "languages", "trains on", "memory", "uplink", "a round", "alone", "adapting"
+    )
     for row in said["silos"]:
         table.add_row(*_cells(row))
     console.print(table)
@@ -157,5 +160,5 @@ def _cells(row: dict[str, Any]) -> list[str]:
         memory,
         uplink,
         span(row["round_s"]) + ("*" if row["measured"] else "") if known else "",
-        span(row["alone_s"]) if known else "",
+        *(span(row[key]) if known else "" for key in ("alone_s", "adapt_s")),
     ]

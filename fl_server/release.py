@@ -7,17 +7,15 @@ import logging
 from typing import Any
 
 from fl_client import export, messages
-from fl_client.config import Study
 from fl_client.memory import write_whole
 from fl_client.messages import Content
-from fl_server import broadcast, journal, record, replies, report, results, silos
+from fl_server import broadcast, config, journal, record, replies, report, results, silos
 from fl_server import cohort as cohorts
 from fl_server.replies import Refused
 from fl_server.run import RoundFailed, Run
 from fl_server.silos import Silo
 from strategies import adapter as algebra
 from strategies.adapter import Adapter
-from strategies.combine import Parts
 
 LOG = logging.getLogger("bhasha_fl.hub")
 Table = dict[str, Any]
@@ -39,7 +37,7 @@ def release(run: Run, state: journal.State) -> Table:
 
 def adapt(run: Run, contents: list[tuple[Silo, Content]]) -> None:
     """Have every silo train what is released on its own text, where the study adapts; the result stays there."""
-    if not adapts(run.study, run.parts):
+    if not config.adapts(run.study, run.parts.strategy):
         return
     # At each rate it may take as many steps as all rounds did, and so as long as they may; twice that with teachers.
     rail = run.study.alone
@@ -48,11 +46,6 @@ def adapt(run: Run, contents: list[tuple[Silo, Content]]) -> None:
     for silo, reply in silos.ask(run.grid, "train.alone", contents, closes):
         if reply.code:
             LOG.warning("%s did not adapt: %s", silo.name, messages.CODES[reply.code])
-
-
-def adapts(study: Study, parts: Parts) -> bool:
-    """Return whether silos train what is released on their own text; cores are not trained by one silo."""
-    return study.alone.enabled and study.alone.adapt and parts.strategy.domain != "core"
 
 
 def scored(run: Run, contents: list[tuple[Silo, Content]]) -> dict[str, Table]:

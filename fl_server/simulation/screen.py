@@ -15,7 +15,7 @@ from rich.traceback import Traceback
 
 from fl_client.checks.check import size
 from fl_client.config import Study
-from fl_server import config, release, summary
+from fl_server import config, summary
 from fl_server import report as pages
 
 LOGGER = "bhasha_fl"
@@ -63,7 +63,7 @@ def watching(
     steps = trained * (study.rounds - done)
     if alone:
         steps += each * study.rounds * len(study.alone.lrs())
-    if release.adapts(study, parts):
+    if config.adapts(study, parts.strategy):
         tries = len(study.alone.adapted()) + len(study.alone.taught())
         steps += each * study.rounds * tries
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f}%"))

@@ -13,7 +13,7 @@ import numpy as np
 from fl_client import messages
 from fl_client.config import ConfigError, Study
 from fl_client.messages import Order
-from fl_server import adapter_config, config, forecast, lines, outlook, release
+from fl_server import adapter_config, config, forecast, lines, outlook
 from fl_server.forecast import FLOOR_S, Leg, Power
 from fl_server.outlook import Known
 from fl_server.simulation.seats import Seat
@@ -24,7 +24,6 @@ from strategies.codecs.codec import Key
 from strategies.combine import Parts
 
 FEW = 8
-TAUGHT = 5 / 3  # of the time of a step: two teachers each go forward once more, a third of it
 LIST_PRICE = 1 << 62  # bytes that a hub's disk has for a reply: not what a rehearsal is about
 
 
@@ -44,8 +43,6 @@ class Costs(NamedTuple):
     once: forecast.Trip
     paces: dict[str, forecast.Pace]
     final: int  # how often a silo scores at the end, for once in a round
-    rates: int  # that it tries alone
-    tries: float  # from what was trained together, as many times a try alone; 0 where nobody adapts
     steps: int  # of training in a round
 
     def bill(self, silo: str, kind: str, order: Order) -> Bill:
@@ -67,8 +64,8 @@ class Costs(NamedTuple):
         if not order.final:
             return found
         if kind == "train.alone":
-            return Bill(self.once.down, 0, self.tries * pace.alone_s / self.rates)
-        return Bill(0 if self.tries else self.once.down, 0, self.final * pace.score_s)
+            return Bill(self.once.down, 0, pace.adapt_s)
+        return Bill(0 if pace.adapt_s else self.once.down, 0, self.final * pace.score_s)
 
 
 class Cast(NamedTuple):
@@ -132,16 +129,13 @@ def cast(study: Study, seats: list[Seat]) -> Cast:
     parts, _ = config.build(small)
     rail = study.alone
     blends = len(rail.shares()) * (1 + rail.adapt) if rail.enabled else 0
-    tries = len(rail.adapted()) + TAUGHT * len(rail.taught())
     costs = Costs(
         legs=_legs(study, parts, found, seats),
         ahead=forecast.ahead(parts.strategy, found.tensors).up,
         once=found.once,
-        paces={s.silo: _pace(found, s) for s in seats},
+        paces={s.silo: _pace(found, parts, s) for s in seats},
         # base, together, alone, adapted and the best blend on two splits, every blend on one
         final=9 + blends,
-        rates=len(rail.lrs()) if rail.enabled else 0,
-        tries=tries if release.adapts(small, parts) else 0,
         steps=study.train.steps,
     )
     shared = {n: s for n, s in found.tensors.items() if parts.strategy.scope(n) != "silo"}
@@ -165,8 +159,9 @@ def _legs(
     return {silo: by_budget[profile.line.round_bytes] for silo, _, profile in seats}
 
 
-def _pace(found: outlook.Outlook, seat: Seat) -> forecast.Pace:
-    pace = forecast.pace(found.study, found.shape, seat.profile.power, found.round, 1)
+def _pace(found: outlook.Outlook, parts: Parts, seat: Seat) -> forecast.Pace:
+    power = seat.profile.power
+    pace = forecast.pace(found.study, parts.strategy, found.shape, power, found.round, 1)
     if pace is None:
         raise AssertionError("a profile has a core at least")
     return pace

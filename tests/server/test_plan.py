@@ -146,13 +146,14 @@ def test_a_long_study_is_foretold_at_once():
 
 def test_a_round_lasts_as_long_as_arithmetic_and_line_say():
     study, _ = layout(train__steps=10, train__batch_size=4, train__length=100, alone__enabled=False)
+    strategy = config.build(study)[0].strategy
     shape = shapes.read("builtin:tiny")
     power = Power(cpus=2, uplink_bytes_s=1000.0)
-    found = forecast.pace(study, shape, power, forecast.Trip(3000, 2000), 1)
+    found = forecast.pace(study, strategy, shape, power, forecast.Trip(3000, 2000), 1)
     assert found is not None
     assert found.train_s == pytest.approx(4000 * 4 * shape.worked / (2 * forecast.CPU_SPEED))
     assert found.line_s == 5.0
-    assert found.alone_s == 0.0
+    assert found.alone_s == found.adapt_s == 0.0
     assert found.round_s == pytest.approx(1.5 + found.train_s + found.score_s + 5)
 
 
@@ -166,16 +167,37 @@ def test_what_a_silo_measured_counts_more_than_what_it_has():
 
 def test_a_silo_that_said_nothing_has_no_time():
     study, _ = layout()
-    assert (
-        forecast.pace(study, shapes.read("builtin:tiny"), Power(), forecast.Trip(1, 1), 1) is None
-    )
+    assert _paced(study, Power()) is None
 
 
 def test_the_safety_rail_may_take_as_long_as_all_rounds_at_each_rate():
     study, _ = layout(alone__rates="0.1,0.2", rounds=5)
-    found = forecast.pace(study, shapes.read("builtin:tiny"), Power(cpus=1), forecast.Trip(1, 1), 1)
+    found = _paced(study, Power(cpus=1))
     assert found is not None
     assert found.alone_s == pytest.approx(2 * 5 * (found.train_s + found.score_s))
+
+
+@pytest.mark.parametrize(
+    ("changed", "tries"),
+    [
+        ({}, 1 + 5 / 3),
+        ({"alone__distil": ""}, 1),
+        ({"alone__adapt_rates": "0.5,1", "alone__distil": "0.5,0.9"}, 2 + 2 * 5 / 3),
+        ({"alone__adapt": False}, 0),
+        ({"strategy": "flora()"}, 1),
+        ({"strategy": "fedsb()"}, 0),
+    ],
+)
+def test_adapting_at_the_end_takes_a_try_for_each_rate_and_longer_with_teachers(changed, tries):
+    study, _ = layout(rounds=5, **changed)
+    found = _paced(study, Power(cpus=1))
+    assert found is not None
+    assert found.adapt_s == pytest.approx(tries * 5 * (found.train_s + found.score_s))
+
+
+def _paced(study: Study, power: Power) -> forecast.Pace | None:
+    strategy, shape = config.build(study)[0].strategy, shapes.read("builtin:tiny")
+    return forecast.pace(study, strategy, shape, power, forecast.Trip(1, 1), 1)
 
 
 # What is known of the silos.
