@@ -146,7 +146,7 @@ def _keeper(keeper: Keeper | None, stand: Stand) -> Keeper | None:
         carried |= {f"{what}/{name}": x for name, x in point.adapter.items()}
         note[what] = point[1:]
     key = f"{keeper.key}:{stand.rate}:{stand.first}"
-    return keeper._replace(key=key, carried=carried, note=note)
+    return keeper._replace(key=key, carried=carried, note=note, ends=False)
 
 
 def _stood(keeper: Keeper | None) -> Stand:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fl_client import bases, chat, merged, model, silo, spec
-from fl_client.config import ConfigError
+from fl_client import bases, chat, merged, model, shapes, silo, spec
+from fl_client.config import ConfigError, Study
 from fl_client.messages import Fault
 from fl_client.model import Warm
 from fl_client.workers import Work
@@ -49,7 +49,14 @@ def ready(work: Work) -> tuple[Warm, Strategy]:
         work.study.train.parallel,
         strategy.domain == "core",
     )
+    bounded(made, work.study)
     return chat.closed(made, work.study), strategy
+
+
+def bounded(made: Warm, study: Study) -> None:
+    """Raise ``ConfigError`` where a block of this study is longer than the base can read."""
+    places = getattr(made.model.config, "max_position_embeddings", None)
+    shapes.reads(study.model.base, places or 0, study.train.length)
 
 
 def shared(made: Warm, strategy: Strategy, work: Work) -> Adapter:

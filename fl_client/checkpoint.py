@@ -37,6 +37,7 @@ class Keeper(NamedTuple):
     every_s: float
     carried: Adapter = {}
     note: dict[str, Any] = {}
+    ends: bool = True  # the work ends with the last of its steps, so that none is kept after it
 
 
 class Held(NamedTuple):

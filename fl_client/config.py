@@ -65,8 +65,8 @@ class Alone(Section):
     With ``adapt`` each silo ends by training what was trained together on its own text, at ``adapt_rates`` times its
     best rate alone. With ``distil`` it then trains on from the middle of that and of its run alone, with both as its
     teachers (``fl_client.tries``), at each of these shares; what does better on validation text counts as adapted.
-    Something else than alone is served if it is ahead on validation text by a ``margin`` of the bits
-    and by ``errors`` standard errors of its lead over the blocks of that text.
+    Something else than alone is served if it is ahead on validation text by ``errors`` standard errors of its lead over
+    the blocks of that text, and if others had a part in it, also by a ``margin`` of the bits.
     """
 
     enabled: bool = True

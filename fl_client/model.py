@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
+import gc
 import logging
 import os
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import get_peft_model
 
-from fl_client import bases, cores, merged, ranks, rows, spec
+from fl_client import bases, cores, lora, merged, ranks, spec
 from fl_client.config import ConfigError, Model
 from fl_client.merged import Slices
 from fl_client.parallel.fsdp import shard
@@ -45,6 +44,26 @@ class Warm(NamedTuple):
         return bases.tokens(self.tokenizer, texts)
 
 
+class Kind(NamedTuple):
+    """What a model is made from."""
+
+    options: Model
+    private_rank: int
+    scripts: str
+    seed: int
+    core: bool
+    sharded: bool
+
+    def other_rank(self, other: Kind) -> bool:
+        """Return whether both are of one study: silos of mixed ranks, in turn in one process of a simulation."""
+        own = other.options
+        same = self.options.model_copy(update={"rank": own.rank, "alpha": own.alpha})
+        return self._replace(options=same) == other
+
+
+HELD: dict[Kind, Warm] = {}
+
+
 def warm(
     options: Model,
     private_rank: int,
@@ -64,17 +83,21 @@ def warm(
             f"train.parallel={parallel!r} cannot shard a base of model.quantization="
             f"{options.quantization!r}; choose 'ddp()', or quantization 'bfloat16'"
         )
-    return (_sharded if sharded else _whole)(options, private_rank, scripts, seed, core)
+    kind = Kind(options, private_rank, scripts, seed, core, sharded)
+    if kind not in HELD:
+        _forget(kind)
+        HELD[kind] = _make(*kind)
+    return HELD[kind]
 
 
-@lru_cache(maxsize=2)
-def _whole(options: Model, private_rank: int, scripts: str, seed: int, core: bool) -> Warm:
-    return _make(options, private_rank, scripts, seed, core, sharded=False)
-
-
-@lru_cache(maxsize=1)  # one of its own: all ranks must forget and load a sharded base together
-def _sharded(options: Model, private_rank: int, scripts: str, seed: int, core: bool) -> Warm:
-    return _make(options, private_rank, scripts, seed, core, sharded=True)
+def _forget(coming: Kind) -> None:
+    """Let go of the models that the coming one takes the place of, before it is loaded: memory may be for one."""
+    beside = [kind for kind in HELD if not coming.sharded and kind.other_rank(coming)][-1:]
+    for kind in HELD.keys() - beside:
+        del HELD[kind]
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _make(
@@ -84,7 +107,7 @@ def _make(
     where = torch.device("cpu") if sharded else bases.device()
     base = bases.model(options.base, options.quantization, where)
     tokenizer = bases.tokenizer(options.base)
-    config = _config(options, private_rank, tokenizer, scripts)
+    config = lora.config(options, private_rank, tokenizer, scripts)
     try:
         model = get_peft_model(base, config)
     except ValueError as error:
@@ -97,27 +120,22 @@ def _make(
     if sharded:
         shard(model, list(parameters.values()), bases.device())
     tensors = dict(_views(parameters, options.rank, private_rank))
-    end = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else 0
+    end = _end(tokenizer, options.base)
     slices = Slices({}, [])
-    peft = _peft_config(config)
+    peft = lora.plain(config)
     made = Warm(model, tokenizer, parameters, tensors, {}, peft, end, slices, sharded)
     return made._replace(start=_start(made, seed))
 
 
-def _config(options: Model, private_rank: int, tokenizer: Any, scripts: str) -> LoraConfig:
-    trained = token_rows(tokenizer, scripts) if options.rows == "scripts" else []
-    rank = options.rank + private_rank
-    return LoraConfig(
-        r=rank,
-        lora_alpha=options.alpha * rank / options.rank,
-        target_modules=_targets(options.targets),
-        trainable_token_indices=trained or None,
-        task_type="CAUSAL_LM",
-    )
-
-
-def _targets(value: str) -> str | list[str]:
-    return value if value == "all-linear" else [name.strip() for name in value.split(",")]
+def _end(tokenizer: Any, base: str) -> int:
+    """Return the token that ends a text; raises ``ConfigError`` where the tokenizer has no mark at all."""
+    marks = (tokenizer.eos_token_id, tokenizer.sep_token_id, tokenizer.bos_token_id)
+    found = next((mark for mark in marks if mark is not None), None)
+    if found is None:
+        raise ConfigError(
+            f"model.base={base!r} has a tokenizer without an end mark; name its eos_token in tokenizer_config.json"
+        )
+    return int(found)
 
 
 def _name(parameter: str) -> str:
@@ -142,17 +160,6 @@ def _start(made: Warm, seed: int) -> Adapter:
         name: value if algebra.part(name) == "rows" else algebra.initial(name, value.shape, seed)
         for name, value in read_now.items()
     }
-
-
-def _peft_config(config: LoraConfig) -> dict[str, Any]:
-    plain = config.to_dict()
-    plain["target_modules"] = (
-        sorted(config.target_modules)
-        if isinstance(config.target_modules, (set, list))
-        else config.target_modules
-    )
-    plain["inference_mode"] = True
-    return dict(json.loads(json.dumps(plain, default=str, sort_keys=True)))
 
 
 def write(made: Warm, tensors: Adapter) -> None:
@@ -181,18 +188,3 @@ def read(made: Warm) -> Adapter:
         name: made.parameters[parameter].detach()[where].float().cpu().numpy().copy()
         for name, (parameter, where) in made.tensors.items()
     }
-
-
-def token_rows(tokenizer: Any, scripts: str) -> list[int]:
-    """Return the ids of the token rows to train: single bytes, and tokens whose letters are all of these scripts.
-
-    The list depends on the tokenizer and on public names of scripts alone, never on anyone's text.
-    """
-    names = rows.names(scripts)
-    marks = set(tokenizer.all_special_ids)
-    return [
-        token
-        for token in range(len(tokenizer))
-        if token not in marks
-        and rows.wanted(tokenizer.convert_ids_to_tokens(token), tokenizer.decode([token]), names)
-    ]

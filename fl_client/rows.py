@@ -1,6 +1,6 @@
 """How many token rows a study trains, counted from ``tokenizer.json`` without the library that reads it.
 
-The rule is that of ``model.token_rows``: single symbols, and tokens whose letters are all of the scripts asked for.
+The rule is that of ``lora.token_rows``: single symbols, and tokens whose letters are all of the scripts asked for.
 """
 
 from __future__ import annotations

@@ -26,6 +26,11 @@ LIKE_LLAMA = {
     "olmo3", "granite", "smollm3", "cohere", "cohere2",
 }  # fmt: skip
 TIED = {"gemma", "gemma2", "gemma3_text", "cohere", "cohere2"}  # where config.json need not say it
+OLDER = {
+    "num_hidden_layers": "n_layer",
+    "num_attention_heads": "n_head",
+    "max_position_embeddings": "n_positions",
+}
 Matrix = tuple[int, int]  # out, in
 
 
@@ -40,6 +45,7 @@ class Shape(NamedTuple):
     heads: int
     parameters: int
     source: str
+    places: int = 0  # tokens that it reads at once, 0 where its config.json does not say
 
     @property
     def worked(self) -> int:
@@ -79,11 +85,11 @@ def read(base: str) -> Shape:
     """Return the shape of a base on this machine; raises ``ConfigError``."""
     path = folder(base)
     try:
-        config = json.loads((path / "config.json").read_text("utf-8"))
+        said = json.loads((path / "config.json").read_text("utf-8"))
+        config = {name: said.get(older) for name, older in OLDER.items()} | said
         weights = sorted(path.glob("*.safetensors"))
-        if weights:
-            return _from_headers(_headers(weights), config)
-        return _from_config(config, base)
+        found = _from_headers(_headers(weights), config) if weights else _from_config(config, base)
+        return found._replace(places=int(config["max_position_embeddings"] or 0))
     except (OSError, ValueError, KeyError, TypeError, StopIteration, SafetensorError) as error:
         if isinstance(error, ConfigError):
             raise
@@ -114,8 +120,8 @@ def _from_headers(shapes: dict[str, tuple[int, ...]], config: dict[str, Any]) ->
         embedding=embedding,
         vocabulary=modules[embedding][0],
         hidden=modules[embedding][1],
-        layers=_layers(config),
-        heads=int(config.get("num_attention_heads") or config["n_head"]),
+        layers=int(config["num_hidden_layers"]),
+        heads=int(config["num_attention_heads"]),
         parameters=sum(map(prod, shapes.values())),
         source="the headers of its safetensors",
     )
@@ -128,12 +134,9 @@ def _from_config(config: dict[str, Any], base: str) -> Shape:
             f"model.base={base!r} is a {kind}, whose shapes config.json does not say; "
             f"put its safetensors beside it (known without: {', '.join(sorted(LIKE_LLAMA))})"
         )
-    hidden, wide = int(config["hidden_size"]), int(config["intermediate_size"])
-    heads, layers, words = (
-        int(config["num_attention_heads"]),
-        _layers(config),
-        int(config["vocab_size"]),
-    )
+    sizes = ("hidden_size", "intermediate_size", "num_attention_heads", "vocab_size")
+    hidden, wide, heads, words = (int(config[name]) for name in sizes)
+    layers = int(config["num_hidden_layers"])
     each = int(config.get("head_dim") or hidden // heads)
     q, kv = heads * each, int(config.get("num_key_value_heads") or heads) * each
     layer: dict[str, Matrix] = {
@@ -147,7 +150,7 @@ def _from_config(config: dict[str, Any], base: str) -> Shape:
     }
     linear = {f"model.layers.{n}.{m}": s for n in range(layers) for m, s in layer.items()}
     tables = 1 if config.get("tie_word_embeddings", kind in TIED) else 2
-    counted = sum(map(prod, linear.values())) + tables * words * hidden
+    parameters = sum(map(prod, linear.values())) + (tables * words + 2 * layers + 1) * hidden
     return Shape(
         linear=linear,
         embedding="model.embed_tokens",
@@ -155,7 +158,7 @@ def _from_config(config: dict[str, Any], base: str) -> Shape:
         hidden=hidden,
         layers=layers,
         heads=heads,
-        parameters=counted + (2 * layers + 1) * hidden,
+        parameters=parameters,
         source="its config.json",
     )
 
@@ -188,8 +191,12 @@ def _targets(shape: Shape, wanted: str) -> list[str]:
     return found
 
 
-def _layers(config: dict[str, Any]) -> int:
-    return int(config.get("num_hidden_layers") or config["n_layer"])
+def reads(base: str, places: int, length: int) -> None:
+    """Raise ``ConfigError`` where a base has fewer places than blocks have tokens; ``places`` 0 is not known."""
+    if 0 < places < length:
+        raise ConfigError(
+            f"train.length={length} is more than the {places} tokens that {base!r} reads at once; lower it"
+        )
 
 
 def _last(name: str) -> str:

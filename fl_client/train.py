@@ -111,7 +111,7 @@ def fit(
             if due:
                 team.meet()
                 leave, keep = watch.result()
-                if keep and keeper is not None and done < plan.steps:
+                if keep and keeper is not None and not (keeper.ends and done == plan.steps):
                     _keep(run, keeper, curve)
                     if leave:
                         raise Left(f"asked to leave after step {done} of {plan.steps}")

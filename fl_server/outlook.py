@@ -109,6 +109,7 @@ def outlook(study: Study, silos: list[Known], spool_bytes: int) -> Outlook:
     """Return the outlook of a study; raises ``ConfigError`` where its parts do not fit, or its base is not known."""
     parts, schedule = config.build(study)
     shape = shapes.read(study.model.base)
+    shapes.reads(study.model.base, shape.places, study.train.length)
     scripts = scope.scripts(lang for silo in silos for lang in silo.languages)
     tensors = shapes.adapter(shape, study.model, study.model.base, scripts)
     tensors |= cores(tensors) if parts.strategy.domain == "core" else {}

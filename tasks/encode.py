@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from tasks.task import ASSISTANT, Example
 
 Tokenize = Callable[[list[str]], list[list[int]]]
 IGNORED = -100
+AT_ONCE = 1024  # examples that are tokenised together: lists of tokens take four times what arrays of them do
 
 
 class Blocks(NamedTuple):
@@ -40,18 +42,20 @@ def pack(
     """
     if not examples or length < 2:
         raise ValueError(f"nothing to pack: {len(examples)} examples, {length=}")
-    ids: list[int] = []
-    labels: list[int] = []
+    ids: list[NDArray[Any]] = []
+    labels: list[NDArray[Any]] = []
     tokens = 0
     for parts in _parts(examples, tokenize):
         for part, learned in parts:
-            ids += [*part, end] if learned else part
-            labels += part if learned else [IGNORED] * len(part)
-            labels += [end if learn_end else IGNORED] * learned
+            own = np.array([*part, end] if learned else part, np.int32)
+            wanted = own.copy() if learned else np.full_like(own, IGNORED)
+            wanted[len(part) :] = end if learn_end else IGNORED
+            ids.append(own)
+            labels.append(wanted)
             tokens += len(part) * learned
     return Blocks(
-        _cut(ids, length, first=end, fill=end),
-        _cut(labels, length, first=IGNORED, fill=IGNORED),
+        _cut(np.concatenate(ids), length, first=end, fill=end),
+        _cut(np.concatenate(labels), length, first=IGNORED, fill=IGNORED),
         sum(len(e.learned.encode()) for e in examples),
         tokens,
     )
@@ -69,16 +73,18 @@ def _parts(
     examples: Sequence[Example], tokenize: Tokenize
 ) -> Iterator[list[tuple[list[int], bool]]]:
     """Yield each example as its tokens, part by part, and whether they are learned; its text comes last."""
-    prompts = tokenize([e.prompt for e in examples])
-    texts = tokenize([e.text for e in examples])
-    told = [turn.text for e in examples for turn in e.turns]
-    said = iter(tokenize(told) if told else [])
-    for example, prompt, text in zip(examples, prompts, texts, strict=True):
-        turns = [(next(said), turn.role == ASSISTANT) for turn in example.turns]
-        yield [*turns, (prompt, False), (text, True)]
+    for first in range(0, len(examples), AT_ONCE):
+        some = examples[first : first + AT_ONCE]
+        prompts = tokenize([e.prompt for e in some])
+        texts = tokenize([e.text for e in some])
+        told = [turn.text for e in some for turn in e.turns]
+        said = iter(tokenize(told) if told else [])
+        for example, prompt, text in zip(some, prompts, texts, strict=True):
+            turns = [(next(said), turn.role == ASSISTANT) for turn in example.turns]
+            yield [*turns, (prompt, False), (text, True)]
 
 
-def _cut(stream: list[int], length: int, first: int, fill: int) -> NDArray[Any]:
+def _cut(stream: NDArray[Any], length: int, first: int, fill: int) -> NDArray[Any]:
     piece = length - 1
     rows = -(-len(stream) // piece)
     body = np.full(rows * piece, fill, np.int64)
@@ -100,6 +106,9 @@ def order(step: int, batch: int, blocks: int, key: str) -> NDArray[Any]:
     )
 
 
+@lru_cache(maxsize=4)
 def _permutation(key: str, number: int, blocks: int) -> NDArray[Any]:
     digest = hashlib.sha256(f"{key}:{number}".encode()).digest()
-    return np.random.default_rng(np.frombuffer(digest, np.uint32)).permutation(blocks)
+    made = np.random.default_rng(np.frombuffer(digest, np.uint32)).permutation(blocks)
+    made.setflags(write=False)
+    return made

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tasks.task import ASSISTANT, Example, Row, Task, Turn, example
+from tasks.task import ASSISTANT, Example, Row, Task, Turn, example, worded
 from tasks.translate import chrf
 
 ROLES = ("system", "user", ASSISTANT)
@@ -38,7 +38,7 @@ def read(row: Row) -> Example | None:
 
 
 def _pair(row: Row) -> list[Turn]:
-    asked, answered = ((row.get(name) or "").strip() for name in ("prompt", "response"))
+    asked, answered = (worded(row, name) for name in ("prompt", "response"))
     return [Turn("user", asked), Turn(ASSISTANT, answered)]
 
 

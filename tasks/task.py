@@ -81,6 +81,14 @@ def example(
     )
 
 
+def worded(row: Row, name: str) -> str:
+    """Return the text in a field of a row, empty where it has none; raises ``ValueError`` where it is no text."""
+    found = row.get(name)
+    if not isinstance(found, str | None):
+        raise ValueError(f"its {name} is {found!r:.60}; give it as a text")
+    return (found or "").strip()
+
+
 def split(key: str, given: str) -> str:
     """Return ``train``, ``valid`` or ``test``, by the hash of a document or of a text's letters.
 

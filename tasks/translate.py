@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tasks.task import Example, Row, Task, example
+from tasks.task import Example, Row, Task, example, worded
 
 
 def translate(source: str = "en") -> Task:
     """Learn to translate from the language whose text stands in the field ``source`` of each row."""
 
     def read(row: Row) -> Example | None:
-        text, given = row["text"].strip(), (row.get(source) or "").strip()
+        text, given = row["text"].strip(), worded(row, source)
         if not text or not given:
             return None
-        return example(row, text, prompt=f"{source}: {given}\n{row['lang']}: ")
+        # One sentence may have several translations.
+        return example(row, text, prompt=f"{source}: {given}\n{row['lang']}: ", key=given)
 
     return Task(read, score)
 

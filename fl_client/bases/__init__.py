@@ -153,7 +153,7 @@ def sha256(base: str) -> str:
     if not path.is_dir():
         from huggingface_hub import snapshot_download
 
-        path = Path(snapshot_download(folder))
+        path = Path(snapshot_download(folder, allow_patterns=list(FOLDER)))
     read = {file for each in (BESIDE if gguf else FOLDER) for file in path.glob(each)}
     digest = hashlib.sha256()
     for file in sorted(filter(Path.is_file, {*read, path / gguf})):

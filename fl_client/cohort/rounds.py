@@ -44,17 +44,24 @@ def _group(group: list[Training]) -> list[Result | Exception]:
     reason = MERGED if _merged(first) else apart(first.work, first.made)
     if reason:
         return [_single(now, reason) for now in group]
-    members = [Member(n.start, n.blocks, n.plan, n.moments, n.hooks) for n in group]
+    fitted: list[Trained] = []
     try:
-        with gauge.memory():
-            options = first.work.study.train
-            fitted = train.fit(first.made, members, options, options.keep_optimizer)
+        fitted = _fitted(group)
     except MemoryError:
-        return [_single(now, ROOM) for now in group]
+        reason = ROOM
     except layers.Unfit:
-        return [_single(now, LAYERS) for now in group]
+        reason = LAYERS
+    if reason:  # out of the handlers, for an exception holds the memory of what failed
+        return [_single(now, reason) for now in group]
     each = zip(group, fitted, strict=True)
     return [tried(partial(_ended, now, own, len(group))) for now, own in each]
+
+
+def _fitted(group: list[Training]) -> list[Trained]:
+    members = [Member(n.start, n.blocks, n.plan, n.moments, n.hooks) for n in group]
+    options = group[0].work.study.train
+    with gauge.memory():
+        return train.fit(group[0].made, members, options, options.keep_optimizer)
 
 
 def _ended(now: Training, fitted: Trained, silos: int) -> Result:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from fl_client import basis, evaluate, export, scoring
+from fl_client import basis, evaluate, export, model, scoring
 from fl_client.cohort import layers, loss
 from fl_client.cohort.layers import A, B, Pair
 from fl_client.cohort.reader import reading
@@ -103,6 +103,8 @@ def each(made: Warm, asked: Sequence[Asked]) -> list[Bits]:
     packed = [text for _, texts in asked for text in texts.values()]
     if not packed:
         return [{} for _ in asked]
+    # Each adapter brings what is merged in it: nothing may be left on the model of what stood there before.
+    model.write(made, {})
     ids, labels = (np.concatenate([text[k] for text in packed]) for k in (0, 1))
     found = np.zeros(len(ids))
     with ExitStack() as stack:

@@ -34,7 +34,7 @@ def prepare(study: Study) -> int:
     """Check all that can be checked before training and return the number of silos; raises ``ConfigError``."""
     parts, _ = config.build(study)
     try:
-        from fl_client import bases, chat, model, site
+        from fl_client import bases, basis, chat, model, site
     except ImportError as error:
         raise ConfigError(f"simulating needs {error.name}: pip install 'bhasha-fl[sim]'") from None
     quiet()
@@ -45,6 +45,7 @@ def prepare(study: Study) -> int:
     spoken = scope.scripts(e.lang for own in sites for e in own.train)
     cored = parts.strategy.domain == "core"
     made = model.warm(study.model, parts.strategy.private_rank, spoken, study.seed, core=cored)
+    basis.bounded(made, study)
     dealt = study.simulation.dealt(study.model.rank)
     ranks = {own.name: dealt[number % len(dealt)] for number, own in enumerate(sites)}
     cohort = combine.Cohort(

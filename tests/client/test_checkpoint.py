@@ -238,10 +238,12 @@ ALONE = {
 
 
 @pytest.mark.parametrize("vote", [1, 2, 5, 9, 13])
+@pytest.mark.parametrize("steps", [1, 2])
 def test_training_alone_that_left_and_came_back_finds_the_same_point(
-    vote, made, blocks, examples, keeper, leaving
+    vote, steps, made, blocks, examples, keeper, leaving
 ):
-    study, valid = from_flat(ALONE), evaluate.blocks(made, examples[:2], 32)
+    study = from_flat(ALONE | {"train.steps": steps, "rounds": 8 // steps})
+    valid = evaluate.blocks(made, examples[:2], 32)
     returns(made, blocks, valid, study, keeper, leaving, vote, None)
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,7 @@ from bitsandbytes.nn import Linear4bit
 from peft import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
-from fl_client import bases, model, optimizer, train
+from fl_client import bases, lora, model, optimizer, train
 from fl_client.config import ConfigError, Model, Train
 from strategies import adapter as algebra
 from strategies.adapter import part
@@ -196,30 +198,30 @@ def test_the_rows_of_the_start_are_those_of_the_base(made):
 
 def test_rows_are_chosen_by_tokenizer_and_scripts_alone():
     tokenizer = bases.tokenizer("builtin:tiny")
-    wanted = model.token_rows(tokenizer, SCRIPTS)
-    assert wanted == model.token_rows(bases.tokenizer("builtin:tiny"), "Deva,Beng")
+    wanted = lora.token_rows(tokenizer, SCRIPTS)
+    assert wanted == lora.token_rows(bases.tokenizer("builtin:tiny"), "Deva,Beng")
     assert wanted == sorted(set(wanted))
     assert not set(wanted) & set(tokenizer.all_special_ids)
 
 
 def test_rows_are_single_bytes_and_the_tokens_of_the_scripts():
     tokenizer = bases.tokenizer("builtin:tiny")
-    alone = model.token_rows(tokenizer, "")
+    alone = lora.token_rows(tokenizer, "")
     assert all(len(tokenizer.convert_ids_to_tokens(token)) == 1 for token in alone)
     assert len(alone) == 256
     first, last = 0x0980, 0x09FF
-    for token in set(model.token_rows(tokenizer, "Beng")) - set(alone):
+    for token in set(lora.token_rows(tokenizer, "Beng")) - set(alone):
         letters = [c for c in tokenizer.decode([token]) if c.isalpha()]
         assert all(first <= ord(c) <= last for c in letters)
-    latin = set(model.token_rows(tokenizer, "Latn")) - set(alone)
-    bengali = set(model.token_rows(tokenizer, "Beng")) - set(alone)
+    latin = set(lora.token_rows(tokenizer, "Latn")) - set(alone)
+    bengali = set(lora.token_rows(tokenizer, "Beng")) - set(alone)
     assert latin and bengali and not latin & bengali
-    assert set(model.token_rows(tokenizer, "Beng,Latn")) >= latin | bengali
+    assert set(lora.token_rows(tokenizer, "Beng,Latn")) >= latin | bengali
 
 
 def test_a_script_that_is_not_known_adds_no_rows():
     tokenizer = bases.tokenizer("builtin:tiny")
-    assert model.token_rows(tokenizer, "Zzzz,../x") == model.token_rows(tokenizer, "")
+    assert lora.token_rows(tokenizer, "Zzzz,../x") == lora.token_rows(tokenizer, "")
 
 
 def test_targets_that_the_base_does_not_have_are_refused_in_one_line():
@@ -239,6 +241,58 @@ def test_named_targets_are_the_only_ones_adapted():
 def test_the_same_choices_are_answered_with_the_same_warm_model():
     first = model.warm(Model(rank=3, rows="none"), 0, "", 7)
     assert model.warm(Model(rank=3, rows="none"), 0, "", 7) is first
+
+
+@dataclass(frozen=True)
+class Marks:
+    """The marks of a tokenizer."""
+
+    eos_token_id: int | None = None
+    sep_token_id: int | None = None
+    bos_token_id: int | None = None
+
+
+def test_a_text_ends_with_the_best_mark_that_a_tokenizer_has_and_never_with_a_word():
+    assert model._end(Marks(eos_token_id=0, bos_token_id=2), "b") == 0
+    assert model._end(Marks(sep_token_id=5, bos_token_id=2), "b") == 5
+    assert model._end(Marks(bos_token_id=2), "b") == 2
+    with pytest.raises(ConfigError, match="'b' has a tokenizer without an end mark"):
+        model._end(Marks(), "b")
+
+
+@pytest.fixture
+def bases_made(monkeypatch):
+    """Return how many models are held after each that was made; none is held before."""
+    held: list[int] = []
+    monkeypatch.setattr(model, "HELD", {})
+    monkeypatch.setattr(model, "_make", lambda *_: held.append(len(model.HELD)) or object())
+    return held
+
+
+def test_a_model_of_another_study_is_let_go_before_the_next_is_loaded(bases_made):
+    for seed in (7, 8, 7):
+        model.warm(Model(rank=2), 0, "", seed)
+    assert bases_made == [0, 0, 0]
+
+
+def test_models_of_two_ranks_of_a_study_are_held_at_once(bases_made):
+    for rank in (2, 4, 2, 4):
+        model.warm(Model(rank=rank, alpha=2 * rank), 0, "", 7)
+    assert bases_made == [0, 1]
+    model.warm(Model(rank=8, alpha=16), 0, "", 7)
+    assert bases_made == [0, 1, 1]
+
+
+def test_of_a_base_on_the_hub_only_what_is_read_is_fetched(monkeypatch):
+    asked = {}
+
+    def fetched(name, allow_patterns):
+        asked[name] = allow_patterns
+        return str(bases.BUILTIN["builtin:tiny"])
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetched)
+    assert bases.sha256.__wrapped__("someone/base") == bases.sha256("builtin:tiny")
+    assert asked == {"someone/base": list(bases.FOLDER)}
 
 
 @pytest.mark.parametrize("base", ["builtin:huge", "/no/such/folder", "./nowhere"])

@@ -11,13 +11,15 @@ from hypothesis import strategies as st
 
 from fl_client import evaluate, export, model, score
 from fl_client.blend import blended
-from fl_client.cohort import layers, scores
+from fl_client.cohort import layers, llama, scores
 from fl_client.config import Alone, Model
 from fl_client.evaluate import Asked
 from fl_client.messages import Fault
 from fl_client.workers import Result
 from tasks import encode
 from tasks.encode import Blocks
+
+from .team import merged as slices
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SOME = "q_proj,down_proj"
@@ -67,6 +69,19 @@ def test_private_and_blended_adapters_of_several_ranks_are_scored_together(twofo
     mixed = blended(one, two, 0.25)
     assert any(name.endswith(".merged") for name in mixed)
     alike(twofold, [Asked(x, {"as": text(n)}) for n, x in enumerate((one, mixed, {}, two))])
+
+
+@pytest.mark.parametrize("whole_layers", [True, False])
+def test_what_another_silo_has_merged_into_the_base_is_in_no_score(
+    made, noisy, monkeypatch, whole_layers
+):
+    if not whole_layers:  # as of a base that is built otherwise, or on a GPU
+        monkeypatch.setattr(llama, "known", lambda *_: False)
+    merged = slices(made, 3) | noisy(made, 1, 0.02)
+    asked = [Asked(x, {"as": text(n)}) for n, x in enumerate((merged, {}, noisy(made, 2, 0.02)))]
+    evaluate.each(made, asked[:1])
+    assert made.merged.handles
+    alike(made, asked)
 
 
 def test_the_model_is_as_before_when_scores_are_told(made, noisy):

@@ -12,8 +12,8 @@ import torch
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from fl_client import bases, model, rows, shapes
-from fl_client.config import ConfigError, Model
+from fl_client import bases, basis, lora, model, rows, shapes
+from fl_client.config import ConfigError, Model, from_flat
 from strategies import adapter as algebra
 
 TINY = Path(bases.__file__).parent / "tiny"
@@ -152,7 +152,7 @@ def test_targets_that_name_no_layer_are_refused_with_what_there_is():
     "scripts", ["", "Beng", "Deva,Latn", "Olck,Orya", "Arab,Gujr,Guru,Mtei,Taml", "Xxxx"]
 )
 def test_token_rows_are_counted_as_the_model_chooses_them(scripts):
-    chosen = model.token_rows(bases.tokenizer("builtin:tiny"), scripts)
+    chosen = lora.token_rows(bases.tokenizer("builtin:tiny"), scripts)
     assert rows.count(TINY, scripts) == len(chosen)
 
 
@@ -208,7 +208,7 @@ def test_token_rows_of_a_sentencepiece_tokenizer_are_counted_too(kind, scripts, 
     held.add_tokens(["যোগ", "plus"])
     held.add_special_tokens({"additional_special_tokens": ["<extra>"]})
     held.save_pretrained(tmp_path)
-    assert rows.count(tmp_path, scripts) == len(model.token_rows(held, scripts))
+    assert rows.count(tmp_path, scripts) == len(lora.token_rows(held, scripts))
 
 
 def test_without_a_tokenizer_file_it_says_what_to_do(tmp_path):
@@ -222,3 +222,20 @@ def test_a_tokenizer_file_that_is_none_is_named(tmp_path):
     (tmp_path / "tokenizer.json").write_text('{"model": {}}')
     with pytest.raises(ConfigError, match="tokenizer.json cannot be read"):
         rows.count(tmp_path, "Beng")
+
+
+def test_a_block_longer_than_a_base_reads_is_refused_with_what_it_reads():
+    places = shapes.read("builtin:tiny").places
+    assert places == 512
+    shapes.reads("builtin:tiny", places, 512)
+    shapes.reads("unknown", 0, 1 << 20)
+    with pytest.raises(
+        ConfigError, match=r"^train.length=513 is more than the 512 tokens that 'builtin:tiny'"
+    ):
+        shapes.reads("builtin:tiny", places, 513)
+
+
+def test_a_silo_refuses_a_block_longer_than_its_base_reads(made):
+    study = from_flat({"train.length": 1024})
+    with pytest.raises(ConfigError, match=r"^train.length=1024 is more than the 512 tokens"):
+        basis.bounded(made, study)

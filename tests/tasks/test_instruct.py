@@ -126,3 +126,10 @@ def test_one_answer_to_questions_put_differently_lies_in_one_split():
 def test_a_document_keeps_conversations_together_whatever_they_say():
     rows = [PAIR | {"doc": "leaflet", "response": f"{chr(97 + i) * 9}"} for i in range(20)]
     assert len({instruct().read(row).split for row in rows}) == 1
+
+
+@pytest.mark.parametrize("name", ["prompt", "response"])
+def test_a_prompt_or_response_that_is_no_text_is_named(name):
+    row = {"prompt": "a", "response": "b", "lang": "as"} | {name: 5}
+    with pytest.raises(ValueError, match=f"its {name} is 5; give it as a text"):
+        instruct().read(row)

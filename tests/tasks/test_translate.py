@@ -58,3 +58,16 @@ def test_another_source_language_can_be_chosen():
 @pytest.mark.parametrize("given", [{}, {"en": None}, {"en": ""}, {"en": "  "}])
 def test_a_row_without_a_source_sentence_gives_no_example(given):
     assert translate().read({"text": "অসমীয়া", "lang": "as", **given}) is None
+
+
+@pytest.mark.parametrize("given", [5, ["a"], True])
+def test_a_source_sentence_that_is_no_text_is_named(given):
+    with pytest.raises(ValueError, match="its en is .*; give it as a text"):
+        translate().read({"text": "অসমীয়া", "lang": "as", "en": given})
+
+
+def test_all_translations_of_a_sentence_are_in_one_split():
+    rows = [{"text": f"{word} বাক্য", "lang": "as", "en": "A sentence."} for word in "abcdefghijkl"]
+    assert len({translate().read(row).split for row in rows}) == 1
+    others = [row | {"en": f"{row['text'][0]} sentence"} for row in rows]
+    assert len({translate().read(row).split for row in others}) > 1

@@ -1,0 +1,55 @@
+"""The LoRA adapter of a study as PEFT wants it: its rank, its layers, and which token rows are trained beside it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from peft import LoraConfig
+
+from fl_client import rows
+from fl_client.config import Model
+
+
+def config(options: Model, private_rank: int, tokenizer: Any, scripts: str) -> LoraConfig:
+    """Return PEFT's settings for a base with this tokenizer, whose letters of these scripts are trained."""
+    trained = token_rows(tokenizer, scripts) if options.rows == "scripts" else []
+    rank = options.rank + private_rank
+    return LoraConfig(
+        r=rank,
+        lora_alpha=options.alpha * rank / options.rank,
+        target_modules=_targets(options.targets),
+        trainable_token_indices=trained or None,
+        task_type="CAUSAL_LM",
+    )
+
+
+def _targets(value: str) -> str | list[str]:
+    return value if value == "all-linear" else [name.strip() for name in value.split(",")]
+
+
+def plain(config: LoraConfig) -> dict[str, Any]:
+    """Return settings as ``adapter_config.json`` holds them."""
+    plain = config.to_dict()
+    plain["target_modules"] = (
+        sorted(config.target_modules)
+        if isinstance(config.target_modules, (set, list))
+        else config.target_modules
+    )
+    plain["inference_mode"] = True
+    return dict(json.loads(json.dumps(plain, default=str, sort_keys=True)))
+
+
+def token_rows(tokenizer: Any, scripts: str) -> list[int]:
+    """Return the ids of the token rows to train: single bytes, and tokens whose letters are all of these scripts.
+
+    The list depends on the tokenizer and on public names of scripts alone, never on anyone's text.
+    """
+    names = rows.names(scripts)
+    marks = set(tokenizer.all_special_ids)
+    return [
+        token
+        for token in range(len(tokenizer))
+        if token not in marks
+        and rows.wanted(tokenizer.convert_ids_to_tokens(token), tokenizer.decode([token]), names)
+    ]
