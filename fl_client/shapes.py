@@ -27,10 +27,8 @@ LIKE_LLAMA = {
 }  # fmt: skip
 TIED = {"gemma", "gemma2", "gemma3_text", "cohere", "cohere2"}  # where config.json need not say it
 OLDER = {
-    "num_hidden_layers": "n_layer",
-    "num_attention_heads": "n_head",
-    "max_position_embeddings": "n_positions",
-}
+    "num_hidden_layers": "n_layer", "num_attention_heads": "n_head", "max_position_embeddings": "n_positions",
+}  # fmt: skip
 Matrix = tuple[int, int]  # out, in
 
 
@@ -134,9 +132,8 @@ def _from_config(config: dict[str, Any], base: str) -> Shape:
             f"model.base={base!r} is a {kind}, whose shapes config.json does not say; "
             f"put its safetensors beside it (known without: {', '.join(sorted(LIKE_LLAMA))})"
         )
-    sizes = ("hidden_size", "intermediate_size", "num_attention_heads", "vocab_size")
-    hidden, wide, heads, words = (int(config[name]) for name in sizes)
-    layers = int(config["num_hidden_layers"])
+    sizes = "hidden_size intermediate_size num_attention_heads vocab_size num_hidden_layers"
+    hidden, wide, heads, words, layers = (int(config[name]) for name in sizes.split())
     each = int(config.get("head_dim") or hidden // heads)
     q, kv = heads * each, int(config.get("num_key_value_heads") or heads) * each
     layer: dict[str, Matrix] = {
