@@ -7,12 +7,14 @@ not matter, for a seed means the same bits however many there are. On a GPU free
 
 from __future__ import annotations
 
-from fl_client import footprint, shapes, spec
+from fl_client import footprint, rows, shapes, spec
 from fl_client.config import ConfigError, Study
 from fl_client.footprint import Room
+from strategies import scope
 from strategies.strategy import Strategy
 
 TOKENS, MOST = 1024, 1 << 16  # tokens a step: on a CPU, and where a GPU has no more to gain
+BESIDE = 1.5  # the base, and its weights as they enter products, in bfloat16
 SHARE = 0.7  # of a GPU's free memory: the estimate is right within a factor of one and a half
 
 
@@ -30,10 +32,12 @@ def _held(study: Study, free: int) -> int:
         shape = shapes.read(study.model.base)
     except ConfigError:  # as of a GGUF file by itself: nobody knows what a step takes
         return 1
-    plain = study.model.model_copy(update={"rows": "none"})
-    tensors = shapes.adapter(shape, plain, study.model.base, "")
+    spoken = [lang.strip() for lang in study.simulation.languages.split(",") if lang.strip()]
+    scripts = scope.scripts(spoken) if spoken else ",".join(rows.SCRIPT_NAMES)
+    tensors = shapes.adapter(shape, study.model, study.model.base, scripts)
     need = footprint.need(shape, tensors, study, Room(free, 1, True))
-    return int(SHARE * free) // (need.adapter + need.activations + need.logits)
+    left = SHARE * free - BESIDE * need.base  # it is not loaded yet where this is asked
+    return int(left) // (need.adapter + need.activations + need.logits)
 
 
 def apart(study: Study) -> str:

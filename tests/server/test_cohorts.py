@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from fl_client import shapes
 from fl_client.app import app as client
 from fl_client.cohort import size
 from fl_client.cohort.layers import Unfit
@@ -132,6 +133,15 @@ def test_a_cohort_has_about_a_thousand_tokens_and_every_core_has_a_cohort():
     assert size.chosen(Study(), silos=64, cores=1) == 1
     small = size.chosen(study, silos=10**6, cores=1, free=10**9)
     assert 1 <= small < size.chosen(study, silos=10**6, cores=1, free=10**10) < 10**6
+
+
+def test_on_a_gpu_the_base_and_each_silo_s_token_rows_count():
+    study = from_flat({"train.length": 64, "train.batch_size": 1, "simulation.languages": "as,ne"})
+    plain = from_flat({"train.length": 64, "train.batch_size": 1, "model.rows": "none"})
+    rows, none = (size.chosen(one, silos=10**6, cores=1, free=10**9) for one in (study, plain))
+    assert 1 <= rows < none
+    base = shapes.read("builtin:tiny").parameters * 4
+    assert size.chosen(plain, silos=10**6, cores=1, free=2 * base) == 1
 
 
 def test_on_a_gpu_silos_train_one_at_a_time_where_nothing_says_how_large_the_base_is(tmp_path):
