@@ -21,8 +21,6 @@ def of(run: Run, scored: dict[str, Table], released: dict[str, tuple[int, Adapte
     """Return the report of a run, from what each silo that was scored reaches, and each folder's round and adapter."""
     recorded = record.lines(run.folder)
     everything = {f"{folder}/{n}": x for folder, (_, a) in released.items() for n, x in a.items()}
-    each = (broadcast.layouts(run, 1, silo) for silo in run.cohort.silos)
-    dense = 4 * sum(algebra.size(sent) for both in each for sent in both) * (len(recorded) - 1)
     silo_scores = {s.name: _silo(s, scored.get(s.name, UNSCORED)) for s in run.cohort.silos}
     spoken = _languages(run, scored, recorded)
     return {
@@ -37,7 +35,8 @@ def of(run: Run, scored: dict[str, Table], released: dict[str, tuple[int, Adapte
         "curves": {lang: row for lang, row in curves(recorded).items() if lang in spoken},
         "released_round": {folder: number for folder, (number, _) in released.items()},
         "adapters": sorted(released),
-        "bytes": {"down": _sum(recorded, "down"), "up": _sum(recorded, "up"), "dense_up": dense},
+        "bytes": {way: _sum(recorded, way) for way in ("down", "up")}
+        | {"dense_up": _dense(run, recorded)},
         "weights": record.weights(recorded),
         "budgets": lines.cost(recorded),
         "effort": record.effort(recorded),
@@ -51,7 +50,9 @@ def _languages(run: Run, scored: dict[str, Table], recorded: list[record.Line]) 
     table = {}
     for lang in sorted({lang for silo in run.cohort.silos for lang in silo.counts}):
         held = [silo for silo in run.cohort.silos if lang in silo.counts]
-        told = [scored[silo.name] for silo in held if silo.name in scored]
+        heard = [scored[silo.name] for silo in held if silo.name in scored]
+        # A silo that held out none of its few lines of a language tells nothing of it at all.
+        told = [each for each in heard if any(lang in each[what] for what in CANDIDATES)]
         own = [silo.name for silo in run.cohort.silos if silo.language == lang]
         table[lang] = {
             "name": languages()[lang].name if lang in languages() else lang,
@@ -122,3 +123,27 @@ def _sum(recorded: list[record.Line], way: str, names: list[str] | None = None) 
         for name, note in line["silos"].items()
         if names is None or name in names
     )
+
+
+def _dense(run: Run, recorded: list[record.Line]) -> int:
+    """Return the bytes of all updates that were sent, had each gone up in float32."""
+    there = {silo.name: silo for silo in run.cohort.silos}
+    sizes: dict[tuple[int, int], int] = {}
+    total = 0
+    for name, number in (sent for line in recorded[1:] for sent in _updates(line)):
+        # One that is gone counts as of the study's rank.
+        silo = there.get(name, silos.Silo(0, name, {}, ""))
+        kind = (run.ranks.get(name, 0), number)
+        if kind not in sizes:
+            sizes[kind] = sum(map(algebra.size, broadcast.layouts(run, number, silo)))
+        total += 4 * sizes[kind]
+    return total
+
+
+def _updates(line: record.Line) -> list[tuple[str, int]]:
+    """Return of each update that came in a round its silo, and the round that it was trained in."""
+    if "arrivals" in line:
+        # A silo may come more than once in a commit; of one that failed no seconds are noted.
+        came = [one for one in line["arrivals"] if "seconds" in one]
+        return [(one["silo"], line["round"] - one["staleness"]) for one in came]
+    return [(name, line["round"]) for name, note in line["silos"].items() if note.get("up")]

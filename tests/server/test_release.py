@@ -84,6 +84,18 @@ def test_the_report_counts_the_bytes_that_its_rounds_recorded(finished):
     assert report["bytes"]["dense_up"] / report["bytes"]["up"] == pytest.approx(2, rel=0.01)
 
 
+@pytest.mark.parametrize(
+    ("schedule", "strategy"),
+    [("sync(sample=1)", "fedavg()"), ("buffered(size=1)", "fedavg()"), ("sync()", "rolora()")],
+)
+def test_updates_in_float32_are_as_large_as_the_same_sent_dense_whoever_is_asked(
+    schedule, strategy, small, simulate, tmp_path
+):
+    few = {"schedule": schedule, "strategy": strategy, "codec": "float32()", "rounds": 3}
+    counted = simulate(small(tmp_path / "run", **few))["bytes"]
+    assert counted["dense_up"] == pytest.approx(counted["up"], rel=0.03)
+
+
 def test_the_study_file_of_a_run_is_the_study_and_names_no_folder(finished):
     study, _ = finished
     text = (Path(study.home) / "study.toml").read_text()

@@ -269,3 +269,24 @@ def test_a_silo_may_be_scored_in_a_language_in_which_it_has_nothing_to_train_on(
     report = simulate(study)
     (note,) = record.lines(Path(study.home))[1]["silos"].values()
     assert set(note["valid"]) == {"as", "ne"} and set(report["languages"]) == {"as"}
+
+
+@pytest.mark.parametrize(("scored", "known"), [((), True), (("base",), False)])
+def test_a_silo_with_a_few_lines_of_a_language_and_no_score_of_it_takes_nobodys_row_away(
+    scored, known, small, simulate, tmp_path
+):
+    def few(message, context):
+        honest, kind = client(message, context), message.metadata.message_type
+        if context.node_id != 1 or kind not in ("query", "evaluate"):
+            return honest
+        said = messages.read_reply(honest)
+        if kind == "query":
+            lines = {"languages": said.facts["languages"] | {"ne": [1, 10, 10, 1]}}
+            return messages.answer(message, said.metrics, said.facts | lines)
+        told = {f"{what}/ne/{key}": 50.0 for what in scored for key in ("bits", "bytes")}
+        return messages.answer(message, said.metrics | told, said.facts)
+
+    row = simulate(small(tmp_path / "run", **FEW), app=few)["languages"]["ne"]
+    assert (row["silos"], row["before"] is None) == (2, False)
+    # what it tells of one candidate alone would make a mean over other silos than the next
+    assert (row["after"] is not None) == known
