@@ -10,6 +10,7 @@ EFFORT = (
     "gpu_memory_bytes",
     "gpu_utilisation",
 )
+RANKS = frozenset(map(str, range(1024)))  # of a worker group, at most
 
 
 def by_rank(metrics: dict[str, float]) -> dict[str, dict[str, float]]:
@@ -17,7 +18,7 @@ def by_rank(metrics: dict[str, float]) -> dict[str, dict[str, float]]:
     table: dict[str, dict[str, float]] = {}
     for key, value in metrics.items():
         name, _, rank = key.partition("/")
-        if name in EFFORT and rank.isdecimal():
+        if name in EFFORT and rank in RANKS:
             table.setdefault(name, {})[rank] = value
     return table
 

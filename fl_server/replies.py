@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from typing import Any
 
 from fl_client import messages, metrics
@@ -16,14 +15,17 @@ from strategies.codecs.codec import Chain, Key
 from strategies.scope import CODE
 
 LOG = logging.getLogger("bhasha_fl.hub")
-HOW = (("cohort", int), ("apart", str))  # how a simulated silo trained
 CANDIDATES = ("base", "alone", "together", "adapted", "blend")  # what a silo may serve
-MOST = 1e15  # of a number that is told of held-out text: sums of so many are finite, and whole to the byte
+MOST = 1e15  # of a number that is told of held-out text or of work: sums of so many are finite, and whole to the byte
+MANY = 1 << 20  # more silos than any machine trains at once
 Scores = dict[str, dict[str, float]]
 
 
 class Refused(ValueError):
-    """A reply that is not counted, and why."""
+    """A reply that is not counted, and why: in few words, for they go into the record, and a silo may choose them."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"{why:.300}")
 
 
 def check(
@@ -35,7 +37,7 @@ def check(
     said: dict[str, Any] = {"silo": silo.name, "round": number}
     if {key: reply.facts.get(key) for key in said} != said:
         raise Refused(
-            f"it answers for {reply.facts.get('silo')!r}, round {reply.facts.get('round')!r}"
+            f"it answers for {reply.facts.get('silo')!r:.100}, round {reply.facts.get('round')!r:.100}"
         )
     try:
         vector = codec.read(reply.arrays, size(expected), Key(seed, number, silo.name))
@@ -48,15 +50,25 @@ def check(
 
 def note(silo: Silo, reply: Reply, number: int) -> dict[str, Any]:
     """Return what a round's record holds of a reply that was counted."""
-    ranks = metrics.by_rank(reply.metrics)
-    noted: dict[str, Any] = {"loss": reply.metrics.get("loss"), "up": reply.bytes, "ranks": ranks}
-    noted |= {key: said for key, kind in HOW if type(said := reply.facts.get(key)) is kind}
+    told = {name: number for name, number in reply.metrics.items() if abs(number) <= MOST}
+    ranks = metrics.by_rank(told)
+    noted: dict[str, Any] = {"loss": told.get("loss"), "up": reply.bytes, "ranks": ranks}
+    noted |= _how(reply.facts)
     if "codec_reset" in reply.metrics:
         lost = "what both sides know of its updates (a residual, control variates)"
         LOG.warning("round %d: %s no longer held %s, and began without", number, silo.name, lost)
         noted["codec_reset"] = True
-    behind = reply.metrics.get("left_behind", math.nan)
+    behind = told.get("left_behind", -1.0)
     return noted | {"left_behind": behind} if behind >= 0 else noted
+
+
+def _how(facts: dict[str, Any]) -> dict[str, Any]:
+    """Return how a simulated silo says that it trained; what cannot be so, or cannot be written down, is left out."""
+    cohort, apart = facts.get("cohort"), facts.get("apart")
+    sound = type(cohort) is int and 0 < cohort < MANY
+    noted: dict[str, Any] = {"cohort": cohort} if sound else {}
+    # What is printable is no half of a letter, which no file in UTF-8 can hold.
+    return noted | {"apart": apart[:100]} if type(apart) is str and apart.isprintable() else noted
 
 
 def chosen(codec: Chain, reply: Reply, expected: Layout) -> dict[str, Any]:

@@ -76,7 +76,7 @@ def _checked(silo: Silo, reply: messages.Reply, shapes: Layout) -> Adapter:
     if reply.code:
         raise Refused(messages.CODES[reply.code])
     if (reply.facts.get("silo"), reply.facts.get("round")) != (silo.name, 0):
-        raise Refused(f"it answers for {reply.facts.get('silo')!r}, not before round 1")
+        raise Refused(f"it answers for {reply.facts.get('silo')!r:.100}, not before round 1")
     if algebra.layout(reply.arrays) != shapes:
         raise Refused("it holds other tensors than the sketches asked for")
     if not all(x.dtype == np.float32 and accumulate.within(x) for x in reply.arrays.values()):

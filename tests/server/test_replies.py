@@ -10,6 +10,8 @@ from fl_client import messages
 from fl_client.messages import Reply
 from fl_server import replies
 from fl_server.replies import Refused
+from fl_server.silos import Silo
+from strategies.weights.weight import Counts
 
 BITS = ("base", "together", "alone")
 
@@ -97,3 +99,49 @@ def test_a_code_is_told_in_its_words():
     for read in (replies.final, lambda told: replies.scores(told, "valid")):
         with pytest.raises(Refused, match=messages.CODES["internal"]):
             read(reply(code="internal"))
+
+
+SILO = Silo(1, "as-1", {"as": Counts(1, 9, 8, 3)}, "")
+
+
+def noted(facts=None, numbers=None):
+    return replies.note(SILO, Reply({}, {"loss": 1.0} | (numbers or {}), facts or {}, "", 0), 1)
+
+
+def test_how_a_silo_trained_is_noted_as_it_says_where_that_can_be():
+    note = noted({"cohort": 10, "apart": "cores are trained"})
+    assert (note["cohort"], note["apart"]) == (10, "cores are trained")
+    assert noted({"apart": "अ" * 5000})["apart"] == "अ" * 100
+
+
+@pytest.mark.parametrize("cohort", [10**4000, 1 << 20, 0, -1, 2.0, True, "2", None])
+def test_a_cohort_that_no_machine_trains_is_not_noted(cohort):
+    assert "cohort" not in noted({"cohort": cohort})
+
+
+@pytest.mark.parametrize("apart", ["\ud800", "\x1b[31m", "two\nlines", ["why"], None])
+def test_words_that_cannot_be_written_or_shown_are_not_noted(apart):
+    assert "apart" not in noted({"cohort": 1, "apart": apart})
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf, 1e308])
+def test_numbers_that_no_sum_holds_are_not_noted(number):
+    names = ("tokens_s/0", "left_behind", "loss")
+    note = noted(numbers=dict.fromkeys(names, number) | {"efficiency/0": 0.5})
+    assert note == {"loss": None, "up": 0, "ranks": {"efficiency": {"0": 0.5}}}
+
+
+def test_of_a_worker_group_no_more_than_1024_processes_are_noted():
+    ranks = [*map(str, range(20_000)), "٣", "007", "9" * 9999, "-1", ""]
+    note = noted(numbers={f"tokens_s/{rank}": 1.0 for rank in ranks})
+    assert list(note["ranks"]["tokens_s"]) == [*map(str, range(1024))]
+
+
+def test_a_silo_that_answers_for_another_in_very_many_words_is_refused_in_few():
+    long = "x" * 5_000_000
+    for facts in ({"silo": long, "round": 1}, {"silo": "as-1", "round": long}):
+        told = Reply({}, {}, facts, "", 0)
+        with pytest.raises(Refused, match="it answers for 'x|it answers for 'as-1'") as refused:
+            replies.check(SILO, told, {}, 1, None, 7)
+        assert len(str(refused.value)) <= 300
+    assert len(str(Refused(long))) == 300

@@ -470,6 +470,18 @@ def test_the_page_shows_how_each_process_of_a_real_silo_worked(finished):
         assert f"<td>{shown}</td>" in page
 
 
+def test_a_process_that_tells_one_of_its_speeds_alone_stands_on_the_page_with_a_dash_for_the_other():
+    told = {"tokens_s": {"0": 1234.4, "10": 7.0}, "gpu_utilisation": {"0": 83.2}}
+    effort = {"a": told, "b": {"efficiency": {"2": 0.91}}, "c": {"compute_s": {"0": 1.0}}}
+    rows = [row for row in Page(pages.html(run(1) | {"effort": effort})).rows if len(row) == 6]
+    shown = [[cell.strip() for cell in row[:5]] for row in rows[1:]]
+    assert shown == [
+        ["a", "0", "–", "1,234", "83 %"],
+        ["a", "10", "–", "7", "–"],
+        ["b", "2", "0.91", "–", "–"],
+    ]
+
+
 def test_the_page_shows_how_much_each_silo_counted_from_its_lightest_round_to_its_heaviest():
     made = run(1)
     assert "Weight" not in pages.html(made)

@@ -161,6 +161,13 @@ def test_sketches_that_are_not_what_was_asked_for_are_refused(reply, said):
         survey._checked(SILO, reply, {A: (4, 5)})
 
 
+def test_sketches_that_answer_for_another_silo_in_very_many_words_are_refused_in_few():
+    reply = GOOD._replace(facts={"silo": "x" * 5_000_000, "round": 0})
+    with pytest.raises(Refused, match="answers for 'x{50,}, not before round 1$") as refused:
+        survey._checked(SILO, reply, {A: (4, 5)})
+    assert len(str(refused.value)) <= 300
+
+
 def test_a_group_whose_silos_all_came_later_begins_at_a_subspace_of_the_seed(small, tmp_path):
     study = small(tmp_path, strategy="ffa(lora='language', init='gradsketch')")
     parts, schedule = config.build(study)
