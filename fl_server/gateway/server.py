@@ -12,6 +12,7 @@ import logging
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 
 from aiohttp import web
 
@@ -106,7 +107,8 @@ def _whose(gate: Gate, request: web.BaseRequest, route: Route) -> tuple[str, Cal
 async def open_(gate: Gate) -> AsyncIterator[tuple[Door, int]]:
     """Listen as long as the context is open, and give the door and its port; raises ``ConfigError``."""
     listener = _listen(gate.settings.listen)
-    door = Door(_server(gate, lambda: door), _context(gate), gate.settings.max_connections, [])
+    tls = context(gate.folder)
+    door = Door(_server(gate, lambda: door), tls, gate.settings.max_connections, [])
     loop = asyncio.get_running_loop()
     chores = [
         loop.create_task(_every(TICK_S, lambda: limits.admit(door, listener))),
@@ -140,9 +142,18 @@ def _server(gate: Gate, door: Callable[[], Door]) -> web.Server:
     )
 
 
-def _context(gate: Gate) -> ssl.SSLContext:
-    of = gate.folder
-    return certificates.server_context(of / "server.pem", of / "server.key", of / "root.pem")
+def context(hub: Path) -> ssl.SSLContext:
+    """Return TLS as a hub speaks it with silos; raises ``ConfigError``."""
+    held = certificates.server_context(hub / "server.pem", hub / "server.key", hub / "root.pem")
+    # A silo shows the CA's certificate from the day it joined, which may be over while its own is not: where the CA's
+    # was renewed, the new one counts. It has the same key, and holds as the root signed it.
+    try:
+        held.load_verify_locations(hub / "ca.pem")
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{hub / 'ca.pem'} cannot be used ({error}); put back a copy of it"
+        ) from None
+    return held
 
 
 def _listen(where: str) -> socket.socket:

@@ -12,7 +12,8 @@ from cryptography import x509
 from typer.testing import CliRunner
 
 from fl_client import certificates
-from fl_server import authority, cli, hub, roster
+from fl_server import authority, cli, entries, hub, renewal, roster
+from fl_server.gateway import server
 
 
 @pytest.fixture
@@ -51,10 +52,7 @@ def shaken(folder) -> str:
     names = []
 
     def serve():
-        context = certificates.server_context(
-            folder / "server.pem", folder / "server.key", folder / "root.pem"
-        )
-        with context.wrap_socket(line.accept()[0], server_side=True) as held:
+        with server.context(folder).wrap_socket(line.accept()[0], server_side=True) as held:
             names.extend(held.getpeercert()["subjectAltName"])
             held.sendall(b"welcome")
 
@@ -94,6 +92,19 @@ def test_with_the_roots_key_the_ca_is_renewed_and_silos_trust_it_as_before(made,
     assert ends(made, "ca.pem").timestamp() == in_days(5 * 365)
     assert f"{ends(made, 'server.pem'):%Y-%m-%d}" in result.stdout
     assert shaken(made) == before
+
+
+def test_a_silo_from_before_the_old_ca_ended_gets_in_after_the_renewal(made, monkeypatch):
+    asked = (made / "roster" / "clinic.json").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(authority, "CA_DAYS", -1)
+        renewal.ca(made, made / "root.key")
+    held = json.loads(asked) | {"state": "requested"}
+    entries.keep(made, entries.Entry.model_validate(held))
+    (made.parent / "silo.pem").write_text(roster.approve(made, "clinic").certificate)
+    result = renew(made, "--root", made / "root.key")
+    assert result.exit_code == 0, result.output
+    assert shaken(made) == certificates.URN + "clinic"
 
 
 def test_a_ca_that_is_over_is_not_used_and_another_key_is_not_taken_for_the_roots(
