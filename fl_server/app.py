@@ -27,7 +27,7 @@ def main(grid: Grid, context: Context) -> None:
         _run(Polled(grid), study, Path(study.home or f"runs/{study.name}").absolute())
         return
     hub = Path(os.environ[hubs.WITHIN])
-    with claims.claimed(hub, study.name):
+    with claims.claimed(hub, study.name, str(context.run_id)):
         ticket, (_, schedule) = queue.one(hub, study.name), config.build(study)
         way = federation.join(grid, hub, context.run_id, ticket, schedule.late)
         _run(way, study, hub / "runs" / study.name)

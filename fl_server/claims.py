@@ -16,8 +16,8 @@ from fl_server.run import RoundFailed
 
 
 @contextmanager
-def claimed(hub: Path, name: str) -> Iterator[None]:
-    """Hold a study while its rounds run, write its log, and note how it ended.
+def claimed(hub: Path, name: str, run: str = "") -> Iterator[None]:
+    """Hold a study while its rounds run, write its log, and note Flower's number of the run, and how it ended.
 
     For want of disk, or of silos in a round, it has not: another run takes it up. Raises ``ConfigError`` where the
     study is not to run: Flower may start a run after it was stopped.
@@ -38,6 +38,8 @@ def claimed(hub: Path, name: str) -> Iterator[None]:
             state = queue.one(hub, name).state
             if state != "running":
                 raise ConfigError(f"{name} is {state}; this run of it came too late")
+            if run:  # the runner may have died before it could note what it had started
+                queue.note(hub, name, run=run)
             yield
             queue.move(hub, name, "finished", error="")
     except Exception as error:

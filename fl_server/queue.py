@@ -29,7 +29,7 @@ class Ticket(Section):
     silos: tuple[str, ...]
     study_sha256: str
     state: State = "queued"
-    run: str = ""  # Flower's number of the newest run
+    run: str = ""  # Flower's number of the newest run that it made, or whose rounds have begun
     attempts: int = 0  # runs that ended early since the last round that was committed
     round: int = -1  # the last one committed when the newest run began
     error: str = ""

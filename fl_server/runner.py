@@ -25,7 +25,7 @@ from fl_server import claims, hub, journal, queue, room
 from fl_server.queue import Ticket
 
 LOG = logging.getLogger("bhasha_fl.hub")
-ATTEMPTS = 5  # Flower runs that one study may use up without an end
+ATTEMPTS = 5  # Flower runs that one study may use up without a round
 START_S = 120.0  # how long Flower may take to start the rounds
 FLWR_S = 60.0  # how long its command line may take
 LOOK_S = 0.5
@@ -105,17 +105,23 @@ def start(folder: Path, app: Path, ticket: Ticket) -> None:
     here = queue.folder(folder, name)
     write_whole(here / "signed.json", sign(folder, study, ticket.silos))
     write_whole(here / "run.toml", run_config(study).encode())
-    began = {"attempts": ticket.attempts + 1, "round": ticket.round, "run": ""}
+    began = {"attempts": ticket.attempts + 1, "round": ticket.round}
     if queue.move(folder, name, "running", {"queued", "running"}, **began).state != "running":
         return  # it was stopped meanwhile
     before = claims.count(folder, name)
     made = flwr(folder, "run", str(app), "hub", "--run-config", str(here / "run.toml"))
-    if not made.get("success"):  # the SuperLink may be starting anew
-        queue.note(folder, name, error=str(made.get("error-message", "Flower refused")))
+    if not made.get("success"):  # the SuperLink may be starting anew: no run, and no attempt
+        why = str(made.get("error-message", "Flower refused"))
+        queue.note(folder, name, attempts=ticket.attempts, error=why)
         return
-    queue.note(folder, name, run=str(made["run-id"]), error="")
+    queue.change(folder, name, lambda held: _numbered(held, ticket.run, str(made["run-id"])))
     LOG.info("%s runs as Flower's run %s", name, made["run-id"])
     _wait(lambda: claims.count(folder, name) != before, START_S)
+
+
+def _numbered(held: Ticket, before: str, run: str) -> Ticket:
+    """Return the ticket with the number of its newest run; one whose rounds have begun meanwhile has noted its own."""
+    return held.model_copy(update={"run": run if held.run == before else held.run, "error": ""})
 
 
 def sign(folder: Path, study: Study, silos: tuple[str, ...]) -> bytes:
