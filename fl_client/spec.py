@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import math
 import pkgutil
 from collections.abc import Callable
 from difflib import get_close_matches
@@ -123,14 +124,18 @@ def _example(kind: str) -> str:
     return f"for example {known[0]}()" if known else "name(option=value)"
 
 
+def _literal(node: ast.expr) -> Any:
+    return math.inf if isinstance(node, ast.Name) and node.id == "inf" else ast.literal_eval(node)
+
+
 def _call(node: ast.expr, text: str, kind: str) -> Call:
     if isinstance(node, ast.Name):
         return Call(node.id, (), {})
     if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
         raise SpecError(f"{kind}={text!r} is no call; write {_example(kind)}")
     try:
-        positional = tuple(ast.literal_eval(value) for value in node.args)
-        named = {str(k.arg): ast.literal_eval(k.value) for k in node.keywords if k.arg}
+        positional = tuple(_literal(value) for value in node.args)
+        named = {str(k.arg): _literal(k.value) for k in node.keywords if k.arg}
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         raise SpecError(f"{kind}={text!r} may hold only plain numbers, texts and lists") from None
     names = [k.arg for k in node.keywords]

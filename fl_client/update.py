@@ -54,7 +54,7 @@ def encoded(
 
     The silo's memory of this round is durable when it returns.
     """
-    delta, local = strategy.local.finish(delta, local)
+    delta = strategy.local.finish(delta, local)
     if strategy.passes:
         delta, held = _first(work, strategy.passes, start, delta)
         kept = kept | {f"pass/{n}": x for n, x in held.items()}
@@ -64,6 +64,9 @@ def encoded(
     wire, residual = _wire(work, strategy, vector, before)
     if work.round_bytes:
         told |= _cost(work, vector, before, residual, wire)
+    if strategy.controls:
+        arrives = _decoded(work, wire, vector.size)
+        local = strategy.local.heard(local, algebra.unflatten(arrives, algebra.layout(delta)))
     kept = kept | {f"local/{n}": x for n, x in local.items()} | {"residual": residual}
     if ranks.first():
         memory.keep(work.home, work.order.turn, kept, work.order.best, work.order.lost)
@@ -139,9 +142,14 @@ def _key(work: Work) -> Key:
 
 def _cost(work: Work, vector: Array, before: Array, after: Array, wire: Adapter) -> Told:
     """Return which share of the norm of what was to be sent stayed behind."""
+    sent = _decoded(work, wire, vector.size)
     codec = spec.codec(work.study.codec)
-    sent = codec.decode(wire, vector.size, _key(work))
     return {"left_behind": budget.behind(codec, vector, before, after, sent)}
+
+
+def _decoded(work: Work, wire: Adapter, size: int) -> Array:
+    """Return the vector that the hub reads from a wire."""
+    return spec.codec(work.study.codec).decode(wire, size, _key(work))
 
 
 def _residual(work: Work, zero: Array) -> tuple[Array, Told]:

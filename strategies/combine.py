@@ -16,7 +16,7 @@ from strategies import (
     combine_passes,
 )
 from strategies.parts import PROBES, Cohort, Parts, Refusal
-from strategies.scope import grouped, languages
+from strategies.scope import code, grouped, languages
 
 __all__ = ["Cohort", "Parts", "Refusal", "refusals"]
 
@@ -101,7 +101,7 @@ def family_scope_needs_the_table(parts: Parts, cohort: Cohort) -> Refusal | None
 
 def grouping_joins_languages_that_are_there(parts: Parts, cohort: Cohort) -> Refusal | None:
     """C63: a grouping that names a language of no silo, most likely misspelt."""
-    spoken = set(cohort.languages.values())
+    spoken = set(map(code, cohort.languages.values()))
     named = {
         lang
         for within in cohort.scopes(parts.strategy)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 
 from strategies.guards.guard import keep_all
 from strategies.parts import Cohort, Parts, Refusal
+from strategies.scope import code
 
 
 def discarding_guard_needs_a_codec_without_memory(parts: Parts) -> Refusal | None:
@@ -41,6 +42,18 @@ def guard_mixes_no_own_rows(parts: Parts) -> Refusal | None:
     )
 
 
+def guard_leaves_factors_apart(parts: Parts) -> Refusal | None:
+    """C67: a guard that merges before the strategy does, where this needs the factors of each silo."""
+    if not parts.guard.mixes or not parts.strategy.mutates_base or parts.strategy.restarts:
+        return None
+    return Refusal(
+        "C67",
+        "the strategy merges into the base what the mean of factors leaves out, and of a median or a trimmed mean "
+        "nothing is left out",
+        "choose a guard that leaves updates as they are, such as 'multi_krum()', or strategy='fedavg()'",
+    )
+
+
 def guard_needs_enough_silos(parts: Parts, cohort: Cohort) -> Refusal | None:
     """C40: a group, or a round of a sample, of fewer silos than the guard needs to tell one from the others."""
     counted = parts.counted(len(cohort.languages))
@@ -51,10 +64,13 @@ def guard_needs_enough_silos(parts: Parts, cohort: Cohort) -> Refusal | None:
             f"raise sample= in schedule to {parts.guard.least} or more, or choose guard='norm_clip()'",
         )
     for name, members in _groups(parts, cohort):
-        if len(members) < parts.guard.least:
+        # Of a sample a group has at least those who are left when all others are in it.
+        sure = max(0, counted - (len(cohort.languages) - len(members)))
+        if sure < parts.guard.least and parts.guard.least > 1:
+            few = "" if sure == len(members) else f", of which a round may wait for only {sure}"
             return Refusal(
                 "C40",
-                f"the guard needs {parts.guard.least} silos in each group and {name} has {len(members)}",
+                f"the guard needs {parts.guard.least} silos in each group and {name} has {len(members)}{few}",
                 "merge in a wider scope, expect fewer hostile silos, or choose guard='norm_clip()'",
             )
     return None
@@ -65,8 +81,8 @@ def guard_excludes_who_is_different(parts: Parts, cohort: Cohort) -> Refusal | N
     if not parts.guard.discards or parts.guard.accept_exclusion:
         return None
     for name, members in _groups(parts, cohort):
-        spoken = list(members.values())
-        only = [silo for silo, lang in members.items() if spoken.count(lang) == 1]
+        spoken = list(map(code, members.values()))
+        only = [silo for silo, lang in members.items() if spoken.count(code(lang)) == 1]
         if only and len(members) >= max(2, parts.guard.least):
             return Refusal(
                 "C41",
@@ -89,6 +105,7 @@ RULES: Iterable[Callable[[Parts], Refusal | None]] = (
     discarding_guard_needs_a_codec_without_memory,
     guard_needs_one_start,
     guard_mixes_no_own_rows,
+    guard_leaves_factors_apart,
 )
 COHORT_RULES: Iterable[Callable[[Parts, Cohort], Refusal | None]] = (
     guard_needs_enough_silos,

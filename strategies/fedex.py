@@ -31,7 +31,7 @@ def fedex(kappa: float = 0.5, lora: str = "everyone", rows: str = "language") ->
         rows: scope of the trained token rows.
     """
     if not kappa >= 0:
-        raise ValueError(f"{kappa=} is no share of a step; give 0 or more, 'inf' for no guard")
+        raise ValueError(f"{kappa=} is no share of a step; give 0 or more, inf for no guard")
 
     def aggregate(
         updates: list[Weighted], start: Adapter, memory: Memory

@@ -5,9 +5,10 @@ A silo steps along g - c_k + c: its gradient, less its own mean gradient of last
 c_k' = c_k - c + (x - y_k) / R, where R is the sum of the learning rates of the round's steps (the paper's K eta, were
 the rate one), and the change of c_k travels beside the change of the adapter. That holds for plain SGD alone.
 
-Departs from the paper in three ways. c is the mean of all c_k of a group with the study's weights, plain where they are
+Departs from the paper in these ways. c is the mean of all c_k of a group with the study's weights, plain where they are
 uniform: with a plain mean the optimum of the unweighted sum would be reached whatever the weights say. The corrected
-gradient is clipped as any other. And where a silo lost its memory, all begin with c_k = 0 anew.
+gradient is clipped as any other. Where a silo lost its memory, all begin with c_k = 0 anew. And a silo remembers what
+the hub decodes of its change, so that c stays the mean of all c_k whatever a codec rounds.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ OWN = ".own"  # a silo's own control variate, beside NAME.control, everyone's
 def scaffold(lora: str = "everyone", rows: str = "language", private: int = 0) -> Strategy:
     """Average as FedAvg does, each silo's SGD steps corrected by control variates; twice the traffic."""
     plain = fedavg(lora=lora, rows=rows, private=private)
-    local = plain.local._replace(init=_init, step=_step, finish=_finish)
+    local = plain.local._replace(init=_init, step=_step, finish=_finish, heard=_heard)
     return plain._replace(local=local, controls=True)
 
 
@@ -45,10 +46,14 @@ def _step(name: str, gradient: Any, weight: Any, anchor: Any, memory: Memory) ->
     return gradient + (memory[name + CONTROL] - memory[name + OWN])
 
 
-def _finish(delta: Adapter, memory: Memory) -> tuple[Adapter, Memory]:
+def _finish(delta: Adapter, memory: Memory) -> Adapter:
     changes = {}
     for name, moved in delta.items():
         rates = memory["rates"][int(part(name) == "rows")]
         changes[name] = (-memory[name + CONTROL] - moved / rates).astype(moved.dtype)
-    owns = {name + OWN: memory[name + OWN] + change for name, change in changes.items()}
-    return delta | {name + CONTROL: x for name, x in changes.items()}, memory | owns
+    return delta | {name + CONTROL: x for name, x in changes.items()}
+
+
+def _heard(memory: Memory, sent: Adapter) -> Memory:
+    owns = {name.removesuffix(CONTROL): x for name, x in sent.items() if name.endswith(CONTROL)}
+    return memory | {name + OWN: memory[name + OWN] + change for name, change in owns.items()}

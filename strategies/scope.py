@@ -39,7 +39,8 @@ def scope(value: str, part: str) -> Scope:
 
 
 def _grouping(value: str, part: str) -> Scope:
-    groups = [sorted(lang.strip() for lang in joined.split("+")) for joined in value.split(",")]
+    spoken = [[lang.strip() for lang in joined.split("+")] for joined in value.split(",")]
+    groups = [sorted(map(code, langs)) for langs in spoken]
     named = [lang for joined in groups for lang in joined]
     strange = [lang for lang in named if not CODE.fullmatch(lang) or lang == "und"]
     if strange:
@@ -76,6 +77,20 @@ def language(code: str) -> Language:
     return languages()[code]
 
 
+@cache
+def _codes() -> dict[str, str]:
+    """Return for each code of the table the shortest of the same language: ``ig`` for ``ibo``."""
+    by_row: dict[Language, list[str]] = {}
+    for code, row in languages().items():
+        by_row.setdefault(row, []).append(code)
+    return {code: min(same, key=len) for same in by_row.values() for code in same}
+
+
+def code(lang: str) -> str:
+    """Return the code by which silos of a language find each other, whichever of its codes each of them uses."""
+    return _codes().get(lang, lang)
+
+
 def scripts(spoken: Iterable[str]) -> str:
     """Return the scripts of these languages, sorted, commas between; languages not in the table are left out."""
     return ",".join(sorted({languages()[code].script for code in spoken if code in languages()}))
@@ -89,8 +104,8 @@ def group(within: Scope, lang: str, silo: str) -> str:
         return f"silo-{silo}"
     if within in ("family", "script"):
         return f"{within}-{getattr(language(lang), within).lower()}"
-    joined = next((joined for joined in grouped(within) if lang in joined), [])
-    return "-".join(["group", *joined]) if joined else lang
+    joined = next((joined for joined in grouped(within) if code(lang) in joined), [])
+    return "-".join(["group", *joined]) if joined else code(lang)
 
 
 def finest(scopes: set[Scope]) -> set[Scope]:

@@ -40,9 +40,14 @@ def gradient_as_is(name: str, gradient: Any, weight: Any, anchor: Any, memory: M
     return gradient
 
 
-def delta_as_is(delta: Adapter, memory: Memory) -> tuple[Adapter, Memory]:
+def delta_as_is(delta: Adapter, memory: Memory) -> Adapter:
     """What is sent is what changed."""
-    return delta, memory
+    return delta
+
+
+def memory_as_was(memory: Memory, sent: Adapter) -> Memory:
+    """What arrives changes nothing of what is remembered."""
+    return memory
 
 
 class Local(NamedTuple):
@@ -54,7 +59,8 @@ class Local(NamedTuple):
     init: Callable[[Adapter], Memory] = no_memory
     trainable: Callable[[str, int], bool] = every_tensor
     step: Callable[[str, Any, Any, Any, Memory], Any] = gradient_as_is
-    finish: Callable[[Adapter, Memory], tuple[Adapter, Memory]] = delta_as_is
+    finish: Callable[[Adapter, Memory], Adapter] = delta_as_is
+    heard: Callable[[Memory, Adapter], Memory] = memory_as_was
     own_rows: bool = False
 
 
@@ -120,7 +126,8 @@ class Strategy(NamedTuple):
     With ``controls`` each shared tensor has a control variate, ``NAME.control`` of its shape and scope. It comes down
     into the memory of the silo half, beside ``rates``, the sums of the learning rates of the round's steps, of LoRA
     pairs and of token rows; ``finish`` returns by how much the silo's own changed, and the hub adds the mean of that
-    over all silos. It is never trained and never released.
+    over all silos. So the silo remembers what the codec let arrive of it: ``heard(memory, sent)``. It is never trained
+    and never released.
 
     Where the ``domain`` is ``core``, a LoRA pair has a tensor ``lora_B.core`` too, a square matrix between its factors.
 

@@ -4,7 +4,8 @@ For each LoRA pair the norm is that of the change of its product, for token rows
 paper in the bound, which nobody can guess: it is a multiple of the median over silos in the round before, so an
 update is judged as it arrives and whatever came before it. In the first round, when there is none before, all are
 judged together. Where halves of a pair are sent in turn, each is held against the last round that sent the same half.
-The median is the lower one, so of two silos the smaller change counts. It takes away size, not direction: against a
+The median is the lower one, so of two silos the smaller change counts, and one that hardly moves stops the other: for
+two choose an ``absolute`` bound. It takes away size, not direction: against a
 silo that pushes the wrong way choose ``multi_krum`` or ``trimmed_mean``.
 """
 

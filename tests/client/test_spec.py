@@ -314,3 +314,9 @@ def test_any_literal_given_to_any_part_builds_it_or_is_refused(kind, number, arg
         spec.build(f"{name}({', '.join(map(repr, arguments))})", kind)
     except SpecError as error:
         assert str(error).startswith(f"{kind} {name}: ")
+
+
+def test_a_number_may_be_infinite_where_that_means_something():
+    spec.build("fedex(kappa=inf)", "strategy")
+    with pytest.raises(SpecError, match="plain numbers"):
+        spec.build("fedex(kappa=nan)", "strategy")

@@ -21,6 +21,7 @@ from strategies.codecs.randk import randk
 from strategies.codecs.topk import topk
 from strategies.combine import Cohort, Parts, refusals
 from strategies.fedavg import fedavg
+from strategies.fedex import fedex
 from strategies.fedprox import fedprox
 from strategies.fedsb import fedsb
 from strategies.ffa import ffa
@@ -100,6 +101,7 @@ OUTERS = [mean(), momentum(), nesterov(), adam(), yogi(), adagrad()]
 
 
 MANY = Cohort({f"s{k}": "as" for k in range(7)}, (A, B, ROWS))
+SIX = Cohort({f"s{k}": ("as", "ne")[k % 2] for k in range(6)}, (A, B, ROWS))
 RANKED = MANY._replace(ranks={"s1": 4, "s2": 8})
 BF16 = chain([bfloat16()])
 ONE_OF_ITS_KIND = Cohort({**MANY.languages, "s7": "sat"}, (A, B))
@@ -165,7 +167,7 @@ BAD = {
     "family of a strange language": (parts(fedavg("family")), STRANGE, "C62"),
     "script of a strange language": (parts(fedavg(rows="script")), STRANGE, "C62"),
     "grouping, language unknown": (parts(fedavg("as+bn", "as+bn")), MIXED, "C61"),
-    "a grouping of absent languages": (parts(fedavg("as+tam", "silo")), COHORT, "C63"),
+    "a grouping of absent languages": (parts(fedavg("as+kha", "silo")), COHORT, "C63"),
     "krum of two": (parts(fedavg("language", "silo"), guard=multi_krum(1)), COHORT, "C40"),
     "median of two": (parts(fedavg("language", "silo"), guard=median()), COHORT, "C40"),
     "rolora under error feedback": (parts(rolora(), ("topk",)), MANY, "C54"),
@@ -198,6 +200,14 @@ BAD = {
         MANY,
         "C40",
     ),
+    "krum of a group that a sample splits": (
+        parts(fedavg("language", "silo"), guard=median())._replace(
+            counted=sync(sample=5).waits_for
+        ),
+        SIX,
+        "C40",
+    ),
+    "fedex of a median": (parts(fedex(), guard=median()), MANY, "C67"),
     "krum, one of its language": (parts(guard=multi_krum(1)), ONE_OF_ITS_KIND, "C41"),
     "median, one of its language": (parts(guard=median()), ONE_OF_ITS_KIND, "C41"),
     "krum under error feedback": (parts(links=("topk", "int8"), guard=multi_krum()), MANY, "C42"),

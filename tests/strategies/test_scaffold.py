@@ -9,8 +9,11 @@ from fl_server import cohort as cohorts
 from fl_server import controls, merge
 from fl_server.journal import State
 from fl_server.silos import Silo
-from strategies.adapter import CONTROL, trained
-from strategies.codecs.codec import chain
+from strategies.adapter import CONTROL, flatten, layout, trained, unflatten
+from strategies.codecs.bfloat16 import bfloat16
+from strategies.codecs.codec import Key, chain
+from strategies.codecs.int4 import int4
+from strategies.codecs.int8 import int8
 from strategies.combine import Parts
 from strategies.fedavg import fedavg
 from strategies.outer.mean import mean
@@ -20,6 +23,7 @@ from strategies.weights.uniform import uniform
 from strategies.weights.weight import Counts
 
 NAME = "q.lora_A.weight"
+KEY = Key(7, 1, "s")
 RATES = [0.1, 0.08, 0.06, 0.04, 0.02]  # of a round's steps; 20 of one rate would do as well
 DRAW = np.random.default_rng(3)
 CURVES = {f"s{k}": DRAW.uniform(0.2, 6, (2, 3)) for k in range(4)}
@@ -27,8 +31,8 @@ OPTIMA = {silo: DRAW.normal(0, 2, (2, 3)) for silo in CURVES}
 START = {NAME: np.zeros((2, 3), np.float32)}
 
 
-def silo_round(local: Local, silo, received, memory):
-    """Train one silo by gradient descent as the strategy corrects it; return what it sends and remembers."""
+def silo_round(local: Local, silo, received, memory, codec=None):
+    """Train one silo by gradient descent as the strategy corrects it; return what arrives and what it remembers."""
     anchor = received[NAME].astype(np.float64)
     memory = memory or local.init(START)
     memory = memory | {n: x for n, x in received.items() if n.endswith(CONTROL)}
@@ -37,10 +41,14 @@ def silo_round(local: Local, silo, received, memory):
     for rate in RATES:
         gradient = CURVES[silo] * (weight - OPTIMA[silo])
         weight = weight - rate * local.step(NAME, gradient, weight, anchor, memory)
-    return local.finish({NAME: weight - anchor}, memory)
+    sent = local.finish({NAME: weight - anchor}, memory)
+    if codec is not None:
+        vector = codec.encode(flatten(sent), codec.init(0), KEY)[0]
+        sent = unflatten(codec.decode(vector, 2 * weight.size, KEY), layout(sent))
+    return sent, local.heard(memory, sent)
 
 
-def federate(strategy, rounds, weights=None, silent=()):
+def federate(strategy, rounds, weights=None, silent=(), codec=None):
     """Return the group's tensors and each silo's memory after some rounds; ``silent`` holds (round, silo) pairs."""
     weights = weights or dict.fromkeys(CURVES, 1.0)
     parts = Parts(strategy, uniform(), mean(), chain([]))
@@ -58,7 +66,7 @@ def federate(strategy, rounds, weights=None, silent=()):
                 continue
             received = cohorts.adapter_of(cohort, silo, state.adapter, strategy)
             sent, memories[silo.name] = silo_round(
-                strategy.local, silo.name, received, memories[silo.name]
+                strategy.local, silo.name, received, memories[silo.name], codec
             )
             arrived = merge.add(arrived, parts, groups, silo.name, own, sent)
         state, _ = merge.close(arrived, parts, state)
@@ -76,6 +84,15 @@ def test_silos_that_differ_reach_the_common_optimum_where_fedavg_keeps_a_bias():
     plain, _ = federate(fedavg(), 150)
     np.testing.assert_allclose(corrected[NAME], optimum(), atol=1e-4)
     assert np.abs(plain[NAME] - optimum()).max() > 0.1
+
+
+@pytest.mark.parametrize("link", [bfloat16, int8, int4])
+def test_a_codec_that_rounds_leads_nowhere_else(link):
+    """What is rounded away is neither in everyone's control variate nor in a silo's own."""
+    corrected, memories = federate(scaffold(), 150, codec=chain([link()]))
+    np.testing.assert_allclose(corrected[NAME], optimum(), atol=1e-4)
+    owns = [memory[NAME + OWN] for memory in memories.values()]
+    np.testing.assert_allclose(corrected[NAME + CONTROL], np.mean(owns, axis=0), atol=1e-6)
 
 
 def test_the_common_optimum_is_that_of_the_studys_weights():
@@ -111,7 +128,8 @@ def test_of_token_rows_the_sum_of_the_rates_is_their_own():
     start = {NAME: np.zeros((2, 3)), rows: np.zeros((2, 3))}
     memory = local.init(start) | {n + CONTROL: np.zeros((2, 3)) for n in start}
     moved = {n: np.full((2, 3), -0.5) for n in start}
-    _, after = local.finish(moved, memory | {"rates": np.array([0.5, 0.1])})
+    held = memory | {"rates": np.array([0.5, 0.1])}
+    after = local.heard(held, local.finish(moved, held))
     assert np.all(after[NAME + OWN] == 1) and np.all(after[rows + OWN] == 5)
 
 

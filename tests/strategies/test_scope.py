@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from strategies.scope import SCOPES, finest, group, grouped, language, languages, scope
+from strategies.scope import SCOPES, code, finest, group, grouped, language, languages, scope
 
 SILOS = {"s1": "as", "s2": "as", "s3": "bn", "s4": "ta", "s5": "te", "s6": "doi"}
 
@@ -43,9 +43,9 @@ def test_a_narrower_scope_never_joins_what_a_wider_one_keeps_apart():
 @pytest.mark.parametrize("within", SCOPES)
 def test_no_two_groups_share_a_name_and_every_name_fits_a_folder(within):
     owners = {}
-    for code, row in languages().items():
-        key = {"family": row.family, "script": row.script, "language": code, "silo": code}
-        owners.setdefault(group(within, code, code), set()).add(key.get(within, ""))
+    for lang, row in languages().items():
+        key = {"family": row.family, "script": row.script, "language": code(lang), "silo": lang}
+        owners.setdefault(group(within, lang, lang), set()).add(key.get(within, ""))
     assert all(len(kinds) == 1 for kinds in owners.values())
     assert all(re.fullmatch(r"[A-Za-z0-9]+(-[A-Za-z0-9]+)*", name) for name in owners)
 
@@ -91,10 +91,10 @@ def test_a_grouping_is_the_same_however_it_is_written(same):
 
 def test_the_names_of_groups_fit_a_folder_and_meet_no_other():
     within = scope("as+mni-Beng,ks+ur", "lora")
-    names = {group(within, code, code) for code in languages()}
+    names = {group(within, lang, lang) for lang in languages()}
     assert all(re.fullmatch(r"[A-Za-z0-9]+(-[A-Za-z0-9]+)*", name) for name in names)
-    assert len(names) == len(languages()) - 2
-    others = [group(w, code, code) for w in SCOPES if w != "language" for code in languages()]
+    assert len(names) == len({code(lang) for lang in languages()}) - 2
+    others = [group(w, lang, lang) for w in SCOPES if w != "language" for lang in languages()]
     assert not names & set(others)
 
 
@@ -152,9 +152,26 @@ def test_a_language_that_is_not_in_the_table_is_refused(within, code):
 
 
 def test_every_row_of_the_table_has_a_name_a_family_and_a_script():
-    for code in languages():
-        row = language(code)
-        assert re.fullmatch(r"[a-z]{2,3}(-[A-Z][a-z]{3})?", code)
+    for lang in languages():
+        row = language(lang)
+        assert re.fullmatch(r"[a-z]{2,3}(-[A-Z][a-z]{3})?", lang)
         assert row.name
         assert row.family
         assert re.fullmatch(r"[A-Z][a-z]{3}", row.script)
+
+
+def test_silos_that_write_a_language_by_another_code_merge_with_the_others():
+    assert code("ibo") == code("ig") == "ig" and code("mni-Beng") == "mni-Beng"
+    assert code("xyz") == "xyz"
+    for within in ("language", "ig+lg"):
+        assert group(within, "ibo", "s1") == group(within, "ig", "s2")
+    assert scope("ibo+lg", "lora") == scope("ig+lg", "lora")
+    with pytest.raises(ValueError, match="names ig twice"):
+        scope("ibo+lg,ig+ne", "lora")
+    for lang, row in languages().items():
+        assert language(code(lang)) == row
+
+
+def test_no_two_languages_have_one_code():
+    rows = [languages()[lang] for lang in {code(lang) for lang in languages()}]
+    assert len(rows) == len(set(rows)) < len(languages())
