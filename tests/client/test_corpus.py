@@ -70,6 +70,7 @@ WRITTEN = {
     "as.jsonl": lines(*({"text": text} for text in TEXTS)).encode(),
     "as.jsonl.gz": gzip.compress(lines(*({"text": text} for text in TEXTS)).encode()),
     "as.csv": as_csv(TEXTS).encode(),
+    "as.csv.gz": gzip.compress(as_csv(TEXTS).encode()),
     "as.parquet": as_parquet([{"text": text} for text in TEXTS]),
 }
 
@@ -105,8 +106,8 @@ def test_rows_of_json_are_what_stands_there_whatever_the_others_hold(put):
     assert found == told
 
 
-@pytest.mark.parametrize("name", ["as.txt", "as.jsonl.gz"])
-def test_to_read_lines_takes_no_library(name, put):
+@pytest.mark.parametrize("name", ["as.txt", "as.jsonl.gz", "as.csv", "as.csv.gz"])
+def test_to_read_all_but_parquet_takes_no_library(name, put):
     code = (
         "import sys; from fl_client import corpus; rows = list(corpus.read(sys.argv[1])); "
         "print(len(rows), sorted({'datasets', 'pandas', 'pyarrow'} & set(sys.modules)))"
@@ -230,6 +231,45 @@ def test_a_file_name_is_no_pattern(name, put):
 def test_csv_words_that_look_like_missing_values_are_text(put):
     rows = list(corpus.read(put("x.csv", "text,lang\nNA,as\nnull,as\nNaN,as\n")))
     assert [row["text"] for row in rows] == ["NA", "null", "NaN"]
+
+
+@pytest.mark.parametrize(
+    ("content", "row", "line", "held", "wanted"),
+    [
+        ("text,source\nfever, cough and pain,ward\nall, well,ward\n", 1, 2, 3, 2),
+        ("text\nall well\nfever, cough\n", 2, 3, 2, 1),
+        ('text,source\n"two\nlines",a\n\nall well\n', 2, 5, 1, 2),
+        ("text,source\r\na,b\r\nc,d,\r\n", 2, 3, 3, 2),
+    ],
+)
+def test_a_csv_row_with_another_number_of_fields_than_the_header_is_refused_with_its_number(
+    content, row, line, held, wanted, put
+):
+    said = refused(put("as.csv", content))
+    assert f"as.csv row {row} (line {line}) has {held} fields and the header {wanted}; put" in said
+
+
+def test_every_value_of_csv_is_the_text_that_stands_there(put):
+    content = 'text,doc,page\r\n"a, ""b""\r\nc",007,1.50\r\n NA ,,nan\r\n'
+    found = list(corpus.read(put("as.csv", content)))
+    told = [(row["text"], row["doc"], row["page"]) for row in found]
+    assert told == [('a, "b"\r\nc', "007", "1.50"), (" NA ", "", "nan")]
+
+
+def test_a_field_of_csv_may_be_long(put):
+    text = "a" * 200_000
+    assert [row["text"] for row in corpus.read(put("as.csv", f"text\n{text}\n"))] == [text]
+
+
+def test_a_quotation_mark_that_is_never_closed_is_no_csv(put):
+    said = refused(put("as.csv", 'text\nall well\n"fever\ncough\n'))
+    assert "as.csv cannot be read as csv: line 4: " in said
+
+
+@pytest.mark.parametrize("line", ['{"text": "a', "[]", '{"text": "\\ud83d"}', "[" * 9999])
+def test_a_line_of_json_that_is_damaged_is_named_by_its_number(line, put):
+    said = refused(put("as.jsonl", f"{lines({'text': 'a'})}\n{line}\n"))
+    assert "as.jsonl cannot be read as json: line 3 is no object (" in said
 
 
 def test_csv_text_that_looks_like_numbers_is_text(put):
