@@ -49,4 +49,4 @@ def check(
     table = Table("key", "value", title=f"{study.name}: its parts fit together")
     for key, value in flat(study).items():
         table.add_row(key, str(value))
-    Console().print(table)
+    Console(markup=False, emoji=False).print(table)

@@ -71,7 +71,7 @@ def status(hub: Hub = Path("hub"), as_json: Json = False) -> None:
         print(json.dumps(found))  # noqa: T201
         return
     pid = found["hub"]["pid"]
-    console = Console()
+    console = Console(markup=False, emoji=False)  # errors may hold words that a silo chose
     console.print(f"hub {found['hub']['name']}: {f'runs (pid {pid})' if pid else 'does not run'}")
     silos = Table("silo", "state", "last contact", "version", "languages", "uplink", "efficiency")
     for row in found["silos"]:

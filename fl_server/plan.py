@@ -47,7 +47,7 @@ def plan(
     if as_json:
         print(json.dumps(said))  # noqa: T201
     else:
-        show(found, said, Console(highlight=False))
+        show(found, said, Console(highlight=False, markup=False, emoji=False))
     raise typer.Exit(1 if said["fits"] is False else 0)
 
 
@@ -135,9 +135,7 @@ def show(found: Outlook, said: dict[str, Any], console: Console) -> None:
         )
     for row in said["silos"]:
         if row["problem"]:
-            console.print(
-                f"{row['name']}: {row['problem']}; {row['remedy']}", style="red", markup=False
-            )
+            console.print(f"{row['name']}: {row['problem']}; {row['remedy']}", style="red")
         elif row["round_s"] is None:
             console.print(
                 f"{row['name']} has not said what it has; `fl-client doctor` there tells the hub"

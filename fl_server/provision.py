@@ -130,7 +130,7 @@ def list_(hub: HubFolder = Path("hub"), as_json: Json = False) -> None:
         spoken = ", ".join(entry.languages)
         since, until = (at[:16].replace("T", " ") for at in (entry.changed, _until(entry)))
         table.add_row(entry.name, entry.state, since, spoken, key, until)
-    Console().print(table)
+    Console(markup=False, emoji=False).print(table)
 
 
 def _compare(entry: Entry) -> None:

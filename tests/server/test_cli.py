@@ -305,6 +305,16 @@ def test_the_server_checks_a_study_file(tmp_path):
     refused(call(fl_server, "check", study), "is no study file")
 
 
+def test_the_server_shows_a_study_that_fits_with_all_that_it_holds(tmp_path):
+    study = tmp_path / "study.toml"
+    study.write_text(
+        '[study]\n[model]\nbase = "models/[/x]"\n[simulation]\ndata = "my [red]text"\n'
+    )
+    result = call(fl_server, "check", study)
+    assert result.exit_code == 0, result.output
+    assert "models/[/x]" in result.stdout and "my [red]text" in result.stdout
+
+
 def test_a_sweep_sets_methods_beside_both_baselines_and_does_nothing_when_told_again(tmp_path):
     arguments = ["sweep", "--strategies=fedavg(lora='language')", "--seeds=7"]
     arguments += ["--rates=0.01,0.003,0.03", *SMALL, f"--out={tmp_path}"]

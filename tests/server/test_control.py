@@ -114,6 +114,12 @@ def test_the_status_names_the_hub_its_silos_and_its_studies(call, file):
         assert word in shown
 
 
+def test_words_that_a_silo_chose_are_shown_as_they_are_and_are_no_markup(call, file, hub):
+    call("run", file)
+    queue.move(hub, "one", "failed", error="silo b introduced itself as '[/x] :smile:'")
+    assert "introduced itself as '[/x] :smile:'" in said(call("status"))
+
+
 def test_the_status_as_json_is_one_line_that_a_program_reads(call, file, hub):
     call("run", file)
     with lock.only_one(hub):
