@@ -18,10 +18,10 @@ from typing import Annotated, Any
 
 import typer
 
+from benchmarks import shared
 from benchmarks.figures import Figure, at_least, at_most, report, true, write
 
 ROOT = Path(__file__).parent.parent
-SHARED = ROOT.parent / "shared" / "data"
 FL_SIM = Path(sys.executable).parent / "fl-sim"
 TOPIC = "main-job"
 # The built-in study on real text, each silo with as much as a small office has: 12,000 characters.
@@ -82,11 +82,11 @@ def _levels(label: str, before: float, alone: float, together: float) -> list[Fi
 
 def real(split: str) -> list[Figure]:
     """Compare together, alone and centralised on the text of shared/data."""
-    if not SHARED.is_dir():
-        raise SystemExit(f"{SHARED} is not there: these figures need its text")
+    if not shared.SHARED.is_dir():
+        raise SystemExit(f"{shared.SHARED} is not there: these figures need its text")
     with tempfile.TemporaryDirectory() as folder:
         command = [FL_SIM, "compare", f"--strategies={STRATEGIES[split]}", *SPLITS[split], *REAL]
-        command += [f"--data={SHARED}", f"--out={folder}/run", "--json"]
+        command += [f"--data={shared.languages()}", f"--out={folder}/run", "--json"]
         ran = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     made = json.loads(ran.stdout)
     (run,) = made["runs"].values()

@@ -44,6 +44,9 @@ def text(
             written = corpus.words(row)
             held["characters"] += len(written)
             held["bytes"] += len(written.encode())
+        others = corpus.others(data)
+    if others:
+        typer.echo(f"{others:,} files of other kinds are not read", err=True)
     if as_json:
         print(json.dumps(counts))  # noqa: T201
         return

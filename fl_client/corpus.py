@@ -1,12 +1,12 @@
 """Text that lies in a silo: a folder of txt, jsonl, csv or parquet files, read row by row.
 
-A row is a plain dict with ``lang`` and the fields that a task needs, ``text`` for most. In a folder with one
-subfolder a language (``as/``, ``or/``, ``mni-Beng/``) the subfolder names the language and only those
-subfolders are read.
+A row is a plain dict with ``lang`` and the fields that a task needs, ``text`` for most. All that lies below the folder
+is read, but what is hidden; a subfolder (``as/``, ``or/``, ``mni-Beng/``) or a file (``ne.txt``) names the language.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -75,12 +75,41 @@ def words(row: Row) -> str:
 
 
 def files(folder: Path) -> list[Path]:
-    """Return the text files below ``folder``, sorted; only language subfolders where there are any."""
+    """Return the text files below ``folder``, sorted; raises ``CorpusError`` where a folder cannot be read."""
     if not folder.is_dir():
         raise CorpusError(f"no folder {folder}; give a folder of text files or the name 'cldr'")
-    spoken = [p for p in folder.iterdir() if p.is_dir() and is_language(p.name)]
-    within = sorted(spoken) or [folder]
-    return [p for top in within for p in sorted(top.rglob("*")) if p.is_file() and formats.kind(p)]
+    return [path for path in _below(folder) if _is_text(path)]
+
+
+def others(source: str | Path) -> int:
+    """Return how many files below a folder are none of text, none for the built-in corpus."""
+    folder = Path(source)
+    return sum(not _is_text(path) for path in _below(folder)) if folder.is_dir() else 0
+
+
+def _is_text(path: Path) -> bool:
+    return formats.kind(path) is not None and path.is_file()
+
+
+def _below(folder: Path) -> list[Path]:
+    """Return all files below a folder but hidden ones, sorted. A folder to which several links lead is read once."""
+
+    def refuse(error: OSError) -> None:
+        raise CorpusError(
+            f"{error.filename} cannot be read: {error.strerror}; let this user read it, or take it"
+            f" out of {folder}"
+        ) from error
+
+    found, seen = [], set()
+    for place, inner, names in os.walk(folder, onerror=refuse, followlinks=True):
+        here = Path(place).stat()
+        if (here.st_dev, here.st_ino) in seen:
+            inner.clear()
+            continue
+        seen.add((here.st_dev, here.st_ino))
+        inner[:] = sorted(name for name in inner if not name.startswith("."))
+        found += [Path(place, name) for name in names if not name.startswith(".")]
+    return sorted(found)
 
 
 def language_of(path: Path, folder: Path) -> str:

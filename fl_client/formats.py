@@ -28,7 +28,7 @@ class Damaged(ValueError):
 
 def kind(path: Path) -> str | None:
     """Return the kind of a file by its name, None for one that holds no rows."""
-    return KINDS.get(Path(path.name.removesuffix(".gz")).suffix)
+    return KINDS.get(Path(path.name.lower().removesuffix(".gz")).suffix)
 
 
 def read(path: Path) -> Iterator[Row]:
@@ -99,7 +99,7 @@ def _open(path: Path, newline: str | None = None) -> IO[str]:
 
 
 def _packed(path: Path) -> bool:
-    return path.suffix == ".gz"
+    return path.suffix.lower() == ".gz"
 
 
 def _table(path: Path) -> Iterator[Row]:

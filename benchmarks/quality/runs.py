@@ -9,18 +9,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks import shared
 from fl_client.config import Scalar, Study, flat
 from fl_client.settings import toml_value
 from fl_server.simulation import heap
 
-SHARED = Path(__file__).parent.parent.parent.parent / "shared" / "data"
 FL_SIM = Path(sys.executable).parent / "fl-sim"
 
 
 def sim(command: str, folder: Path, settings: dict[str, Scalar], *options: str) -> None:
     """Run a command of fl-sim to its end."""
     told = [f"--set={key}={toml_value(value)}" for key, value in settings.items()]
-    line = [FL_SIM, command, *options, *told, f"--data={SHARED}", f"--out={folder}"]
+    line = [FL_SIM, command, *options, *told, f"--data={shared.languages()}", f"--out={folder}"]
     environment = os.environ | {"GLIBC_TUNABLES": heap.TUNABLES, "OMP_NUM_THREADS": "1"}
     subprocess.run([*line, "--processes=1"], check=True, env=environment)
 

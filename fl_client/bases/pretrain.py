@@ -84,6 +84,8 @@ def _allowed(folder: Path) -> list[Row]:
     paths = corpus.files(folder)
     if folder.name == "permissive-40":
         paths = [p for p in paths if p.parent == folder]
+    elif (folder / "permissive-40").is_dir():  # which lies, with credits, beside the languages
+        paths = [p for p in paths if corpus.is_language(p.parent.name)]
     rows = (row for path in paths for row in corpus.rows(path))
     return [
         row

@@ -24,6 +24,7 @@ class Counted(NamedTuple):
 
     languages: dict[str, Volume]
     splits: dict[str, int]
+    others: int = 0  # files that are none of text
 
 
 def count(own: Settings, progress: Callable[[int], None]) -> Counted:
@@ -43,7 +44,7 @@ def count(own: Settings, progress: Callable[[int], None]) -> Counted:
             splits[example.split] += 1
         if number % EVERY == 0:
             progress(number)
-    return Counted(dict(sorted(languages.items())), splits)
+    return Counted(dict(sorted(languages.items())), splits, corpus.others(own.data))
 
 
 def text(own: Settings, found: Counted, promised: tuple[str, ...]) -> Check:
@@ -51,6 +52,7 @@ def text(own: Settings, found: Counted, promised: tuple[str, ...]) -> Check:
     spoken = ", ".join(
         f"{lang} {held.rows:,} rows ({size(held.bytes)})" for lang, held in found.languages.items()
     )
+    aside = f", {found.others:,} files of other kinds are not read" if found.others else ""
     if corpus.UNKNOWN in found.languages:
         rows = found.languages[corpus.UNKNOWN].rows
         remedy = f"put lang = 'as', or what it is, into silo.toml, or name folders of {own.data} after languages"
@@ -60,8 +62,8 @@ def text(own: Settings, found: Counted, promised: tuple[str, ...]) -> Check:
         return Check("text", False, what, "correct data in silo.toml, or tell the coordinator")
     empty = [split for split in SPLITS if not found.splits[split]]
     if empty:
-        what = f"{own.data} has no text for its {' and '.join(empty)} split ({spoken})"
+        what = f"{own.data} has no text for its {' and '.join(empty)} split ({spoken}{aside})"
         return Check(
             "text", False, what, "add text: of every ten texts about one is held out for each"
         )
-    return Check("text", True, spoken)
+    return Check("text", True, spoken + aside)

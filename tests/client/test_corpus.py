@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import errno
 import gzip
 import io
 import itertools
 import json
+import os
 import random
 import socket
 import subprocess
@@ -17,8 +19,11 @@ import datasets
 import pyarrow
 import pyarrow.parquet
 import pytest
+from typer.testing import CliRunner
 
+from benchmarks import shared
 from fl_client import corpus
+from fl_client.cli import app
 from fl_client.corpus import CorpusError
 from tasks.classify import classify
 
@@ -199,19 +204,65 @@ def test_a_language_that_is_no_text_is_refused(put):
     assert "lang" in said
 
 
-def test_files_beside_language_folders_are_not_read(put):
+def test_files_and_folders_beside_a_language_folder_are_read_too(put):
     put("as/prose.txt", "এক\n")
+    put("Archive/old.txt", "old\n")
+    folder = put("ne.txt", "नेपाली\n")
+    rows = [(row["lang"], row["text"]) for row in corpus.read(folder)]
+    assert rows == [("und", "old"), ("as", "এক"), ("ne", "नेपाली")]
     put("attribution.jsonl", lines({"title": "no text here"}))
-    put("Archive/old.txt", "not this\n")
-    folder = put("ne.txt", b"\xff not even UTF-8")
+    assert "attribution.jsonl row 1 has no 'text'" in refused(folder)
+
+
+def test_a_suffix_may_be_written_in_capitals(put):
+    put("as/A.TXT", "এক\n")
+    put("as/B.JSONL.GZ", WRITTEN["as.jsonl.gz"])
+    rows = list(corpus.read(put("as/C.Csv", WRITTEN["as.csv"])))
+    assert [row["text"] for row in rows] == ["এক", *TEXTS, *TEXTS]
+
+
+def test_what_is_hidden_is_not_read(put):
+    put("as/._a.txt", b"\x00\x05\xff")
+    put("as/.ipynb_checkpoints/a-checkpoint.txt", "twice\n")
+    folder = put("as/a.txt", "এক\n")
     assert [row["text"] for row in corpus.read(folder)] == ["এক"]
+    assert corpus.others(folder) == 0
+
+
+def test_a_folder_that_cannot_be_read_is_named(put, monkeypatch):
+    put("as/a.txt", "এক\n")
+    folder, scan = put("ne/b.txt", "एक\n"), os.scandir
+
+    def look(path):
+        if Path(path).name == "ne":  # these tests may run as root, who may read all
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", look)
+    said = refused(folder)
+    assert said.startswith(f"{folder / 'ne'} cannot be read: Permission denied; let this user")
+
+
+def test_a_folder_behind_a_link_is_read_once_and_a_circle_of_links_ends(put, tmp_path):
+    folder = put("data/x.txt", "एक\n")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "y.txt").write_text("दुई\n")
+    (folder / "ne").symlink_to(tmp_path / "elsewhere")
+    (folder / "data" / "round").symlink_to(folder)
+    rows = [(row["lang"], row["text"]) for row in corpus.read(folder)]
+    assert rows == [("und", "एक"), ("ne", "दुई")]
 
 
 def test_other_kinds_of_file_are_not_read(put):
     put("as.md", "no\n")
     put("as.pkl", b"\x80\x04no")
     put("as.txt.bak", "no\n")
-    assert [row["text"] for row in corpus.read(put("as.txt", "এক\n"))] == ["এক"]
+    folder = put("as.txt", "এক\n")
+    assert [row["text"] for row in corpus.read(folder)] == ["এক"]
+    assert corpus.others(folder) == 3
+    said = CliRunner().invoke(app, ["text", str(folder), "--json"])
+    assert said.stderr == "3 files of other kinds are not read\n"
+    assert list(json.loads(said.stdout)) == ["as"]
 
 
 def test_files_are_read_in_the_order_of_their_names(put):
@@ -494,12 +545,11 @@ def test_a_parquet_file_is_not_checked_as_text(put):
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data is not on this machine")
-def test_the_shared_text_is_read_by_language_folder_and_its_attribution_is_not():
-    found = corpus.files(SHARED)
+def test_of_the_shared_text_benchmarks_read_the_languages_and_neither_credits_nor_the_wider_text():
+    found = corpus.files(shared.languages())
     assert {path.parent.name for path in found} >= {"as", "ne", "or", "mni-Beng"}
-    assert all(path.parent.parent == SHARED for path in found)
-    assert "story_attribution.jsonl.gz" not in {path.name for path in found}
-    assert (SHARED / "story_attribution.jsonl.gz").is_file()
+    assert {path.name for path in found} == {"prose.jsonl.gz", "software.jsonl.gz"}
+    assert len(corpus.files(SHARED)) > len(found)
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data is not on this machine")

@@ -196,6 +196,15 @@ def test_7_too_little_text_for_its_splits(joined, tmp_path):
     assert "add text" in found.remedy
 
 
+def test_7_files_that_are_no_text_are_counted(joined, tmp_path, text):
+    shutil.copytree(text, tmp_path / "own")
+    (tmp_path / "own" / "as" / "more.docx").write_text("not read")
+    settings = silo.read(joined.path).model_copy(update={"data": str(tmp_path / "own")})
+    silo.write_settings(joined.path, settings)
+    found = look(joined)["text"]
+    assert found.ok and found.found == "as 60 rows (780 B), 1 files of other kinds are not read"
+
+
 def test_7_questions_and_answers_are_text_too(joined, tmp_path):
     rows = [
         {"prompt": "কি?", "response": f"{split} এক", "split": split}
