@@ -7,23 +7,32 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from fl_client import messages
 from fl_client.config import ConfigError, Study
-from fl_client.messages import Order
+from fl_client.messages import Order, Reply
 from fl_server import adapter_config, controls, introduction, journal, record, room, silos
 from fl_server import cohort as cohorts
 from fl_server.cohort import Cohort
 from fl_server.grid import Grid
 from fl_server.journal import State
 from fl_server.silos import Silo
+from strategies import accumulate, combine, fedsb, product, scope
 from strategies import adapter as algebra
-from strategies import combine, scope
 from strategies.adapter import Adapter
 from strategies.combine import Parts
 from strategies.schedules.schedule import Schedule
 
 LOG = logging.getLogger("bhasha_fl.hub")
 MADE_S = 3600.0  # how long one silo may take to load a base and make the first adapter
+ENDS = (product.A, product.B, fedsb.CORE, algebra.ROWS)  # of the names in a first adapter
+RANKED = {
+    "A": (0,),
+    "B": (1,),
+    "core": (0, 1),
+    "rows": (),
+}  # the sides of each part that are the rank
 
 
 class RoundFailed(RuntimeError):
@@ -54,8 +63,7 @@ def join(grid: Grid, study: Study, parts: Parts, schedule: Schedule, folder: Pat
     """Return the run after its silos introduced themselves and one made the seeded adapter; raises ``ConfigError``."""
     present = introduction.introduce(grid)
     scripts = _scripts(present, folder)
-    shared, said = _initial(grid, present, Order(scripts=scripts))
-    config = adapter_config.of(said, study, shared)
+    shared, config = _initial(grid, present, Order(scripts=scripts), study)
     base = Order(scripts=scripts, start_sha256=algebra.sha256(shared))
     start = controls.beside(parts.strategy, shared)
     nobody = Cohort([], {})
@@ -146,16 +154,37 @@ def completed(run: Run, held: State) -> State:
     return State(held.round, *(old | new for old, new in zip(held[1:], came[1:], strict=True)))
 
 
-def _initial(grid: Grid, present: list[Silo], order: Order) -> tuple[Adapter, Any]:
-    """Return the seeded adapter and what its silo says of it, from the first silo that makes one."""
+def _initial(
+    grid: Grid, present: list[Silo], order: Order, study: Study
+) -> tuple[Adapter, dict[str, Any]]:
+    """Return the seeded adapter and its PEFT configuration, from the first silo that makes a sound one."""
     why = "no silo answered"
     for silo in present:
         content = messages.order(order)
         for _, reply in silos.ask(
             grid, "query.initial", [(silo, content)], silos.all_within(MADE_S)
         ):
-            if not reply.code:
-                return reply.arrays, reply.facts.get("peft")
-            why = f"silo {silo.name} cannot make it: {messages.CODES[reply.code]}"
-            LOG.warning("the first adapter: %s", why)
+            try:
+                return _sound(reply, study)
+            except ConfigError as error:
+                why = f"silo {silo.name} {error}"
+                LOG.warning("the first adapter: %s", why)
     raise ConfigError(f"there is no first adapter; {why}")
+
+
+def _sound(reply: Reply, study: Study) -> tuple[Adapter, dict[str, Any]]:
+    """Return the first adapter of a reply and its configuration; raises ``ConfigError`` where it cannot be one."""
+    if reply.code:
+        raise ConfigError(f"cannot make it: {messages.CODES[reply.code]}")
+    ranks, most = set(), study.model.rank
+    for name, x in reply.arrays.items():
+        if not name.endswith(ENDS):
+            raise ConfigError(f"made {name!r:.100}; its names may end in {', '.join(ENDS)}")
+        if x.dtype != np.float32 or x.ndim != 2 or not x.size:
+            raise ConfigError(f"made {name:.100} as {x.dtype} {x.shape}, not a matrix of float32")
+        if not accumulate.within(x):
+            raise ConfigError(f"made {name:.100} with NaN or beyond {accumulate.LIMIT:g}")
+        ranks |= {x.shape[axis] for axis in RANKED[algebra.part(name)]}
+    if len(ranks) > 1 or max(ranks, default=1) > most:
+        raise ConfigError(f"made LoRA pairs of ranks {sorted(ranks)}; the study's is {most}")
+    return reply.arrays, adapter_config.of(reply.facts.get("peft"), study, reply.arrays)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 
 from fl_client import model
 from fl_client.config import ConfigError, Model, from_flat
-from fl_server import adapter_config
+from fl_client.messages import Reply
+from fl_server import adapter_config, run
+from strategies.fedsb import cores
 
 STUDY = from_flat({"model.rank": 2, "model.alpha": 6})
 
@@ -63,3 +66,50 @@ def test_what_does_not_fit_the_adapter_is_refused(change, warm, said):
 def test_a_silo_that_says_nothing_is_refused(nothing, warm):
     with pytest.raises(ConfigError, match="is said to be of modules None"):
         adapter_config.of(nothing, STUDY, shared(warm))
+
+
+# The whole first adapter, which one silo makes for all.
+
+
+def each(change, end="lora_A.weight"):
+    """Return a change of the tensors whose names end so."""
+    return lambda arrays: {n: change(x) if n.endswith(end) else x for n, x in arrays.items()}
+
+
+WRONG = {
+    "NaN": (each(lambda x: x * np.float32("nan")), "with NaN"),
+    "too large": (each(lambda x: x + np.float32(1e6)), "beyond 16384"),
+    "float64": (each(lambda x: x.astype("f8")), "as float64"),
+    "not a matrix": (each(lambda x: x[None]), r"\(1, 2, "),
+    "a scalar": (each(lambda x: x.reshape(-1)[0]), "not a matrix"),
+    "no numbers": (each(lambda x: x[:, :0]), "not a matrix"),
+    "another name": (lambda arrays: arrays | {"x": arrays[min(arrays)]}, "made 'x'"),
+    "a private part": (
+        lambda a: a | {n[:-6] + "private": x for n, x in a.items() if "lora_A" in n},
+        "private'; its names may end in .lora_A.weight",
+    ),
+    "two ranks": (each(lambda x: x[:1]), r"ranks \[1, 2\]; the study's is 2"),
+    "a higher rank": (
+        lambda arrays: each(lambda x: np.repeat(x, 2, 0))(
+            each(lambda x: np.repeat(x, 2, 1), "lora_B.weight")(arrays)
+        ),
+        r"ranks \[4\]; the study's is 2",
+    ),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_first_adapter_that_cannot_be_one_is_refused_with_what_is_wrong(wrong, warm, said):
+    change, why = WRONG[wrong]
+    with pytest.raises(ConfigError, match=why):
+        run._sound(Reply(change(shared(warm)), {}, {"peft": said}, "", 1), STUDY)
+
+
+def test_a_first_adapter_is_taken_as_it_is_made_also_with_cores(warm, said):
+    plain = shared(warm)
+    square = {
+        n: np.eye(*s, dtype="f4") for n, s in cores({n: x.shape for n, x in plain.items()}).items()
+    }
+    for arrays in (plain, plain | square):
+        made, config = run._sound(Reply(arrays, {}, {"peft": said}, "", 1), STUDY)
+        assert made is arrays and config["r"] == 2

@@ -138,6 +138,35 @@ def test_a_bad_reply_is_not_counted_and_the_round_goes_on_at_quorum(lie, small, 
     assert all("refused" not in note for name, note in line["silos"].items() if name != "as-1")
 
 
+def starting(silos: set[int]):
+    """Return a client of which these silos make a first adapter of NaN."""
+
+    def answer(message, context):
+        honest = client(message, context)
+        if message.metadata.message_type != "query.initial" or context.node_id not in silos:
+            return honest
+        said = messages.read_reply(honest)
+        return messages.answer(
+            message, {}, said.facts, {n: x * np.nan for n, x in said.arrays.items()}
+        )
+
+    return answer
+
+
+def test_a_first_adapter_that_cannot_be_used_is_had_from_the_next_silo(
+    plain, small, simulate, tmp_path, caplog
+):
+    _, report = plain
+    run = simulate(small(tmp_path / "run"), app=starting({1}))
+    assert run["adapter_sha256"] == report["adapter_sha256"]
+    assert "the first adapter: silo as-1 made" in caplog.text
+
+
+def test_where_no_silo_makes_a_first_adapter_the_study_says_so(small, simulate, tmp_path):
+    with pytest.raises(ConfigError, match=r"there is no first adapter; silo ne-2 made .* with NaN"):
+        simulate(small(tmp_path / "run"), app=starting({1, 2, 3, 4}))
+
+
 def test_below_the_quorum_a_study_stops_and_can_be_resumed_to_the_same_bits(
     plain, small, simulate, tmp_path
 ):
