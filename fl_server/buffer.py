@@ -30,7 +30,11 @@ LOG = logging.getLogger("bhasha_fl.hub")
 
 
 class Held(NamedTuple):
-    """What the hub holds between two commits. ``resting`` are silos that failed, and are asked after the next one."""
+    """What the hub holds between two commits.
+
+    ``resting`` are silos that failed, or whose update was refused and not for being late: asked again at once, such a
+    silo might send the same without an end. They are asked after the next commit.
+    """
 
     state: State
     merged: Merge
@@ -57,7 +61,7 @@ def take(
     run: Run, held: Held, buffer: Buffer, silo: Silo, reply: Reply, asked: Asked, seconds: float
 ) -> Held:
     """Return what the hub holds when it has taken what a silo answered: added to the merge, or refused."""
-    behind, merged = held.state.round - asked.after, held.merged
+    behind, merged, resting = held.state.round - asked.after, held.merged, held.resting
     one: Arrival = {"silo": silo.name, "visit": asked.visit, "staleness": behind}
     note = held.notes.setdefault(silo.name, {})
     note["up"] = note.get("up", 0) + reply.bytes
@@ -70,6 +74,8 @@ def take(
         one["refused"] = str(error)
         if "weight" not in note:
             note["refused"] = str(error)
+        if reply.code or buffer.discount(behind):
+            resting = [*resting, silo]
     else:
         weights = weighing.weights(run.cohort.silos, run.parts.weights, [], {})
         weight = max(weights[silo.name] * buffer.discount(behind), 1 / FRACTION)
@@ -78,7 +84,6 @@ def take(
         one["weight"] = weight
         note.pop("refused", None)
         note |= replies.note(silo, reply, asked.visit) | {"up": note["up"], "weight": weight}
-    resting = [*held.resting, *([silo] if reply.code else [])]
     return held._replace(merged=merged, arrivals=[*held.arrivals, one], resting=resting)
 
 

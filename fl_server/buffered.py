@@ -64,7 +64,7 @@ def _heard(now: Floor, rule: Buffer, silo: Silo, reply: Reply) -> Floor:
     seconds, down = asked.seconds(run.grid.now()), held.notes.get(silo.name, {}).get("down", 0)
     intake.take(run.folder, Taken(silo.name, held.state.round, asked, seconds, down, reply))
     held = buffer.take(run, held, rule, silo, reply, asked, seconds)
-    idle = [*now.idle, *([] if reply.code else [silo])]
+    idle = [*now.idle, *floor.awake(held, [silo])]
     at_work = {name: one for name, one in now.at_work.items() if name != silo.name}
     return now._replace(held=held, at_work=at_work, idle=idle)
 

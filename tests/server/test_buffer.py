@@ -65,6 +65,7 @@ class Silos:
         self.cast, self.home, self.failing = cast, home, failing
         self.sent: dict[tuple[str, int], algebra.Adapter] = {}
         self.orders: list[tuple[str, messages.Order]] = []
+        self.lies = {}  # what the update of a silo is made before it is sent
 
     def __call__(self, silo: str, message):
         if message.metadata.message_type != "train":
@@ -90,6 +91,7 @@ class Silos:
         wire, residual = codec.encode(vector, held, key)
         memory.keep(home, turn, {"residual": residual}, order.best, order.lost)
         self.sent[silo, turn] = delta
+        wire = {name: self.lies[silo](x) for name, x in wire.items()} if silo in self.lies else wire
         return messages.answer(message, {"loss": 1.0}, {"silo": silo, "round": turn}, wire)
 
 
@@ -487,6 +489,45 @@ def test_a_silo_that_fails_is_asked_again_after_the_next_commit_and_the_others_g
     afters = [order.after for silo, order in answers.orders if silo == "b"]
     assert all(later > earlier for earlier, later in pairwise(afters))
     assert not any("weight" in one for one in failed)
+
+
+LIES = {"a NaN": lambda x: x * np.nan, "another shape": lambda x: x[:-1]}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_silo_whose_update_is_refused_rests_until_the_next_commit_and_the_others_go_on(lie, here):
+    run, answers = begun(made("buffered(size=2)"), MIXED | {"b": 50_000}, here / "run")
+    answers.lies["b"] = LIES[lie]
+    rounds.run(run)
+    refused = [line["arrivals"] for line in record.lines(run.folder)[1:]]
+    told = [[one for one in line if one["silo"] == "b"] for line in refused]
+    assert [len(ones) for ones in told] == [1] * 6
+    assert all("refused" in one and not one["staleness"] for ones in told for one in ones)
+    afters = [order.after for silo, order in answers.orders if silo == "b"]
+    assert all(later > earlier for earlier, later in pairwise(afters))
+
+
+def test_where_the_updates_of_all_silos_are_refused_the_study_stops_and_says_who(here):
+    run, answers = begun(made("buffered(size=2)"), EQUAL, here / "run")
+    answers.lies = dict.fromkeys(EQUAL, LIES["a NaN"])
+    with pytest.raises(RoundFailed, match=r"commit 1 has 0 of 2 updates .* a: .*NaN.*--resume"):
+        rounds.run(run)
+    assert run.grid.now() < 3600
+
+
+def test_a_silo_that_is_only_late_is_asked_again_at_once(here):
+    study = made("buffered(size=1, max_staleness=1)", rounds=14)
+    run, answers = begun(study, {"a": 1000, "b": 330}, here / "run")
+    rounds.run(run)
+    late = [one["visit"] for one in arrivals(run.folder) if "refused" in one]
+    told = {order.turn: order.after for silo, order in answers.orders if silo == "b"}
+    heard = {
+        one["visit"]: line["round"] - 1
+        for line in record.lines(run.folder)[1:]
+        for one in line["arrivals"]
+        if one["silo"] == "b"
+    }
+    assert late and all(told[visit + 1] == heard[visit] for visit in late if visit + 1 in told)
 
 
 def test_where_all_silos_fail_the_study_stops_and_says_who(here):
