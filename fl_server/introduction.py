@@ -25,34 +25,44 @@ CARD_S, SOON_S = 600.0, 60.0  # how long a card is waited for as a study begins,
 
 
 def introduce(grid: Grid) -> list[Silo]:
-    """Return the silos that are there, by name; raises ``ConfigError`` where names clash or bases differ."""
-    found: list[Silo] = []
-    content = messages.order(Order())
-    asked = {node: content for node in sorted(grid.get_node_ids())}
-    for node, reply in silos.exchange(grid, "query", asked, silos.all_within(CARD_S)):
-        found.append(_silo(grid, node, reply))
-    if not found:
-        raise ConfigError("no silo answered")
+    """Return the silos that are there, by name; one that cannot take part, or says nothing, is left out until it can.
+
+    Raises ``ConfigError`` where nobody is left, names clash or bases differ.
+    """
+    found, refused = _cards(grid, sorted(grid.get_node_ids()), CARD_S, [])
+    if not found or refused and not grid.names():  # without a roster no silo ever comes later
+        raise ConfigError(f"{'; '.join(sorted(refused)) or 'no silo answered':.1000}")
     _fit(found)
     return sorted(found, key=lambda silo: silo.name)
 
 
 def came(grid: Grid, known: list[Silo]) -> list[Silo]:
     """Return the silos that came since these were known; one that cannot take part, or says nothing, is left out."""
-    found: list[Silo] = []
-    content = messages.order(Order())
     names, taken = grid.names(), {silo.name for silo in known}
     nodes = sorted(grid.newcomers({silo.node for silo in known}))
-    asked = {node: content for node in nodes if names.get(node) not in taken}
-    for node, reply in silos.exchange(grid, "query", asked, silos.all_within(SOON_S)):
+    return _cards(grid, [node for node in nodes if names.get(node) not in taken], SOON_S, known)[0]
+
+
+def _cards(
+    grid: Grid, nodes: list[int], seconds: float, known: list[Silo]
+) -> tuple[list[Silo], list[str]]:
+    """Ask nodes who they are; return those that can take part, beside those ``known``, and why others cannot."""
+    found: list[Silo] = []
+    refused: list[str] = []
+    content, names = messages.order(Order()), grid.names()
+    asked = dict.fromkeys(nodes, content)
+    for node, reply in silos.exchange(grid, "query", asked, silos.all_within(seconds)):
+        who = f"silo {names[node]}" if node in names else f"the silo at node {node}"
         try:
-            silo = _silo(grid, node, reply)
-            _fit([*known, *found, silo])
+            silo = _silo(names.get(node), who, node, reply)
+            if known:  # where a study begins nobody was first, and all are looked at together
+                _fit([*known, *found, silo])
         except ConfigError as error:
-            LOG.warning("a silo that came later cannot take part: %s", error)
+            LOG.warning("%s cannot take part: %s", who, error)
+            refused.append(str(error))
         else:
             found.append(silo)
-    return found
+    return found, refused
 
 
 def _fit(found: list[Silo]) -> None:
@@ -60,14 +70,19 @@ def _fit(found: list[Silo]) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ConfigError(f"two silos are named {twice[0]}")
-    if len({silo.base for silo in found}) > 1:
-        raise ConfigError("the silos hold different base models; each must hold the study's")
+    alike: dict[str, list[str]] = {}
+    for silo in found:
+        alike.setdefault(silo.base, []).append(silo.name)
+    if len(alike) > 1:
+        held = "; ".join(sorted(", ".join(sorted(names)) for names in alike.values()))
+        raise ConfigError(
+            f"the silos hold different base models ({held:.300}); each must hold the study's"
+        )
 
 
-def _silo(grid: Grid, node: int, reply: Reply) -> Silo:
-    known = grid.names().get(node)
+def _silo(known: str | None, who: str, node: int, reply: Reply) -> Silo:
+    """Return the silo that a card tells of, ``known`` on the roster by a name or not; raises ``ConfigError``."""
     if reply.code:
-        who = f"silo {known}" if known else "a silo"
         raise ConfigError(f"{who} could not join: {messages.CODES[reply.code]}")
     try:
         rows = {str(lang): _counts(row) for lang, row in reply.facts["languages"].items()}
@@ -75,15 +90,15 @@ def _silo(grid: Grid, node: int, reply: Reply) -> Silo:
         silo = Silo(node, name, rows, base, int(reply.facts.get("rank", 0)))
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ConfigError(
-            f"a silo introduced itself in a way that cannot be read: {error!r:.200}"
+            f"{who} introduced itself in a way that cannot be read: {error!r:.200}"
         ) from None
     # A language may name a group, and so a folder.
     if not NAME.fullmatch(silo.name) or not rows or not all(map(CODE.fullmatch, rows)):
         raise ConfigError(
-            f"a silo introduced itself as {silo.name!r:.100} with {str(rows):.200}; it cannot take part"
+            f"{who} introduced itself as {silo.name!r:.100} with {str(rows):.200}; it cannot take part"
         )
     if known is not None and silo.name != known:
-        raise ConfigError(f"silo {known} introduced itself as {silo.name!r}; it cannot take part")
+        raise ConfigError(f"{who} introduced itself as {silo.name!r}; it cannot take part")
     return silo
 
 

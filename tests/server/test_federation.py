@@ -243,6 +243,62 @@ def test_a_silo_that_left_as_soon_as_it_had_answered_cannot_take_another_name(
         introduction.introduce(way)
 
 
+def answering(flower, gateway, cards):
+    """Let silos answer who they are with these cards, by node; a text is a code, and None no answer at all."""
+
+    def answer(key, message):
+        card = cards[message.metadata.dst_node_id]
+        if isinstance(card, str):
+            flower.replies[key] = messages.fault(message, card)
+        elif card is not None:
+            flower.replies[key] = messages.answer(message, {}, card)
+        if card is not None:
+            gateway.delivered(key)
+
+    flower.on_push = answer
+
+
+def card(name, **changes):
+    return {"silo": name, "languages": {name[:2]: [1, 1, 1, 1]}, "base": ""} | changes
+
+
+NO_CARDS = {
+    "a code": ("internal", "the silo failed; its own log says why"),
+    "another's name": (card("as-1"), "introduced itself as 'as-1'"),
+    "no languages": (card("ne-1", languages={}), "introduced itself as 'ne-1' with {}"),
+    "nothing of use": ({"x": 1}, "in a way that cannot be read"),
+}
+
+
+@pytest.mark.parametrize("case", NO_CARDS)
+def test_a_study_begins_without_a_silo_that_cannot_say_who_it_is_and_names_it(
+    case, way, gateway, flower, caplog
+):
+    told, why = NO_CARDS[case]
+    cards = {1001: card("as-1"), 1002: told}
+    answering(flower, gateway, cards)
+    [present] = introduction.introduce(way)
+    assert present.name == "as-1"
+    assert "silo ne-1 cannot take part: silo ne-1 " in caplog.text and why in caplog.text
+    cards[1002] = card("ne-1")
+    assert [silo.name for silo in introduction.came(way, [present])] == ["ne-1"]
+
+
+def test_a_study_whose_silos_all_cannot_say_who_they_are_ends_and_names_them(way, gateway, flower):
+    answering(flower, gateway, {1001: "internal", 1002: "internal"})
+    said = "silo as-1 could not join: the silo failed; .*; silo ne-1 could not join"
+    with pytest.raises(ConfigError, match=said):
+        introduction.introduce(way)
+
+
+def test_a_study_whose_silos_hold_different_bases_does_not_begin_and_names_them(
+    way, gateway, flower
+):
+    answering(flower, gateway, {1001: card("as-1"), 1002: card("ne-1", base="another")})
+    with pytest.raises(ConfigError, match=r"different base models \(as-1; ne-1\)"):
+        introduction.introduce(way)
+
+
 # Asking and hearing.
 
 
