@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +10,7 @@ from fl_client.checks.check import size, span
 from fl_client.config import ConfigError, Study
 from fl_client.footprint import Need, Room
 from fl_client.shapes import Shape
-from fl_server import config, forecast, lines, queue, record, roster
+from fl_server import config, forecast, lines, roster, speeds
 from fl_server import hub as hubs
 from fl_server.forecast import Pace, Power, Trip
 from fl_server.gateway import seen
@@ -22,6 +20,7 @@ from strategies import combine, scope
 from strategies.adapter import Layout
 from strategies.fedsb import cores
 from strategies.schedules.schedule import Schedule
+from strategies.strategy import Strategy
 
 GPU_FREE = 0.95  # the part of a GPU that a program can have
 
@@ -49,7 +48,7 @@ class Row(NamedTuple):
 
 
 class Outlook(NamedTuple):
-    """The outlook of a study: one silo's trip in a late round, all rounds and silos together, what travels once."""
+    """The outlook of a study: one silo's trip in a late round, of all rounds and silos together, what travels once."""
 
     study: Study
     shape: Shape
@@ -71,9 +70,9 @@ def known(hub: Path, wanted: str, base: str) -> list[Known]:
             f"silo {unknown[0]} is not on the roster" if unknown else "there is no silo to plan for"
         )
         raise ConfigError(f"{what}; on it: {there}")
-    met = seen.load(hub / "seen")
+    met, fast = seen.load(hub / "seen"), speeds.measured(hub, base)
     return [
-        _known(listed[name], seen.of(met, name).hello, _measured(hub, name, base))
+        _known(listed[name], seen.of(met, name).hello, fast.get(name, 0.0))
         for name in sorted(set(names))
     ]
 
@@ -91,18 +90,6 @@ def _known(entry: roster.Entry, said: dict[str, Any], tokens_s: float) -> Known:
     elif said.get("memory_bytes"):
         room = Room(int(said["memory_bytes"]), processes or 1, False)
     return Known(entry.name, entry.state, languages, main, room, power, lines.said(said))
-
-
-def _measured(hub: Path, silo: str, base: str) -> float:
-    """Return the tokens a second of a silo's last round in a study of this base, 0 where none can be read."""
-    for ticket in reversed(queue.tickets(hub)):
-        with suppress(ConfigError):  # a study that cannot be read tells nothing
-            same = queue.study_of(hub, ticket.name).model.base == base
-            for line in reversed(record.lines(hub / "runs" / ticket.name) if same else []):
-                ranks = line["silos"].get(silo, {}).get("ranks", {}).get("tokens_s", {})
-                if 1 <= (speed := float(sum(ranks.values()))) < math.inf:  # as the silo said
-                    return speed
-    return 0.0
 
 
 def outlook(study: Study, silos: list[Known], spool_bytes: int) -> Outlook:
@@ -144,9 +131,20 @@ def outlook(study: Study, silos: list[Known], spool_bytes: int) -> Outlook:
             row._replace(problem=row.problem or problem, remedy=row.remedy or remedy)
             for row in rows
         ]
-    total = Trip(*(sum(column) * len(silos) for column in zip(ahead, *trips, strict=True)))
+    total = _total(study, parts.strategy, schedule, tensors, len(silos))
     once = forecast.once(study, parts.strategy, tensors, len(silos))
     return Outlook(study, shape, tensors, trips[-1], total, once, rows)
+
+
+def _total(
+    study: Study, strategy: Strategy, schedule: Schedule, tensors: Layout, silos: int
+) -> Trip:
+    """Return what travels in all rounds: all silos are scored, and train those that a round asks, or a commit holds."""
+    trained = schedule.buffer.size if schedule.buffer else schedule.asked(silos)
+    ahead, legs = forecast.ahead(strategy, tensors), forecast.legs(study, strategy, tensors, silos)
+    down = sum((leg.start + leg.asked) * trained + leg.score * silos for leg in legs)
+    up = sum((leg.up + leg.answer) * trained for leg in legs)
+    return Trip(ahead.down * silos + down, ahead.up * silos + up)
 
 
 def _judged(row: Row, late: bool, shape: Shape, held: Layout, study: Study) -> Row:
