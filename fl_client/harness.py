@@ -13,8 +13,8 @@ from typing import Annotated, Any
 
 import typer
 
-from fl_client import spec
-from fl_client.config import ConfigError, Study, from_flat
+from fl_client import fresh, spec
+from fl_client.config import Study, from_flat
 from fl_client.memory import write_whole
 from fl_client.plain import errors
 from tasks.task import ASSISTANT, Example, Site, Task
@@ -64,28 +64,28 @@ def write(out: Path, study: Study, sites: Sequence[Site]) -> list[str]:
 
     Raises ``ConfigError`` where the folder is not empty.
     """
-    from fl_client import bases
     from fl_client.site import by_language
 
-    if out.exists() and any(out.iterdir()):
-        raise ConfigError(f"{out} is not empty; choose another --out")
-    out.mkdir(parents=True, exist_ok=True)
-    out.chmod(0o700)  # also one that was there, empty
     task: Task = spec.build(study.task, "task")
     tag, end = f"bhasha_{spec.parse(study.task, 'task')[0].name}", closing(study, task)
     names = []
-    for lang, spoken in by_language(e for own in sites for e in own.test).items():
-        rows, name = out.absolute() / f"{lang}.jsonl", f"{tag}_{lang}"
-        lines = (json.dumps(row(task, e, end), ensure_ascii=False) + "\n" for e in spoken)
-        write_whole(rows, "".join(lines).encode())
-        table = about(name, tag, rows) | asks(task, study, end)
-        text = "".join(f"{key}: {json.dumps(value)}\n" for key, value in table.items())
-        write_whole(out / f"{name}.yaml", text.encode())
-        names.append(name)
-    base = bases.locate(study.model.base)[0]
-    told = README.format(folder=out.absolute(), tag=tag, base=base)
-    write_whole(out / "README.md", told.encode())
+    with fresh.folder(out) as part:
+        for lang, spoken in by_language(e for own in sites for e in own.test).items():
+            rows, name = f"{lang}.jsonl", f"{tag}_{lang}"
+            lines = (json.dumps(row(task, e, end), ensure_ascii=False) + "\n" for e in spoken)
+            write_whole(part / rows, "".join(lines).encode())
+            table = about(name, tag, out.absolute() / rows) | asks(task, study, end)
+            text = "".join(f"{key}: {json.dumps(value)}\n" for key, value in table.items())
+            write_whole(part / f"{name}.yaml", text.encode())
+            names.append(name)
+        write_whole(part / "README.md", _page(out, tag, study.model.base).encode())
     return names
+
+
+def _page(out: Path, tag: str, base: str) -> str:
+    from fl_client import bases
+
+    return README.format(folder=out.absolute(), tag=tag, base=bases.locate(base)[0])
 
 
 def closing(study: Study, task: Task) -> str:

@@ -12,8 +12,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from fl_client import fresh, silo
 from fl_client import served as held
-from fl_client import silo
 from fl_client.config import ConfigError
 from fl_client.plain import errors
 from fl_client.served import Served
@@ -67,22 +67,13 @@ def export(
     """
     with errors():
         own, one, out = silo.read(folder), held.chosen(held.every(folder), study), out.absolute()
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise ConfigError(f"{out} is not empty; choose another --out")
-        part = out.with_name(f"{out.name}.part")
-        shutil.rmtree(part, ignore_errors=True)  # of an export that was killed
-        part.mkdir(parents=True)
-        try:
+        with fresh.folder(out) as part:
             if merge:
                 _merged(one, own, part)
             else:
                 for name in ADAPTER:
                     shutil.copyfile(one.folder / name, part / name)
             (part / "README.md").write_text(card(one, own, merge))
-            part.replace(out)
-        except BaseException:
-            shutil.rmtree(part, ignore_errors=True)
-            raise
     typer.echo(f"{out}: {held.WORDS[one.served]}; its README.md says how to load it")
 
 

@@ -139,6 +139,18 @@ def test_a_folder_that_holds_something_is_left_as_it_is(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
+def test_what_breaks_off_leaves_nothing_so_that_the_same_command_works(tmp_path, monkeypatch):
+    data = rows(tmp_path / "data", MAKE["causal_lm()"])
+    study = from_flat({"simulation.data": data, "simulation.languages": "as", "simulation.silos": 2})
+    asked = (tmp_path / "out", study, site.simulated(study))
+    with monkeypatch.context() as patched:
+        patched.setattr(harness, "_page", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            harness.write(*asked)
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+    assert harness.write(*asked) == ["bhasha_causal_lm_as"]
+
+
 def test_a_folder_that_is_no_run_is_named_in_one_sentence(tmp_path):
     result = CliRunner().invoke(fl_sim, ["harness", str(tmp_path), "--out", str(tmp_path / "out")])
     assert result.exit_code == 2

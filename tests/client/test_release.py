@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
+import stat
 from collections import namedtuple
 from pathlib import Path
 
@@ -129,6 +131,27 @@ def test_bad_wishes_are_refused_in_a_sentence_and_nothing_is_written(finished, c
         told = typed(*wish, code=2)
         assert said in told and "Traceback" not in told
     assert not out.exists() and (full / "mine").read_text() == "mine"
+
+
+def test_a_folder_beside_the_one_asked_for_is_left_alone(finished, college, tmp_path):
+    (tmp_path / "model.part").mkdir()
+    (tmp_path / "model.part" / "thesis.txt").write_text("mine")
+    typed("export", finished[0].name, "--out", tmp_path / "model", "--dir", college)
+    assert (tmp_path / "model.part" / "thesis.txt").read_text() == "mine"
+    assert stat.S_IMODE((tmp_path / "model").stat().st_mode) == 0o700
+    assert {path.name for path in tmp_path.iterdir()} == {"college", "model", "model.part"}
+
+
+def test_a_full_disk_is_told_of_the_folder_asked_for_and_nothing_is_left(
+    finished, college, tmp_path, monkeypatch
+):
+    def full(source, target):
+        raise OSError(errno.ENOSPC, "No space left on device", str(source))
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    said = typed("export", finished[0].name, "--out", tmp_path / "model", "--dir", college, code=2)
+    assert f"there is no room for {tmp_path / 'model'}: No space left on device; make room" in said
+    assert [path.name for path in tmp_path.iterdir()] == ["college"]
 
 
 def test_of_two_studies_of_one_name_the_folder_tells_which(finished, college):
