@@ -59,6 +59,7 @@ def create(hub: Path, settings: Hub) -> None:
     if there:
         raise ConfigError(f"{hub / there[0]} is there already and is never overwritten")
     hub.mkdir(mode=0o700, parents=True, exist_ok=True)
+    hub.chmod(0o700)  # it may have been there, empty and open to all
     root = Issuer(_named(settings.name, "root"), new_key())
     ca = Issuer(_named(settings.name, "CA"), new_key())
     root_pem = _pem(build(root.name, root.key.public_key(), root, days(ROOT_DAYS), authority(1)))

@@ -58,6 +58,11 @@ def test_a_new_hub_has_its_keys_for_its_user_alone(made):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
+def test_a_folder_that_was_there_is_for_its_user_alone_once_it_holds_keys(tmp_path):
+    tmp_path.chmod(0o755)
+    assert stat.S_IMODE(make(tmp_path).stat().st_mode) == 0o700
+
+
 @pytest.mark.parametrize("name", authority.FILES)
 def test_no_key_or_certificate_is_ever_overwritten(name, tmp_path):
     (tmp_path / name).write_text("dear")

@@ -74,6 +74,16 @@ def test_what_the_gateway_knows_of_a_silo_stands_beside_what_the_roster_says(hub
     assert "connected" not in rows["ne-1"]
 
 
+def test_a_hub_that_does_not_run_still_knows_when_it_last_heard_a_silo(hub):
+    (hub / "seen").mkdir()
+    heard = time.time() - 10
+    seen.note(seen.load(hub / "seen"), "as-1", node=7, contact=heard, hello={"version": "0.1.0"})
+    row, never, _ = standing.of(hub)["silos"]
+    assert row["last_contact_s_ago"] == pytest.approx(10, abs=5)
+    assert (row["version"], row["connected"]) == ("0.1.0", False)
+    assert "last_contact_s_ago" not in never
+
+
 def test_who_is_waited_for_is_told_of_a_study_that_runs_alone(hub, study):
     queue.add(hub, study("one"), SILOS)
     asked = progress.Progress(queue.folder(hub, "one"))
@@ -124,6 +134,19 @@ def test_a_silos_efficiency_is_that_of_the_last_round_it_worked_in_of_the_newest
     write(hub, "two", worked(1, as_1=0.3), worked(2, as_1=0.4), worked(3))
     found = {row["name"]: row["efficiency"] for row in standing.of(hub)["silos"]}
     assert found == {"as-1": {"0": 0.4}, "ne-1": {"0": 0.2}, "or-1": {}}
+
+
+def test_each_record_is_read_once_and_none_that_tells_nothing_new(hub, study, monkeypatch):
+    for name in ("one", "two", "three"):
+        queue.add(hub, study(name), SILOS)
+        write(hub, name, worked(1, as_1=0.1, ne_1=0.2, or_1=0.3))
+    write(hub, "four", worked(1, as_1=0.4))
+    queue.add(hub, study("four"), SILOS)
+    read, lines = [], record.lines
+    monkeypatch.setattr(record, "lines", lambda at: read.append(at.name) or lines(at))
+    found = {row["name"]: row["efficiency"] for row in standing.of(hub)["silos"]}
+    assert found == {"as-1": {"0": 0.4}, "ne-1": {"0": 0.2}, "or-1": {"0": 0.3}}
+    assert read == ["four", "three"]
 
 
 # Progress, which the rounds log.
