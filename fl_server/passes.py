@@ -107,7 +107,13 @@ def _heard(
 ) -> Iterator[tuple[str, Adapter]]:
     """Yield the replies to one pass as they arrive: checked, decoded, and with what is known added."""
     codec, seed, second = run.parts.codec, run.study.seed, kind != "train"
-    for silo, reply in silos.ask(run.grid, kind, contents, run.schedule.closes):
+    refused = 0
+
+    def closes(asked: int, answered: int, waiting: int, elapsed_s: float) -> bool:
+        # Whom a round asks to spare is waited for where a reply is refused, as where none came.
+        return run.schedule.closes(asked, answered - refused, waiting, elapsed_s)
+
+    for silo, reply in silos.ask(run.grid, kind, contents, closes):
         expected = broadcast.layouts(run, number, silo)[second]
         before = notes.get(silo.name, {})
         up = {"up": before.get("up", 0) + reply.bytes}
@@ -117,6 +123,7 @@ def _heard(
         except Refused as error:
             LOG.warning("round %d: the reply of %s is not counted: %s", number, silo.name, error)
             notes[silo.name] = before | up | {"refused": str(error)}
+            refused += not reply.code  # a code is no answer anyway
             continue
         how = replies.note(silo, reply, number) | replies.chosen(codec, reply, expected)
         notes[silo.name] = how | before | up

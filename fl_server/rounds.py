@@ -96,7 +96,7 @@ def one(run: Run, state: State) -> State:
         merged = merge.absent(merged, run.cohort.groups[silo.name], weights[silo.name])
     late = [silo.name for silo, _ in contents if silo.name not in notes]
     # Those whom the round did not wait for are still at work, and would hold up everyone's scores.
-    spared = run.schedule.closes(len(contents), len(contents) - len(late), len(late), 0.0)
+    spared = run.schedule.closes(len(contents), len(counted), len(late), 0.0)
     if late:
         told, names = logging.INFO if spared else logging.WARNING, ", ".join(late)
         LOG.log(told, "round %d closes without %s, who may be at work still", number, names)

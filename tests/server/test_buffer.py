@@ -581,6 +581,32 @@ def test_a_round_that_asks_more_than_it_waits_for_closes_with_the_fastest(here):
     assert first["seconds"] < 200
 
 
+@pytest.mark.parametrize("liar", "ab")
+@pytest.mark.parametrize("lie", LIES)
+def test_a_round_waits_for_those_asked_to_spare_where_a_reply_is_refused(liar, lie, here):
+    study = made("sync(sample=2, over_sample=2)", rounds=2)
+    run, answers = begun(study, MIXED, here / "run")
+    answers.lies[liar] = LIES[lie]
+    rounds.run(run)
+    honest = {"a", "b", "c"} - {liar}
+    for line in record.lines(run.folder)[1:]:
+        assert {name for name, note in line["silos"].items() if "weight" in note} == honest
+        assert [name for name, note in line["silos"].items() if "refused" in note] == [liar]
+        assert [name for name, note in line["silos"].items() if note.get("late")] == ["slow"]
+    # nobody waits for the scores of the one that is late, but for the last ones
+    asked = [(number, silo) for kind, number, silo, _ in run.grid.asked if kind == "evaluate"]
+    assert {silo for number, silo in asked if number == 1} == {"a", "b", "c"}
+
+
+def test_a_round_that_too_many_refused_replies_leave_short_fails_when_all_have_answered(here):
+    study = made("sync(sample=2, over_sample=2)", rounds=2)
+    run, answers = begun(study, MIXED, here / "run")
+    answers.lies = dict.fromkeys(("a", "b", "c"), LIES["a NaN"])
+    with pytest.raises(RoundFailed, match="round 1 has 1 of 4 updates and needs 2; a: "):
+        rounds.run(run)
+    assert run.grid.now() < 3600
+
+
 def test_real_silos_that_do_not_wait_can_be_replayed_to_the_byte(small, simulate, here):
     options = {"schedule": "buffered(size=1, max_staleness=3)", "codec": "topk(0.2) | int8()"}
     study = small(here / "run", rounds=4, simulation__silos=2, **options)
