@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 import re
-from typing import Any
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 from fl_client import messages
 from fl_client.config import ConfigError
@@ -22,6 +23,17 @@ LOG = logging.getLogger("bhasha_fl.hub")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 MOST = 1 << 50  # of anything that is counted
 CARD_S, SOON_S = 600.0, 60.0  # how long a card is waited for as a study begins, and later
+SELDOM = 31  # the most times in a row that a silent silo is not asked
+
+
+class Silence(NamedTuple):
+    """How often in a row a silo that is there said nothing, and how many times more it is not asked."""
+
+    times: int
+    skips: int
+
+
+SILENT: WeakKeyDictionary[Grid, dict[int, Silence]] = WeakKeyDictionary()  # by the node, of a study
 
 
 def introduce(grid: Grid) -> list[Silo]:
@@ -50,19 +62,46 @@ def _cards(
     found: list[Silo] = []
     refused: list[str] = []
     content, names = messages.order(Order()), grid.names()
-    asked = dict.fromkeys(nodes, content)
+    who = {
+        node: f"silo {names[node]}" if node in names else f"the silo at node {node}"
+        for node in nodes
+    }
+    asked = dict.fromkeys(_due(grid, nodes), content)
+    silent = SILENT[grid]
+    for node in asked:
+        silent[node] = _more(silent.get(node))
     for node, reply in silos.exchange(grid, "query", asked, silos.all_within(seconds)):
-        who = f"silo {names[node]}" if node in names else f"the silo at node {node}"
+        silent.pop(node, None)
         try:
-            silo = _silo(names.get(node), who, node, reply)
+            silo = _silo(names.get(node), who[node], node, reply)
             if known:  # where a study begins nobody was first, and all are looked at together
                 _fit([*known, *found, silo])
         except ConfigError as error:
-            LOG.warning("%s cannot take part: %s", who, error)
+            LOG.warning("%s cannot take part: %s", who[node], error)
             refused.append(str(error))
         else:
             found.append(silo)
+    if mute := ", ".join(who[node] for node in asked if node in silent):
+        LOG.warning("no answer from %s; left out until there is one", mute)
     return found, refused
+
+
+def _due(grid: Grid, nodes: list[int]) -> list[int]:
+    """Return which of these nodes are asked who they are: one that is there and silent holds up everyone's round.
+
+    So it is asked ever less often, until it starts anew or was away meanwhile.
+    """
+    known = SILENT.get(grid, {})
+    anew = grid.restarted() if known else set()
+    held = {node: known[node] for node in nodes if node in known and node not in anew}
+    SILENT[grid] = {node: one._replace(skips=max(0, one.skips - 1)) for node, one in held.items()}
+    return [node for node in nodes if node not in held or not held[node].skips]
+
+
+def _more(before: Silence | None) -> Silence:
+    """Return the silence of a node that was asked again and may not answer: after a first one it is asked as before."""
+    times = before.times + 1 if before else 1
+    return Silence(times, min(2 ** (times - 1) - 1, SELDOM))
 
 
 def _fit(found: list[Silo]) -> None:

@@ -284,6 +284,35 @@ def test_a_study_begins_without_a_silo_that_cannot_say_who_it_is_and_names_it(
     assert [silo.name for silo in introduction.came(way, [present])] == ["ne-1"]
 
 
+def test_a_silo_that_is_there_and_silent_is_asked_ever_less_often_until_it_starts_anew_or_comes_again(
+    way, gateway, flower, monkeypatch
+):
+    cards = {1001: card("as-1"), 1002: None}
+    answering(flower, gateway, cards)
+    monkeypatch.setattr(introduction, "SOON_S", 0.0)
+    known = [Silo(1001, "as-1", {"as": Counts(1, 1, 1, 1)}, "")]
+
+    def looks(many):
+        """Return at which of so many looks the silent silo was asked."""
+        asked = []
+        for look in range(1, many + 1):
+            before = len(flower.pushed)
+            assert introduction.came(way, known) == []
+            asked += [look] * (len(flower.pushed) - before)
+        return asked
+
+    assert looks(100) == [1, 2, 4, 8, 16, 32, 64, 96]
+    gateway.here("ne-1", starts=2)
+    assert looks(4) == [1, 2, 4]
+    gateway.here("ne-1", left=True)
+    assert looks(1) == []
+    gateway.here("ne-1")
+    assert looks(3) == [1, 2]
+    monkeypatch.setattr(introduction, "SOON_S", 20.0)
+    cards[1002] = card("ne-1")
+    assert [silo.name for silo in introduction.came(way, known)] == ["ne-1"]
+
+
 def test_a_study_whose_silos_all_cannot_say_who_they_are_ends_and_names_them(way, gateway, flower):
     answering(flower, gateway, {1001: "internal", 1002: "internal"})
     said = "silo as-1 could not join: the silo failed; .*; silo ne-1 could not join"
