@@ -7,20 +7,18 @@ outlives the supervisor, whatever ends it.
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from fl_client import lock, notice, processes, pulse
+from fl_client import lock, logs, notice, processes, pulse
 from fl_client.config import ConfigError
 
 TICK_S = 0.1
-LARGEST = 10 << 20  # bytes of a log, which then goes on from the start beside a copy of what it was
 
 
 class Child(NamedTuple):
@@ -38,13 +36,17 @@ class Child(NamedTuple):
 
 
 class Pace(NamedTuple):
-    """How soon a program starts again, after which life that counts anew, how long it may take to stop or be silent."""
+    """How soon a program starts again, after which life that counts anew, how long it may take to stop or be silent.
+
+    Until it was ready for the first time it may be silent for longer.
+    """
 
     first_s: float = 1.0
     most_s: float = 60.0
     healthy_s: float = 60.0
     stop_s: float = 15.0
     silent_s: float = 120.0
+    unready_s: float = 600.0
 
 
 PACE = Pace()
@@ -67,22 +69,24 @@ def supervise(
     children: Sequence[Child],
     on_event: Callable[[str], None] = notice.say,
     pace: Pace = PACE,
+    held: bool = False,
 ) -> None:
     """Run programs until SIGTERM, SIGINT or SIGHUP, then stop them, the last first.
 
-    Their output goes to ``logs/NAME.log``. Raises ``ConfigError`` where the folder is supervised already.
+    Their output goes to ``logs/NAME.log``. Raises ``ConfigError`` where the folder is supervised already, unless
+    the caller has ``held`` it since before.
     """
-    logs = folder / "logs"
-    logs.mkdir(parents=True, exist_ok=True)
+    place = folder / "logs"
+    place.mkdir(parents=True, exist_ok=True)
     kept: list[Kept] = []
     ready = False
-    with lock.only_one(folder), processes.asked_to_stop() as stop:
+    with nullcontext() if held else lock.only_one(folder), processes.asked_to_stop() as stop:
         processes.adopt()
         try:
             while not stop:
                 if len(kept) < len(children) and all(each.ready for each in kept):
                     child = children[len(kept)]
-                    kept.append(Kept(child, logs / f"{child.name}.log", pace))
+                    kept.append(Kept(child, place / f"{child.name}.log", pace))
                 if any([_look_after(each, on_event, pace) for each in kept]):
                     processes.end_strays({each.process.pid for each in kept if each.process})
                 if not ready and len(kept) == len(children) and all(each.ready for each in kept):
@@ -116,14 +120,15 @@ def _look_after(kept: Kept, on_event: Callable[[str], None], pace: Pace) -> bool
     if not kept.ready and kept.child.ready is not None and kept.child.ready():
         kept.ready = True
         on_event(f"{name} is ready")
-    _rotate(kept.log)
+    logs.rotate(kept.log)
     return False
 
 
 def _silent(kept: Kept, lived: float, pace: Pace) -> str:
     silence = kept.child.silence() if kept.child.silence else pulse.silence(kept.pulse)
     since = min(silence, lived)
-    return f"was silent for {since:.0f} s" if since > pace.silent_s + kept.child.longer_s else ""
+    most = (pace.silent_s if kept.ready else pace.unready_s) + kept.child.longer_s
+    return f"was silent for {since:.0f} s" if since > most else ""
 
 
 def _put_off(kept: Kept, pace: Pace) -> None:
@@ -164,15 +169,6 @@ def _end(kept: Kept, seconds: float) -> None:
     if kept.process is not None:
         processes.end_group(kept.process, seconds)
         kept.process = None
-
-
-def _rotate(log: Path) -> None:
-    with suppress(OSError):  # a full disk has no room for its past
-        if log.stat().st_size > LARGEST:
-            try:
-                shutil.copyfile(log, log.with_name(log.name + ".1"))
-            finally:
-                os.truncate(log, 0)  # programs append, so they go on at the new end
 
 
 def running(folder: Path) -> int:

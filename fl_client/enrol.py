@@ -8,13 +8,14 @@ from __future__ import annotations
 import http.client
 import json
 import ssl
+import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from fl_client import audit, certificates, join, kit, plain
+from fl_client import audit, certificates, join, kit, notice, plain, processes
 from fl_client.address import split
 from fl_client.config import ConfigError
 from fl_client.kit import REFUSALS, Kit
@@ -23,6 +24,7 @@ from fl_client.silo import Folder
 
 TIMEOUT_S = 20.0
 ANSWER_CAP = 1 << 16
+ASK_S, TICK_S = 5.0, 0.1  # between two questions whether the coordinator has approved; of the wait
 NEXT = {
     True: "The hub has approved this silo. Check with `fl-client doctor{0}`, then `fl-client start{0}`.",
     False: "Read this to the coordinator, by telephone or in person:\n\n    {1}\n\n"
@@ -105,6 +107,29 @@ def collect(folder: Path) -> bool:
     write_whole(at.certificate, answer)
     join.keep(folder, known.model_copy(update={"token": ""}))
     return True
+
+
+def approved(folder: Path) -> bool:
+    """Return whether the silo's certificate is there, once it is or someone asks this process to stop.
+
+    Raises ``ConfigError`` where the hub refuses.
+    """
+    said = False
+    with processes.asked_to_stop() as stop:
+        while not stop:
+            try:
+                if collect(folder):
+                    return True
+                why = "the coordinator has not approved this silo yet; waiting"
+            except Unreachable as error:
+                why = f"{error}; trying again"
+            if not said:
+                notice.say(why)
+                said = True
+            until = time.monotonic() + ASK_S
+            while not stop and time.monotonic() < until:
+                time.sleep(TICK_S)
+    return False
 
 
 def _call(

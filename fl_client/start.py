@@ -40,7 +40,6 @@ app = typer.Typer()
 Dir = Annotated[Path, typer.Option("--dir", help="The silo's folder, made by join.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 BIN = Path(sys.executable).parent
-ASK_S = 5.0  # between two questions whether the coordinator has approved
 DEAF_S = 60.0  # longer than others the SuperNode may be silent: first comes the gateway that is to hear it
 CLOCK_S = 5.0  # how long a start waits for the hub to say what time it is
 FLOWER = {
@@ -60,30 +59,15 @@ def start(folder: Dir = Path("silo")) -> None:
         silo.check_path(folder)
         policy.read(folder)
         audit.check(folder)
-        lock.check(folder)
-        approved(folder)
-        look_at_clock(folder)
-        seen = machine.look(folder, gpus=True)
-        greeting.keep(folder, machine.greeting(seen, settings.uplink_bytes_s))
-        port = settings.gateway_port or ports.free()
-        ports.check(f"127.0.0.1:{port}", "gateway_port in silo.toml")
-        children.supervise(folder, family(folder, settings, port))
-
-
-def approved(folder: Path) -> None:
-    """Return once the silo's certificate is there; raises ``ConfigError`` where the hub refuses."""
-    said = False
-    while True:
-        try:
-            if enrol.collect(folder):
+        with lock.only_one(folder):  # also while it waits, so that it can be stopped
+            if not enrol.approved(folder):
                 return
-            why = "the coordinator has not approved this silo yet; waiting"
-        except enrol.Unreachable as error:
-            why = f"{error}; trying again"
-        if not said:
-            notice.say(why)
-            said = True
-        time.sleep(ASK_S)
+            look_at_clock(folder)
+            seen = machine.look(folder, gpus=True)
+            greeting.keep(folder, machine.greeting(seen, settings.uplink_bytes_s))
+            port = settings.gateway_port or ports.free()
+            ports.check(f"127.0.0.1:{port}", "gateway_port in silo.toml")
+            children.supervise(folder, family(folder, settings, port), held=True)
 
 
 def look_at_clock(folder: Path) -> None:

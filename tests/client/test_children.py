@@ -262,6 +262,15 @@ def test_a_program_may_be_silent_for_longer_than_others_where_it_says_so(tmp_pat
     assert children._silent(kept, 170.0, children.PACE) == ""
 
 
+def test_a_program_may_be_silent_for_longer_until_it_was_ready_for_the_first_time(tmp_path):
+    child = children.Child("one", [], ready=lambda: False, silence=lambda: 599.0)
+    kept = children.Kept(child, tmp_path / "one.log", children.PACE)
+    assert children._silent(kept, 1e6, children.PACE) == ""
+    assert children._silent(kept, 1e6, children.Pace(unready_s=500)) == "was silent for 599 s"
+    kept.ready = True
+    assert children._silent(kept, 1e6, children.PACE) == "was silent for 599 s"
+
+
 def test_the_pause_is_short_again_after_a_healthy_life(house):
     house.start(
         ("one", HEAD + "note(f'started one {os.getpid()}'); time.sleep(0.6)", ""),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 import time
 
 import pytest
@@ -21,8 +23,8 @@ def silo(tmp_path, monkeypatch):
     said |= {"base": "builtin:tiny", "base_sha256": "b" * 64, "uplink_bytes_s": 500_000}
     create(tmp_path, Settings(**said))
     found = []
-    monkeypatch.setattr(children, "supervise", lambda *given: found.append(given))
-    monkeypatch.setattr(start, "approved", lambda folder: None)
+    monkeypatch.setattr(children, "supervise", lambda *given, **_: found.append(given))
+    monkeypatch.setattr(start.enrol, "approved", lambda folder: True)
     monkeypatch.setattr(start.policy, "read", lambda folder: None)
     monkeypatch.setattr(machine, "gpus_seen", lambda: ())
     return tmp_path, found
@@ -59,6 +61,27 @@ def test_a_silo_whose_hub_is_away_says_so_and_starts(silo, monkeypatch):
     assert len(found) == 1
 
 
+def test_a_silo_that_waits_for_approval_runs_is_the_only_one_and_can_be_stopped(silo):
+    folder, _ = silo
+    waits = """
+import sys
+from pathlib import Path
+from fl_client import audit, enrol, policy, start
+enrol.collect = lambda folder: False
+policy.read = audit.check = lambda folder: None
+start.start(Path(sys.argv[1]))
+"""
+    command = [sys.executable, "-c", waits, str(folder)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as first:
+        assert "has not approved this silo yet" in first.stderr.readline()
+        assert children.running(folder) == first.pid
+        second = subprocess.run(command, capture_output=True, text=True)
+        assert f"runs already (pid {first.pid}); stop that first" in second.stderr
+        assert children.stop(folder, 20)
+        assert first.wait() == 0
+    assert not children.running(folder)
+
+
 def test_the_supernode_alone_is_started_anew_where_it_falls_silent(silo, monkeypatch):
     folder, _ = silo
     family = start.family(folder, start.silo.read(folder), ports.free())
@@ -83,7 +106,7 @@ def test_a_folder_that_flower_would_read_as_another_is_refused_before_anything_s
     folder, found = silo
     folder = shutil.copytree(folder, folder / name)
     assert as_flower_reads(f'silo="{folder}"') != {"silo": str(folder)}
-    monkeypatch.setattr(start, "approved", lambda folder: pytest.fail("it waits for the hub"))
+    monkeypatch.setattr(start.enrol, "approved", lambda folder: pytest.fail("it waits for the hub"))
     ran = CliRunner().invoke(start.app, ["start", "--dir", str(folder)])
     assert ran.exit_code == 2 and not found
     assert "cannot be a silo's folder: Flower reads no path with" in ran.output

@@ -8,6 +8,9 @@ import sys
 from contextlib import closing
 
 import pytest
+from flwr.server.superlink.linkstate import LinkStateFactory
+from flwr.supercore.object_store import ObjectStoreFactory
+from flwr.superlink.federation import NoOpFederationManager
 
 from fl_server import superlink
 
@@ -19,6 +22,9 @@ def database(tmp_path):
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("CREATE TABLE run (id INTEGER PRIMARY KEY, said TEXT)")
+        connection.execute("CREATE TABLE alembic_version (version_num TEXT)")
+        made = [(version,) for version in superlink.last()]
+        connection.executemany("INSERT INTO alembic_version VALUES (?)", made)
         connection.executemany("INSERT INTO run (said) VALUES (?)", [("x" * 100,)] * 500)
         connection.commit()
     return path
@@ -47,6 +53,36 @@ def test_a_damaged_one_is_set_aside_and_the_superlink_starts(at, database, tmp_p
     assert "set aside" in said and said.endswith("the SuperLink runs\n")
     assert not database.exists()
     assert (tmp_path / "superlink.db.damaged").read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    "undone",
+    [
+        "UPDATE alembic_version SET version_num = 'b277e6f3656c'",  # as a kill left it
+        "DELETE FROM alembic_version",
+        "DROP TABLE alembic_version",
+        None,
+    ],
+)
+def test_one_that_flower_had_only_begun_to_make_is_set_aside(undone, database, tmp_path):
+    if undone is None:  # killed before the first table
+        database.write_bytes(b"")
+    else:
+        with closing(sqlite3.connect(database)) as connection:
+            connection.execute(undone)
+            connection.commit()
+    said = started(database)
+    assert "set aside" in said and said.endswith("the SuperLink runs\n")
+    assert not database.exists()
+    assert (tmp_path / "superlink.db.damaged").exists()
+
+
+@pytest.mark.filterwarnings("ignore:No path_separator:DeprecationWarning")
+def test_one_that_flower_has_made_is_whole(tmp_path):
+    path = tmp_path / "superlink.db"
+    state = LinkStateFactory(str(path), NoOpFederationManager(), ObjectStoreFactory()).state()
+    assert state is not None
+    assert superlink.whole(path)
 
 
 def test_a_database_that_another_process_holds_is_not_taken_for_a_damaged_one(
