@@ -20,6 +20,9 @@ Line = dict[str, Any]
 FILE, COPY = "rounds.jsonl", "journal/rounds.jsonl"
 SEAL = b', "crc32": "%08x"}'  # how every line ends
 SEALED = len(SEAL % 0)
+# Each round asks for the record several times: what was parsed of the newest one is kept, with how many bytes that were
+# and their checksum. It holds as long as the file begins with them.
+_READ: dict[Path, tuple[int, int, list[Line | None]]] = {}
 
 
 def claim(folder: Path, study: Study, resume: bool, cohort: int = 0) -> None:
@@ -60,11 +63,12 @@ def cohort(folder: Path) -> int | None:
 def lines(folder: Path) -> list[Line]:
     """Return the lines of the rounds recorded so far; a last line that was cut short is left out.
 
-    One that is damaged or gone is taken from the copy; raises ``ConfigError`` where it is damaged there too.
+    One that is damaged or gone is taken from the copy; raises ``ConfigError`` where it is damaged there too. Whoever
+    asks again is given the same lines, which are not to be changed.
     """
-    found = sound(folder / FILE)
+    found = _grown(folder / FILE)
     # The copy is written second, so it never has more than a sound file.
-    if None in found or len(found) < len(_ended(folder / COPY)):
+    if None in found or len(found) < _whole(folder / COPY).count(b"\n"):
         both = [line for line in (*sound(folder / COPY), *found) if line is not None]
         by_round = {line["round"]: line for line in both}
         found = [by_round.get(number) for number in range(max(by_round, default=0) + 1)]
@@ -111,12 +115,30 @@ def written(found: Iterable[Line]) -> bytes:
 
 def sound(path: Path) -> list[Line | None]:
     """Return the lines of a file, None for those whose checksum does not fit; a last one cut short is left out."""
-    texts = [(line[:-SEALED] + b"}", line[-SEALED:]) for line in _ended(path)]
+    return _parsed(_whole(path))
+
+
+def _grown(path: Path) -> list[Line | None]:
+    """Return what ``sound`` does; of a file that was read here before and has only grown, the rest alone is parsed."""
+    content = _whole(path)
+    size, crc32, found = _READ.get(path, (0, 0, []))
+    before, rest = memoryview(content)[:size], content[size:]
+    if len(before) < size or zlib.crc32(before) != crc32:  # it was rewound, or is damaged
+        crc32, rest, found = 0, content, []
+    found = found + _parsed(rest)
+    _READ.clear()
+    _READ[path] = len(content), zlib.crc32(rest, crc32), found
+    return found
+
+
+def _whole(path: Path) -> bytes:
+    content = path.read_bytes() if path.exists() else b""
+    return content[: content.rfind(b"\n") + 1]
+
+
+def _parsed(content: bytes) -> list[Line | None]:
+    texts = [(line[:-SEALED] + b"}", line[-SEALED:]) for line in content.split(b"\n")[:-1]]
     return [json.loads(t) if seal == SEAL % zlib.crc32(t) else None for t, seal in texts]
-
-
-def _ended(path: Path) -> list[bytes]:
-    return path.read_bytes().split(b"\n")[:-1] if path.exists() else []
 
 
 def best(recorded: list[Line], silos: list[str]) -> int:

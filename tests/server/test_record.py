@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
@@ -116,3 +117,36 @@ def test_a_round_whose_bits_are_no_number_is_not_the_best(bits):
     lines = [{"round": n, "silos": {"a": {"valid": own}}} for n, own in enumerate(valid)]
     assert record.best(lines, ["a"]) == 3
     assert record.best(lines[:2], ["a"]) == 0
+
+
+def test_each_line_of_a_record_is_parsed_once_however_often_rounds_ask_for_it(
+    tmp_path, monkeypatch
+):
+    parsed, parse = [], json.loads
+    monkeypatch.setattr(record.json, "loads", lambda text: parsed.append(text) or parse(text))
+    for number in range(5):
+        record.append(tmp_path, {"round": number, "silos": {}})
+        for _ in range(3):
+            assert [line["round"] for line in record.lines(tmp_path)] == list(range(number + 1))
+    assert len(parsed) == 5
+
+
+def test_what_changed_before_the_end_of_a_record_is_read_anew(tmp_path):
+    def numbers():
+        return [line["loss"] for line in record.lines(tmp_path)]
+
+    lines = [{"round": number, "loss": number, "silos": {}} for number in range(4)]
+    for line in lines:
+        record.append(tmp_path, line)
+    assert numbers() == [0, 1, 2, 3]
+    record.rewind(tmp_path, 1)
+    assert numbers() == [0, 1]
+    for line in ({"round": 2, "loss": 7, "silos": {}}, {"round": 3, "loss": 8, "silos": {}}):
+        record.append(tmp_path, line)
+    assert numbers() == [0, 1, 7, 8]
+    path = tmp_path / record.FILE
+    path.write_bytes(path.read_bytes()[:-5])  # as a power cut leaves it
+    assert numbers() == [0, 1, 7, 8], "from the copy"
+    path.unlink()
+    (tmp_path / record.COPY).unlink()
+    assert numbers() == []
