@@ -9,6 +9,7 @@ import io
 import zipfile
 import zlib
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -42,7 +43,8 @@ README = """bhasha-fl startup kit: silo {name} of the federation {federation}
 Keep this file to yourself. It works once, until {expires}.
 It holds no private key: yours is made on your own machine and stays there.
 
-1. Install:    pip install 'bhasha-fl[silo]'
+1. Install:    pip install '{wheel}[silo]'
+               The coordinator sends you that file with this kit; Python 3.11 or newer.
 2. Join:       fl-client join {file} --data FOLDER --base MODEL
                FOLDER is your text; it is read in place and never leaves. MODEL is the base model that the
                coordinator named: a folder, a GGUF file, a hub name or builtin:tiny.
@@ -104,6 +106,11 @@ class Kit(Section):
     expires: Instant
 
 
+def _readme(kit: Kit, file: str) -> str:
+    wheel = f"bhasha_fl-{version('bhasha-fl')}-py3-none-any.whl"
+    return README.format(file=file, wheel=wheel, **kit.model_dump())
+
+
 def write(path: Path, kit: Kit) -> None:
     """Write a kit that only this user may read; raises ``ConfigError`` where there is a file already."""
     if path.exists():
@@ -111,7 +118,7 @@ def write(path: Path, kit: Kit) -> None:
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("kit.json", kit.model_dump_json(indent=1))
-        archive.writestr("README.txt", README.format(file=path.name, **kit.model_dump()))
+        archive.writestr("README.txt", _readme(kit, path.name))
     write_private(path, content.getvalue())
 
 

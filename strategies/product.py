@@ -50,12 +50,6 @@ def norm(factors: Factors) -> float:
     return float(np.sqrt(max(0.0, inner(factors, factors))))
 
 
-def distance(left: Factors, right: Factors) -> float:
-    """Return the Frobenius norm of the difference of two products; below 1e-8 of their norms it is rounding."""
-    squares = inner(left, left) + inner(right, right) - 2 * inner(left, right)
-    return float(np.sqrt(max(0.0, squares)))
-
-
 def truncate(factors: Factors, rank: int) -> Factors:
     """Return the nearest product of this rank, balanced: B^T B = A A^T, diagonal and falling.
 

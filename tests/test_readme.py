@@ -129,6 +129,12 @@ def wait_for_the_hub():
     raise TimeoutError("the hub did not start")
 
 
+def registry(folder, environment):
+    """Return whether packages can be had at all."""
+    asked = ["pip", "download", "--no-deps", "--dest", str(folder / "asked"), "packaging"]
+    return not subprocess.run(asked, env=environment, capture_output=True, check=False).returncode
+
+
 def run(command, folder, environment):
     ran = subprocess.run(
         ["bash", "-c", command],
@@ -138,6 +144,6 @@ def run(command, folder, environment):
         text=True,
         check=False,
     )
-    if command.startswith("pip ") and ran.returncode:
+    if command.startswith("pip ") and ran.returncode and not registry(folder, environment):
         pytest.skip(f"no package registry to run {command!r} against")
     assert ran.returncode == 0, f"{command}\n{ran.stdout[-2000:]}{ran.stderr[-2000:]}"

@@ -14,12 +14,11 @@ import typer
 from benchmarks.figures import Figure, at_least, at_most, report, write
 from benchmarks.quality import codecs, control, edges, gains, newcomer, page
 from benchmarks.quality.runs import sim
-from benchmarks.quality.splits import ADAPTS, ONE_MODEL, SPLITS, Split
+from benchmarks.quality.splits import ADAPTING, ONE_MODEL, SPLITS, Split
 from benchmarks.shared import SHARED
 
 TABLES = Path(__file__).parent / "tables"
 TOPIC = "quality"
-EDGES = (name for name, split in SPLITS.items() if split.own.keys() >= ADAPTS.keys())
 OTHERS: dict[str, Callable[[Path], list[Figure]]] = {
     "newcomer": newcomer.figures,
     "codecs": codecs.figures,
@@ -27,7 +26,7 @@ OTHERS: dict[str, Callable[[Path], list[Figure]]] = {
     "control-across": partial(control.figures, split="universities-adapting"),
     **{
         f"{name}-edges": partial(edges.figures, split=name, counted=SPLITS[name].counted)
-        for name in EDGES
+        for name in ADAPTING
     },
 }
 app = typer.Typer()

@@ -20,6 +20,7 @@ Table = dict[str, Any]
 Scores = Mapping[
     str, Mapping[str, float]
 ]  # by silo: before, alone, together, adapted, blend, served
+SETTINGS = ("adapt_rates", "distil")  # of what silos do at the end
 LEVEL = 1.001  # times the bits alone: less is what rounding makes of two equal runs
 
 
@@ -38,6 +39,7 @@ def table(folder: Path, counted: Sequence[str] = ()) -> Table:
         "counted": list(counted),
         "adapts": plain[0]["study"]["alone"].get("adapt", False),
         "distils": bool(plain[0]["study"]["alone"].get("distil", "")),
+        "settings": {key: plain[0]["study"]["alone"].get(key, "") for key in SETTINGS},
         "silos": _silos(plain),
         "methods": found,
         "centralised": {"rate": made["methods"]["centralised"]["rate"]}

@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import figures
+from benchmarks.quality.splits import ADAPTING
 
 HEAD = """# Who gains by joining
 
-Test bits per byte against every silo training alone: tuned (each silo its own rate of the same ones), early stopped,
-with the same number of steps. Rates of methods are chosen on validation text with the first seed. Text of
-`shared/data`, base `builtin:tiny`. Per cent; above 0 is better than alone; +- is the 95 % interval over seeds.
+Test bits per byte against every silo training alone: tuned (each silo its own rate of the same ones), early stopped.
+`mean`, `worst` and `least` are of what all trained together in the same number of steps; `as served` counts what silos
+trained on from there, too. Rates of methods are chosen on validation text with the first seed; the method whose figures
+stand in `make figures` is the one that served best on test text. Text of `shared/data`, base `builtin:tiny`. Per cent;
+above 0 is better than alone; +- is the 95 % interval over seeds.
 `capacity` is against silos alone with as many parameters. `worst` compares the silos with most bits, `least` is the
 smallest gain of any silo. Where a table names silos that are counted, these four and `as served` are of them alone.
 `worse` counts silos whose served adapter is worse on test text than alone (0.1 % or more).
@@ -27,8 +30,11 @@ UNDISTILLED = "Nothing was distilled (`alone.distil`) for `as served` and `worse
 FIGURES = {
     "codecs": "what fewer bytes cost six silos of two languages",
     "newcomer": "what silos that come after the study get at once",
-    "control": "what of a silo's gain needs nobody else",
+    "control": "what of a silo's gain needs nobody else, with the first seed",
     "control-across": "the same where each silo has a language of its own",
+} | {
+    f"{split}-edges": f"what {split} would be with silos alone at rates beyond those tried"
+    for split in ADAPTING
 }
 COLUMNS = ("method", "rate", "mean", "worst", "least", "as served", "capacity", "worse", "MB up")
 
@@ -46,6 +52,8 @@ def write(tables: Path) -> None:
             for row in held
             if row["command"] == command
         ]
+        if not rows:
+            continue
         lines = [f"## {name}: {about}", "", f"`{command}`", ""]
         parts.append("\n".join([*lines, *_rows(("figure", "value", "goal"), rows), ""]))
     (tables.parent / "README.md").write_text("\n".join(parts), encoding="utf-8")
@@ -63,6 +71,11 @@ def section(name: str, table: dict[str, Any]) -> str:
         lines.append(OLDER)
     elif not table.get("distils"):
         lines.append(UNDISTILLED)
+    if table.get("settings"):
+        lines += [
+            ", ".join(f"`alone.{key} = {x!r}`" for key, x in table["settings"].items()) + ".",
+            "",
+        ]
     lines += [f"Counted: {', '.join(table['counted'])}.", ""] if table.get("counted") else []
     lines += _rows(COLUMNS, [_method(n, row) for n, row in table["methods"].items()])
     silos = [

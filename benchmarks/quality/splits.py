@@ -183,3 +183,5 @@ SPLITS = {
         {"simulation.characters": 0, "evaluate.characters": 1000},
     ),
 }
+# Those whose silos adapt, of which alone is also tried beyond the rates.
+ADAPTING = tuple(name for name, split in SPLITS.items() if split.own.keys() >= ADAPTS.keys())

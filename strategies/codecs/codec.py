@@ -67,9 +67,7 @@ class Codec(NamedTuple):
     bits: int = 32  # of each value
     beside: Callable[[int], int] = nothing  # the most bytes of its side arrays
     choices: Choices | None = None  # where silos may send less; the last one is this link itself
-    linear: bool = False
     tracks: bool = False  # what is sent is the change since last time, see ``ef21``
-    support_depends_on_data: bool = False
 
     @property
     def narrows(self) -> bool:

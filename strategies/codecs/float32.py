@@ -17,4 +17,4 @@ def float32() -> Codec:
     def decode(values: Array, side: Wire, size: int, key: Key) -> Array:
         return check(values, np.float32, size)
 
-    return Codec(encode, decode, linear=True)
+    return Codec(encode, decode)

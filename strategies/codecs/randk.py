@@ -32,7 +32,7 @@ def randk(density: float = 0.05) -> Codec:
         x[index] = check(values, np.float32, index.size)
         return x
 
-    return Codec(encode, decode, kept=kept, chosen=chosen, biased=True, linear=True)
+    return Codec(encode, decode, kept=kept, chosen=chosen, biased=True)
 
 
 @lru_cache(maxsize=1)  # a hub decodes the updates of all silos of a round, one after the other

@@ -65,7 +65,6 @@ def _largest(kept: Callable[[int], int], decay: float) -> Codec:
         chosen=chosen,
         biased=True,
         decay=decay,
-        support_depends_on_data=True,
     )
 
 
