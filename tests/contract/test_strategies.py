@@ -103,11 +103,14 @@ def test_hub_memory_survives_a_checkpoint(strategy):
 def test_silo_memory_survives_a_checkpoint(strategy):
     made, start = strategy(), adapter(0)
     local, beside = made.local, {own: SHAPES[name] for own, name in made.beside(start).items()}
-    delta, memory = local.finish(adapter(1), local.init(start))
+    begun = local.init(start)
+    delta = local.finish(adapter(1), begun)
+    memory = local.heard(begun, delta)
     assert layout(delta) == dict(sorted((SHAPES | beside).items()))
     restored = load(save(memory))
     same(restored, memory)
-    same(local.finish(adapter(2), memory)[0], local.finish(adapter(2), restored)[0])
+    same(local.finish(adapter(2), memory), local.finish(adapter(2), restored))
+    same(local.heard(memory, delta), local.heard(restored, delta))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
