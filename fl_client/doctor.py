@@ -19,7 +19,7 @@ from fl_client.checks.check import Check, failed
 from fl_client.checks.text import Counted
 from fl_client.config import ConfigError, Study, from_flat
 from fl_client.machine import Machine
-from fl_client.plain import errors
+from fl_client.plain import errors, sentence
 from fl_client.silo import Settings
 from strategies import adapter as algebra
 from strategies import scope
@@ -109,7 +109,7 @@ def checks(folder: Path, study: Study, say: Say) -> Iterator[Check]:
     if isinstance(counted, ConfigError):
         yield failed("text", counted, "correct data in silo.toml")
     else:
-        volume.keep(folder, counted.languages)
+        attempt(lambda: volume.keep(folder, counted.languages))  # only a note for the hub
         yield text.text(own, counted, _promised(folder))
     say(f"reading the base {own.base}")
     yield pinned.base(own)
@@ -173,3 +173,5 @@ def attempt(work: Callable[[], Value]) -> Value | ConfigError:
         return error
     except ImportError as error:
         return ConfigError(f"this needs {error.name}; pip install 'bhasha-fl[silo]'")
+    except OSError as error:
+        return ConfigError(sentence(error))

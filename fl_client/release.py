@@ -29,7 +29,9 @@ def served(folder: Dir = Path("silo"), as_json: Json = False) -> None:
     """Show what this silo serves of each study, and what its test text says of it. Nothing leaves this machine."""
     with errors():
         silo.read(folder)  # that there is a silo
-        found = held.every(folder)
+        found, damaged = held.every(folder)
+    for error in damaged:
+        typer.echo(str(error), err=True)
     if as_json:
         print(json.dumps([one._asdict() | {"folder": str(one.folder)} for one in found]))  # noqa: T201
         return
@@ -66,7 +68,7 @@ def export(
     It was trained on this silo's text and may give some of it away: who gets it is for the silo to decide.
     """
     with errors():
-        own, one, out = silo.read(folder), held.chosen(held.every(folder), study), out.absolute()
+        own, one, out = silo.read(folder), held.chosen(folder, study), out.absolute()
         with fresh.folder(out) as part:
             if merge:
                 _merged(one, own, part)

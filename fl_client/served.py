@@ -56,18 +56,28 @@ def read(folder: Path) -> Served:
     return found
 
 
-def every(folder: Path) -> list[Served]:
-    """Return what a silo serves, by study; a study that was not scored yet has nothing."""
-    return [read(file.parent) for file in sorted((folder / "studies").glob(f"*/served/{FILE}"))]
+def every(folder: Path) -> tuple[list[Served], list[ConfigError]]:
+    """Return what a silo serves, by study, and what of it cannot be read; a study that was not scored has nothing."""
+    found: list[Served] = []
+    damaged: list[ConfigError] = []
+    for file in sorted((folder / "studies").glob(f"*/served/{FILE}")):
+        try:
+            found.append(read(file.parent))
+        except ConfigError as error:
+            damaged.append(error)
+    return found, damaged
 
 
-def chosen(found: list[Served], study: str) -> Served:
+def chosen(folder: Path, study: str) -> Served:
     """Return what is served of one study; raises ``ConfigError`` where there is none, or several of that name."""
+    found, damaged = every(folder)
     ours = [one for one in found if study in (one.study, one.folder.parent.name)]
     if len(ours) == 1:
         return ours[0]
     if ours:
         names = ", ".join(one.folder.parent.name for one in ours)
         raise ConfigError(f"there are {len(ours)} studies {study!r}; give one of {names}")
+    if damaged:  # which may be the one that was asked for
+        raise damaged[0]
     names = ", ".join(one.study for one in found) or "none yet"
     raise ConfigError(f"nothing is served of a study {study!r}; scored here: {names}")

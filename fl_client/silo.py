@@ -33,8 +33,17 @@ def _federation(text: str) -> str:
     return text
 
 
+def _lang(text: str) -> str:
+    from fl_client import corpus
+
+    if text and not corpus.is_language(text):
+        raise ConfigError(f"{text!r} is no language code; use one such as as, or mni-Beng")
+    return text
+
+
 Name = Annotated[str, AfterValidator(_name)]
 Federation = Annotated[str, AfterValidator(_federation)]
+Lang = Annotated[str, AfterValidator(_lang)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -47,7 +56,7 @@ class Settings(Section):
     data: str = Field(
         min_length=1, description="The folder of text. It is read in place and never leaves."
     )
-    lang: str = Field(
+    lang: Lang = Field(
         "", description="The language of text that names none; empty if files and folders say it."
     )
     base: str = Field(

@@ -56,7 +56,7 @@ def test_what_is_served_is_shown_with_the_scores_of_the_report(finished, college
     (one,) = json.loads(typed("served", "--dir", college, "--json"))
     own = report["silo_scores"]["as-1"]
     assert (one["study"], one["served"], one["base"]) == (study.name, own["served"], BASE)
-    (found,) = served.every(college)
+    ((found,), _) = served.every(college)
     for candidate, told in (("base", "before"), ("alone", "alone"), ("together", "together")):
         assert found.bits(candidate, "as") == pytest.approx(own[told])
     assert found.bits("together", "ne") is None
@@ -158,10 +158,9 @@ def test_of_two_studies_of_one_name_the_folder_tells_which(finished, college):
     study, _ = finished
     (home,) = (college / "studies").iterdir()
     shutil.copytree(home, home.with_name(f"{study.name}-ba9876543210"))
-    found = served.every(college)
     with pytest.raises(ConfigError, match=f"2 studies .*{home.name}"):
-        served.chosen(found, study.name)
-    assert served.chosen(found, home.name).folder == home / "served"
+        served.chosen(college, study.name)
+    assert served.chosen(college, home.name).folder == home / "served"
 
 
 def test_a_base_that_has_changed_is_not_merged(finished, college, tmp_path):
@@ -186,11 +185,19 @@ def test_a_study_that_was_never_scored_serves_what_all_trained_and_says_so(colle
     (home,) = (college / "studies").iterdir()
     served.note(home / "served", "unscored", BASE, "together", {})
     assert "together" in typed("served", "--dir", college)
-    (one,) = served.every(college)
+    ((one,), _) = served.every(college)
     assert one.scores == {} and "scored nothing" in release.card(one, silo.read(college), True)
 
 
-def test_a_damaged_note_is_told_in_a_sentence(college):
+def test_a_damaged_note_is_told_in_a_sentence_and_shuts_out_no_other_study(
+    finished, college, tmp_path
+):
     (home,) = (college / "studies").iterdir()
-    (home / "served" / served.FILE).write_text("{")
-    assert "cannot be read" in typed("served", "--dir", college, code=2)
+    torn = shutil.copytree(home, home.with_name("torn-0123456789ab")) / "served" / served.FILE
+    torn.write_text("{")
+    said = f"{torn} cannot be read (JSONDecodeError); the study must be scored again"
+    study = finished[0].name
+    shown = typed("served", "--dir", college)
+    assert said in shown and study in shown
+    typed("export", study, "--out", tmp_path / "model", "--dir", college)
+    assert said in typed("export", "torn", "--out", tmp_path / "t", "--dir", college, code=2)

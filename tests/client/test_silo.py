@@ -60,6 +60,18 @@ def test_a_changed_setting_leaves_the_other_lines_and_what_people_wrote_beside_t
     assert settings.threads == 3
 
 
+@pytest.mark.parametrize(("lang", "fine"), [("as", True), ("mni-Beng", True), ("Assamese", False)])
+def test_the_language_of_text_that_names_none_is_a_code_as_it_is_when_joining(lang, fine, tmp_path):
+    silo.create(tmp_path, SETTINGS)
+    path = Folder(tmp_path).settings
+    path.write_text(path.read_text().replace('lang = ""', f'lang = "{lang}"'))
+    if fine:
+        assert silo.read(tmp_path).lang == lang
+        return
+    with pytest.raises(ConfigError, match="'Assamese' is no language code; use one such as as"):
+        silo.read(tmp_path)
+
+
 def test_a_setting_that_was_left_out_is_added_where_it_changes(tmp_path):
     silo.create(tmp_path, SETTINGS)
     path = Folder(tmp_path).settings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import socket
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from fl_client import contact, doctor, frames, lock, machine, silo
+from fl_client import audit, contact, doctor, frames, lock, machine, silo
 from fl_client.checks import folder as files
 from fl_client.checks import packages
 from fl_client.checks.check import Check
@@ -194,6 +195,17 @@ def test_7_too_little_text_for_its_splits(joined, tmp_path):
     found = red(joined, "text")
     assert "no text for its train and valid split" in found.found
     assert "add text" in found.remedy
+
+
+def test_a_full_disk_does_not_end_the_doctor(joined, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(doctor.volume, "keep", full)
+    monkeypatch.setattr(audit, "append", full)
+    found = look(joined)
+    assert found["text"].ok
+    assert not found["hub"].ok and found["hub"].found == "the disk: No space left on device"
 
 
 def test_7_files_that_are_no_text_are_counted(joined, tmp_path, text):
