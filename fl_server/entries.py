@@ -52,10 +52,16 @@ def find(hub: Path, name: str) -> Entry | None:
     except FileNotFoundError:
         return None
     except ValidationError as error:
-        raise ConfigError(f"{path} is damaged: {sentence(error, Entry)}; put back a copy") from None
+        raise ConfigError(f"{path} is damaged: {damage(error, Entry)}; put back a copy") from None
     if entry.name != name:
         raise ConfigError(f"{path} is the entry of {entry.name!r}; put back a copy")
     return entry
+
+
+def damage(error: ValidationError, kind: type[Section]) -> str:
+    """Return in plain words what is wrong with a file of JSON that should hold a ``kind``."""
+    # Of what is no object, or cut short, the whole content would be shown as the value of no key.
+    return sentence(error, kind) if error.errors()[0]["loc"] else "it holds no JSON object"
 
 
 def keep(hub: Path, entry: Entry) -> Entry:

@@ -80,7 +80,7 @@ def invite(
             roster.eject(hub, name)  # nobody has this kit, so the name is free again
             raise
     if as_json:
-        said = {"kit": str(path), "name": name, "languages": codes, "expires": kit.expires}
+        said = {"kit": str(path), "name": name, "languages": kit.languages, "expires": kit.expires}
         print(json.dumps(said))  # noqa: T201
         return
     _say(f"{path} lets {name} ask once, until {kit.expires}. Send it to nobody else.")

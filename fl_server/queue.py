@@ -14,8 +14,8 @@ from pydantic import ValidationError
 from fl_client import digest
 from fl_client.config import ConfigError, Section, Study
 from fl_client.memory import write_whole
-from fl_client.settings import sentence
 from fl_server import config
+from fl_server.entries import damage
 
 State = Literal["queued", "running", "finished", "failed", "stopping", "stopped"]
 ENDED = {"finished", "failed", "stopped"}
@@ -137,6 +137,4 @@ def _read(path: Path) -> Ticket:
     try:
         return Ticket.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        raise ConfigError(
-            f"{path} is damaged: {sentence(error, Ticket)}; put back a copy"
-        ) from None
+        raise ConfigError(f"{path} is damaged: {damage(error, Ticket)}; put back a copy") from None

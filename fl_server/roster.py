@@ -60,8 +60,11 @@ def change(hub: Path, name: str, f: Callable[[Entry | None], Entry]) -> Entry:
 
 
 def invite(hub: Path, name: str, languages: tuple[str, ...], hours: float) -> Kit:
-    """Put a silo on the roster and return its kit; raises ``ConfigError``, such as for a name that is taken."""
-    settings = hubs.read(hub)
+    """Put a silo on the roster and return its kit; raises ``ConfigError``, such as for a name that is taken.
+
+    A language that is named twice counts once. One that no table knows may be a silo's own.
+    """
+    settings, languages = hubs.read(hub), tuple(dict.fromkeys(languages))
     kit = checked(
         Kit,
         federation=settings.name,

@@ -48,7 +48,9 @@ def test_an_entry_that_changed_on_disk_is_seen_at_once(hub):
     ("content", "said"),
     [
         ("{}", "is damaged: 'name' is missing; put back a copy"),
-        ("half a fi", "is damaged: "),
+        ('{"name": "as', "is damaged: it holds no JSON object; put back a copy"),
+        ("\0", "is damaged: it holds no JSON object; put back a copy"),
+        ('["as-1"]', "is damaged: it holds no JSON object; put back a copy"),
         (entry("ne-1").model_dump_json(), "is the entry of 'ne-1'; put back a copy"),
     ],
 )

@@ -92,6 +92,13 @@ def test_a_damaged_ticket_has_failed_in_one_sentence_and_holds_up_no_other_study
         queue.add(hub, study("one"), SILOS)
 
 
+def test_a_ticket_that_is_cut_short_is_told_in_words_and_not_shown(hub, study):
+    queue.add(hub, study("one"), SILOS)
+    (queue.folder(hub, "one") / "ticket.json").write_text('{"name": "o')
+    with pytest.raises(ConfigError, match="ticket.json is damaged: it holds no JSON object; put"):
+        queue.one(hub, "one")
+
+
 def test_a_state_changes_only_from_the_states_given(running):
     assert queue.move(running, "one", "stopped", {"queued"}, error="no").state == "running"
     assert queue.one(running, "one").error == ""

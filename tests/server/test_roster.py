@@ -273,6 +273,11 @@ def test_a_name_that_cannot_be_is_refused(name, made):
     assert roster.read(made) == {}
 
 
+def test_a_language_that_is_named_twice_counts_once_and_one_of_no_table_stays(made):
+    kit = roster.invite(made, "clinic", ("zz", "as", "as"), 1)
+    assert kit.languages == roster.one(made, "clinic").languages == ("zz", "as")
+
+
 @pytest.mark.parametrize("languages", [(), ("English",), ("as", "")])
 def test_languages_that_cannot_be_are_refused(languages, made):
     with pytest.raises(ConfigError, match="languages"):
