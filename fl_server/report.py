@@ -74,12 +74,12 @@ def compare_html(comparison: Report) -> str:
     """Return the page of several methods on the same silos, a whole HTML document."""
     runs = dict(zip(labels(comparison["runs"]), comparison["runs"].values(), strict=True))
     languages = next(iter(runs.values()))["languages"]
-    centre = (comparison.get("centralised") or {}).get("languages", {})
+    own, pool = comparison["local_only"]["languages"], comparison["centralised"] or {}
     rows: dict[str, Row] = {}
     for code, found in languages.items():
         ends = {label: _bits(run["languages"].get(code), "after") for label, run in runs.items()}
-        rows[code] = {"before": _bits(found, "before"), "alone": _bits(found, "alone")}
-        rows[code] |= ends | {"centralised": _bits(centre.get(code), "after")}
+        rows[code] = {"before": _bits(found, "before"), "alone": _bits(own.get(code), "after")}
+        rows[code] |= ends | {"centralised": _bits(pool.get("languages", {}).get(code), "after")}
     means = mean(rows)
     facts = {"specs": dict(zip(runs, comparison["runs"], strict=True)), "rows": rows, "mean": means}
     facts["names"] = {code: found["name"] for code, found in languages.items()}

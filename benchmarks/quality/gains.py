@@ -2,6 +2,8 @@
 
 All are test bits per byte; rates, rounds and what a silo serves were chosen on validation text. Means over seeds come
 with the 95 % interval of Student's t. ``gain`` is in per cent of the bits alone, above 0 where together needs fewer.
+Silos alone are those of the method with the smallest private adapter; those of ``same capacity`` have as large a one
+as the method's, as in the ``gain`` of ``sweep.json``.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from fl_server.simulation.baselines import private_rank
 from fl_server.simulation.interval import interval
 from fl_server.simulation.sweep import cell_name
 from fl_server.summary import served
@@ -28,7 +31,7 @@ def table(folder: Path, counted: Sequence[str] = ()) -> Table:
     """Return the gains of every method of the sweep in a folder, of the silos that are ``counted``, all if none are."""
     made = json.loads((folder / "sweep.json").read_text("utf-8"))
     methods = [name for name in made["methods"] if name not in ("alone", "centralised")]
-    plain = _reports(folder, made, methods[0])
+    plain = _reports(folder, made, min(methods, key=private_rank))
     found = {name: _method(_reports(folder, made, name), plain, counted) for name in methods}
     for name, row in found.items():
         row |= {key: made["methods"][name][key] for key in ("rate", "edge", "bytes")}

@@ -6,6 +6,7 @@ from typing import Any
 
 from fl_client import spec
 from fl_client.config import ConfigError, Study
+from fl_server.simulation import tuning
 
 POOLED = {
     "strategy": "fedavg(lora='everyone', rows='everyone')",
@@ -39,6 +40,23 @@ def centralised(study: Study, silos: int) -> dict[float, Study]:
 def private_rank(strategy: str) -> int:
     """Return the rank of the private adapter of a strategy: methods of the same one have the same runs alone."""
     return int(spec.build(strategy, "strategy").private_rank)
+
+
+def alone(runs: dict[str, Any]) -> dict[str, Any]:
+    """Return what silos reach alone: ``local_only`` of the lowest private rank, ``also_alone`` of the others."""
+    ranks: dict[int, list[str]] = {}
+    for strategy in runs:
+        ranks.setdefault(private_rank(strategy), []).append(strategy)
+    (_, plain), *others = sorted(ranks.items())
+    also = [
+        {
+            "private": rank,
+            "methods": names,
+            "mean": tuning.mean(runs[names[0]]["languages"], "alone"),
+        }
+        for rank, names in others
+    ]
+    return {"local_only": local_only(runs[plain[0]]), "also_alone": also}
 
 
 def local_only(run: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console, RenderableType
 
-from fl_server.simulation import bench, harness, parts, rehearse, screen
+from fl_server.simulation import bench, choices, harness, parts, rehearse, screen
 from fl_server.simulation.options import (
     Base,
     Cohort,
@@ -154,7 +154,7 @@ def sweep(
     with plain_errors(console):
         study = study_of(study_file, set_, silos, rounds, data, languages, base, threads, dtype)
         folder, crews = studies.folder_for(study, out), crews_of(engine, study)
-        swept = sweeping.choices(study, strategies, rates, seeds, first)
+        swept = choices.choices(study, strategies, rates, seeds, first)
         with resumable(folder, console, "--out"):
             how = verbose, processes_of(processes, study), cohort, crews
             made = sweeping.sweep(study, swept, folder, console, *how)

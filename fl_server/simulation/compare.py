@@ -46,7 +46,7 @@ def compare(
         "schema": 1,
         "study": study.model_dump(exclude={"home"}),
         "runs": runs,
-        "local_only": baselines.local_only(next(iter(runs.values()))),
+        **baselines.alone(runs),
         "centralised": best(central),
     }
     write_whole(folder / "compare.json", json.dumps(made, indent=1, ensure_ascii=False).encode())

@@ -17,6 +17,7 @@ from fl_client.checks.check import size
 from fl_client.config import Study
 from fl_server import config, summary
 from fl_server import report as pages
+from fl_server.simulation import notes
 
 LOGGER = "bhasha_fl"
 
@@ -135,6 +136,7 @@ def compared(comparison: dict[str, Any]) -> Table:
         table.add_row(row["name"], *_cells(_bits(row, "before"), *reached))
     sent = [size(run["bytes"]["up"]) for run in runs.values()]
     table.add_row("sent up", "-", "-", *sent, "all text")
+    table.caption = escape("; ".join(notes.compared(comparison))) or None
     return table
 
 
@@ -158,18 +160,8 @@ def swept(sweep: dict[str, Any]) -> Table:
     table.add_row("rate", "-", *("-" if rate is None else str(rate) for rate in rates))
     sent = [row.get("bytes") for row in methods.values()]
     table.add_row("sent up", "-", *(size(row["up"]) if row else "-" for row in sent))
-    table.caption = escape("; ".join(_notes(sweep, dict(zip(labels, methods, strict=True)))))
+    table.caption = escape("; ".join(notes.swept(sweep, dict(zip(labels, methods, strict=True)))))
     return table
-
-
-def _notes(sweep: dict[str, Any], specs: dict[str, str]) -> list[str]:
-    seeds, methods = len(sweep["seeds"]), sweep["methods"]
-    said = [f"± is the 95 % interval over {seeds} seeds" if seeds > 1 else "one seed: no intervals"]
-    edges = ", ".join(label for label, spec in specs.items() if methods[spec].get("edge"))
-    said += [f"best at the edge of the rates tried, so try more: {edges}"] if edges else []
-    said += [f"{label} is {spec}" for label, spec in specs.items() if label != spec]
-    broke = sum("failed" in cell for cell in sweep["cells"].values())
-    return said + ([f"{broke} cells broke off and are left out"] if broke else [])
 
 
 def known(interval: dict[str, Any] | None, unit: str = "", digits: int = 3) -> str:

@@ -19,12 +19,13 @@ from rich.console import Console
 from rich.markup import escape
 
 from fl_client.checks.check import span
-from fl_client.config import ConfigError, Study
+from fl_client.config import Study
 from fl_client.memory import write_whole
 from fl_server.run import RoundFailed
 from fl_server.simulation import baselines, cells, sweep_page, tuning
 from fl_server.simulation import study as studies
 from fl_server.simulation.cells import Report
+from fl_server.simulation.choices import Choices
 from fl_server.simulation.pool import Crews, several
 
 SWEPT: dict[str, Any] = {
@@ -34,16 +35,6 @@ SWEPT: dict[str, Any] = {
     "train": {"lr"},
     "alone": True,
 }
-FEWEST = 3  # rates: with fewer, a method that is tuned badly looks like one that is bad
-
-
-class Choices(NamedTuple):
-    """What is swept, each without repetition; rates from low to high."""
-
-    strategies: list[str]
-    rates: list[float]
-    seeds: list[int]
-    first: bool = False  # the rate is chosen with the first seed alone
 
 
 class Cell(NamedTuple):
@@ -61,6 +52,11 @@ class Cell(NamedTuple):
         return cell_name(self.method, self.rate, self.seed)
 
     @property
+    def private(self) -> int:
+        """The rank of its private adapter, which silos alone have too."""
+        return baselines.private_rank(self.study.strategy)
+
+    @property
     def work(self) -> int:
         """How long it takes, in runs: training alone tries every rate, and is done once for a seed."""
         alone = self.study.alone.enabled and not self.before
@@ -70,25 +66,6 @@ class Cell(NamedTuple):
 def cell_name(method: str, rate: float, seed: int) -> str:
     """Return the name of the folder of a method at a rate with a seed."""
     return f"{cells.name(method)}-{rate:g}-{seed}"
-
-
-def choices(
-    study: Study, strategies: list[str], rates: str = "", seeds: str = "", first: bool = False
-) -> Choices:
-    """Return what to sweep; raises ``ConfigError``. By default the rates of ``alone.rates`` and three seeds."""
-    given = study.alone.model_copy(update={"rates": rates} if rates else {}).lrs()
-    numbers = seeds or ",".join(str(study.seed + n) for n in range(3))
-    if not all(number.strip().isdecimal() for number in numbers.split(",")):
-        raise ConfigError(
-            f"--seeds {seeds!r} must be whole numbers with commas between, as in 7,8,9"
-        )
-    if len(set(given)) < FEWEST:
-        raise ConfigError(
-            f"--rates {','.join(f'{rate:g}' for rate in given)} are fewer than {FEWEST} learning rates; "
-            "give more, a method is only as good as its rate"
-        )
-    distinct = dict.fromkeys(int(number) for number in numbers.split(","))
-    return Choices(list(dict.fromkeys(strategies)), sorted(set(given)), list(distinct), first)
 
 
 def planned(
@@ -160,7 +137,7 @@ def sweep(
 
 
 def _runs(todo: list[Cell], reports: Mapping[str, Report]) -> list[tuning.Run]:
-    return [tuning.Run(c.method, c.rate, c.seed, reports.get(c.name)) for c in todo]
+    return [tuning.Run(c.method, c.rate, c.seed, reports.get(c.name), c.private) for c in todo]
 
 
 def run(

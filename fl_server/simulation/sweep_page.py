@@ -7,6 +7,7 @@ from typing import Any
 
 from fl_server import report
 from fl_server.report import Figure, Place
+from fl_server.simulation import notes
 
 BASELINES = ("alone", "centralised")
 
@@ -17,7 +18,9 @@ def html(sweep: Mapping[str, Any]) -> str:
     methods = {names[spec]: found for spec, found in sweep["methods"].items()}
     page = report.PAGES.get_template("sweep.html.j2")
     specs = {label: spec for spec, label in names.items() if spec not in BASELINES}
-    return page.render(sweep=sweep, methods=methods, specs=specs, cost=cost(methods), **rows(sweep))
+    alone, *others = notes.alones(methods)
+    facts = {"specs": specs, "plain": alone, "others": others, "cost": cost(methods)}
+    return page.render(sweep=sweep, methods=methods, **facts, **rows(sweep))
 
 
 def cost(methods: Mapping[str, Any]) -> Figure:

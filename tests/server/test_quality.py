@@ -58,6 +58,15 @@ def test_gains_are_over_silos_alone_of_the_plain_method_and_over_those_of_the_sa
     assert plain["together"]["mean"]["values"] == pytest.approx([0, 0])
 
 
+def test_the_plain_method_is_the_one_without_a_private_adapter_whatever_was_swept_first(folder):
+    first = gains.table(folder)
+    made = json.loads((folder / "sweep.json").read_text())
+    made["methods"] = dict(reversed(made["methods"].items()))
+    (folder / "sweep.json").write_text(json.dumps(made))
+    assert list(gains.table(folder)["methods"]) == [DUAL, PLAIN]
+    assert gains.table(folder) == first
+
+
 def test_the_figures_name_the_method_whose_silos_serve_best(folder):
     table = gains.table(folder) | {"about": "two silos", "command": "it"}
     found = {one.figure: one for one in figures("same-language", table)}

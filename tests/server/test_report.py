@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fl_server import report as pages
-from fl_server.simulation import sweep_page
+from fl_server.simulation import baselines, sweep_page
 from fl_server.summary import summary
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -118,12 +118,15 @@ def run(languages=4, rounds=6, alone=1.08):
 
 
 def comparison(**options):
-    runs = {spec: run(**options) for spec in ("fedavg()", "fedprox(mu=0.01)", "fedavg(lora='all')")}
+    runs = {
+        spec: run(**options) for spec in ("fedavg()", "fedprox(mu=0.01)", "fedavg(lora='family')")
+    }
     for worse, made in enumerate(runs.values()):
         for found in made["languages"].values():
             found["after"]["bits_per_byte"] *= 1 + worse / 50
     pooled = {code: {"after": {"bits_per_byte": 0.9}} for code in made["languages"]}
-    return {"schema": 1, "study": made["study"], "runs": runs, "centralised": {"languages": pooled}}
+    both = {"centralised": {"languages": pooled}, **baselines.alone(runs)}
+    return {"schema": 1, "study": made["study"], "runs": runs, **both}
 
 
 def known(mean, half=0.02):
@@ -147,6 +150,7 @@ def swept(half=0.02):
     methods["fedavg(lora='language')"] |= {"valid": valid, "edge": False, "worse": known(1.5, half)}
     methods["fedavg(lora='language')"]["bytes"] = {"up": 4e6, "down": 8e6}
     methods["centralised"] |= {"valid": valid, "edge": True}
+    methods["alone"] |= {"private": 0, "edge": {"lowest": 0, "highest": 0, "of": 12}}
     nothing = {"rate": None, "mean": None, "gain": None, "languages": {}}
     methods["ffa()"] = nothing | {"valid": dict.fromkeys(valid)}
     return {
@@ -195,6 +199,7 @@ def test_names_are_escaped_wherever_they_stand():
     made["silos"][0] = evil
     made["silo_scores"] = {evil: made["silo_scores"]["l0-1"], "l0-2": made["silo_scores"]["l0-2"]}
     both = {"schema": 1, "study": made["study"], "runs": {f"{evil}()": made}, "centralised": None}
+    both |= {"local_only": baselines.local_only(made), "also_alone": []}
     for page in (pages.html(made), pages.compare_html(both)):
         assert evil not in page
         assert "<b>&" not in page
@@ -401,6 +406,17 @@ def test_a_comparison_does_without_a_centralised_run_and_with_a_method_that_lack
     assert "pooling" not in read.result
 
 
+def test_a_comparison_names_the_runs_alone_of_a_method_with_a_private_adapter():
+    runs = {"dual()": run(), "fedavg()": run()}
+    for found in runs["dual()"]["languages"].values():
+        found["alone"] = {"bits_per_byte": 9.0}
+    made = comparison() | {"runs": runs, **baselines.alone(runs)}
+    page = pages.compare_html(made)
+    plain = runs["fedavg()"]["languages"]["l0"]["alone"]["bits_per_byte"]
+    assert Page(page).row("Language 0")[2] == f"{plain:.3f}"
+    assert "Beside dual silos alone have a private adapter of rank 16 too, and end at 9.000" in page
+
+
 def test_a_hair_s_breadth_between_methods_is_called_no_difference():
     made = comparison()
     made["runs"]["fedprox(mu=0.01)"] = copy.deepcopy(made["runs"]["fedavg()"])
@@ -508,6 +524,25 @@ def test_a_sweep_tells_which_rate_stands_at_the_edge_and_which_run_broke_off():
     assert "The best rate of centralised, 0.01, is the highest" in page
     assert "ffa-0.03-7 broke off: round 1 has 0 of 4 updates" in page
     assert [cell for cell in Page(page).row("ffa") if cell != "–"] == ["ffa"]
+
+
+def test_a_sweep_tells_how_often_silos_alone_stand_at_the_edge_of_the_rates():
+    made = swept()
+    assert "silos alone" not in sweep_page.html(made)
+    made["methods"]["alone"]["edge"] = {"lowest": 5, "highest": 0, "of": 12}
+    page = sweep_page.html(made)
+    assert "The best rate of silos alone is the lowest in 5 of 12 of those tried" in page
+
+
+def test_a_sweep_names_the_runs_alone_that_a_method_with_a_private_adapter_is_set_against():
+    made = swept()
+    edge = {"lowest": 0, "highest": 2, "of": 12}
+    own = {"private": 16, "mean": known(1.25), "edge": edge}
+    made["methods"]["fedavg(lora='language')"]["alone"] = own
+    page = sweep_page.html(made)
+    name = "silos alone with a private adapter of rank 16"
+    assert f"The gain of fedavg is over {name}, which end at 1.250 ± 0.020." in page
+    assert f"The best rate of {name} is the highest in 2 of 12 of those tried" in page
 
 
 def test_a_sweep_of_one_seed_has_no_intervals_and_says_so():

@@ -9,7 +9,7 @@ import sys
 from rich.console import Console
 from rich.progress import Progress
 
-from fl_server.simulation import baselines
+from fl_server.simulation import baselines, notes
 from fl_server.simulation.screen import Watch, compared
 
 
@@ -42,8 +42,7 @@ def shown(runs, pooled):
         },
         "centralised": {"languages": pooled},
     }
-    made["local_only"] = baselines.local_only(next(iter(made["runs"].values())))
-    table = compared(made)
+    table = compared(made | baselines.alone(made["runs"]))
     return list(zip(*(column.cells for column in table.columns), strict=True))
 
 
@@ -64,3 +63,16 @@ def test_a_language_that_was_not_scored_has_dashes_in_a_comparison():
     assert first == ("Assamese", "3.000", "2.500", "2.000", "2.000", "2.000")
     assert second == ("Nepali", "-", "-", "-", "-", "-")
     assert sent == ("sent up", "-", "-", "1.0 kB", "1.0 kB", "all text")
+
+
+def test_a_comparison_is_with_silos_alone_without_a_private_adapter_whatever_comes_first():
+    rows = {
+        name: {"as": language("Assamese", before=3.0, alone=bits, after=2.0)}
+        for name, bits in (("dual()", 2.2), ("fedavg()", 2.5))
+    }
+    made = {"runs": {name: {"languages": own, "silo_scores": {}} for name, own in rows.items()}}
+    found = baselines.alone(made["runs"])
+    assert found["local_only"]["languages"]["as"]["after"] == {"bits_per_byte": 2.5}
+    assert found["also_alone"] == [{"private": 16, "methods": ["dual()"], "mean": 2.2}]
+    said = "dual() has alone with a private adapter of rank 16 beside it: mean 2.200"
+    assert notes.compared(found) == [said]

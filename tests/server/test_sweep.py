@@ -16,7 +16,7 @@ from rich.console import Console
 
 from fl_client.config import ConfigError, Study
 from fl_server.run import RoundFailed
-from fl_server.simulation import cells, screen, sweep, tuning
+from fl_server.simulation import cells, choices, notes, screen, sweep, tuning
 from fl_server.simulation.interval import interval, student
 
 quick = settings(deadline=None, derandomize=True, max_examples=60, database=None)
@@ -64,8 +64,8 @@ def test_one_seed_has_no_interval_and_a_lacking_seed_no_mean():
 
 def test_what_is_swept_has_defaults_from_the_study():
     study = Study(seed=4)
-    assert sweep.choices(study, TWO) == (TWO, [0.0025, 0.005, 0.01], [4, 5, 6], False)
-    again = sweep.choices(study, [*TWO, *TWO], "0.01, 0.003,0.01,0.03", "9,2,9")
+    assert choices.choices(study, TWO) == (TWO, [0.0025, 0.005, 0.01], [4, 5, 6], False)
+    again = choices.choices(study, [*TWO, *TWO], "0.01, 0.003,0.01,0.03", "9,2,9")
     assert again == (TWO, [0.003, 0.01, 0.03], [9, 2], False)
 
 
@@ -82,13 +82,13 @@ def test_what_is_swept_has_defaults_from_the_study():
 )
 def test_what_cannot_be_swept_is_refused_in_plain_words(rates, seeds, words):
     with pytest.raises(ConfigError, match=words):
-        sweep.choices(Study(), TWO, rates, seeds)
+        choices.choices(Study(), TWO, rates, seeds)
 
 
 @pytest.fixture
 def todo():
     study = Study.model_validate({"alone": {"enabled": False}, "weights": "qffl()"})
-    return sweep.planned(study, sweep.choices(study, TWO, RATES, "7,8"), silos=4)
+    return sweep.planned(study, choices.choices(study, TWO, RATES, "7,8"), silos=4)
 
 
 def test_every_method_meets_every_rate_with_every_seed_and_the_baselines_are_always_there(todo):
@@ -116,7 +116,7 @@ def test_silos_train_alone_once_for_a_seed(todo):
 
 def test_a_method_with_a_private_adapter_between_two_others_does_not_make_them_train_alone_anew():
     methods = ["fedavg()", "dual()", "ffa()"]
-    cells = sweep.planned(Study(), sweep.choices(Study(), methods, RATES, "7"), 4)
+    cells = sweep.planned(Study(), choices.choices(Study(), methods, RATES, "7"), 4)
     first = {method: next(c for c in cells if c.method == method) for method in methods}
     last = [c.name for c in cells if c.method == "fedavg()"][-1]
     assert [first[m].before for m in methods] == ["", "", last]
@@ -124,7 +124,7 @@ def test_a_method_with_a_private_adapter_between_two_others_does_not_make_them_t
 
 def test_the_rate_is_chosen_with_the_first_seed_and_the_others_run_at_it_alone():
     study = Study.model_validate({"alone": {"enabled": False}, "weights": "qffl()"})
-    swept = sweep.choices(study, TWO, RATES, "7,8,9", first=True)
+    swept = choices.choices(study, TWO, RATES, "7,8,9", first=True)
     assert swept.first and swept.seeds == [7, 8, 9]
     best = {"fedavg()": 0.01, "centralised": 0.03}
     others = sweep.planned(study, swept._replace(seeds=[8, 9]), 4, best)
@@ -170,9 +170,10 @@ def made_up(method: str, rate: float, seed: int, **changes: float) -> dict:
         "languages": languages,
         "curves": {code: [[0, 0.1], [1, valid + 1], [2, valid]] for code in test},
         "silo_scores": {
-            "as-1": {"alone": 2.0, "together": 2.1},
-            "ne-1": {"alone": 3.0, "together": 2.9},
+            "as-1": {"alone": 2.0, "together": 2.1, "alone_lr": 0.1},
+            "ne-1": {"alone": 3.0, "together": 2.9, "alone_lr": 0.2},
         },
+        "study": {"alone": {"rates": "0.1,0.2,0.3"}},
         "bytes": {"up": 1000 * seed, "down": 3000, "dense_up": 9000},
         "wall_s": 1.0,
         "adapter_sha256": f"{method}-{rate}-{seed}",
@@ -222,6 +223,54 @@ def test_gains_over_alone_are_taken_within_a_seed():
     assert both["gain"]["values"] == pytest.approx(slow)
     assert both["worse"]["values"] == [1, 1]
     assert both["bytes"] == {"up": 1500, "down": 3000}
+
+
+def test_silos_alone_are_counted_whose_best_rate_is_the_first_or_last_tried():
+    last = made_up("fedavg()", 0.1, 2)
+    last["silo_scores"]["ne-1"]["alone_lr"] = 0.3
+    found = tuning.tuned(runs(fedavg_1_2=last))["methods"]["alone"]
+    assert found["edge"] == {"lowest": 2, "highest": 1, "of": 4}
+
+
+def test_a_silo_that_was_not_scored_alone_is_at_no_edge():
+    silent = {"languages": {}, "study": {"alone": {}}, "silo_scores": {"as-1": {"alone_lr": None}}}
+    assert tuning.edge([silent]) == {"lowest": 0, "highest": 0, "of": 0}
+
+
+def private(method: str, rank: int, alone: float) -> list[tuning.Run]:
+    """Return two seeds of a method whose silos alone have a private adapter, and reach so many bits more."""
+    made = [made_up(method, 0.1, seed) for seed in (1, 2)]
+    for report in made:
+        for row in report["languages"].values():
+            row["alone"]["bits_per_byte"] += alone
+    return [tuning.Run(method, 0.1, seed, made[seed - 1], rank) for seed in (1, 2)]
+
+
+def test_gains_are_over_silos_alone_with_as_many_parameters_whatever_method_comes_first():
+    found = tuning.tuned([*private("dual()", 16, 1.0), *runs()])["methods"]
+    assert found["alone"]["private"] == 0
+    assert found["alone"]["mean"]["values"] == pytest.approx([2.4 + 0.25, 2.4 + 0.5])
+    for method, other in (("fedavg()", 0.0), ("dual()", 1.0)):
+        slow = [100 * (1 - 2.4 / (2.4 + other + 0.25 * seed)) for seed in (1, 2)]
+        assert found[method]["gain"]["values"] == pytest.approx(slow)
+    assert found["dual()"]["alone"]["private"] == 16
+    assert found["centralised"]["gain"] == found["fedavg()"]["gain"]
+
+
+def test_alone_is_of_one_private_rank_where_the_lowest_lacks_a_seed():
+    broken = {f"fedavg_{rate}_2": None for rate in (1, 2, 3)}
+    found = tuning.tuned([*runs(**broken), *private("dual()", 16, 1.0)])["methods"]["alone"]
+    assert found["private"] == 16
+    assert found["mean"]["values"] == pytest.approx([2.4 + 1.25, 2.4 + 1.5])
+
+
+def test_the_terminal_names_the_runs_alone_of_a_private_adapter_and_how_often_they_stand_at_the_edge():
+    made = tuning.tuned([*runs(), *private("dual()", 16, 1.0)]) | {"seeds": [1, 2], "cells": {}}
+    said = notes.swept(made, {name.partition("(")[0]: name for name in made["methods"]})
+    tried = "the lowest in 2 of 4 of those tried, so try more"
+    assert f"best rate of silos alone: {tried}" in said
+    assert f"best rate of silos alone with a private adapter of rank 16: {tried}" in said
+    assert "dual against silos alone with a private adapter of rank 16: 3.775" in said
 
 
 def test_a_method_that_never_ends_is_told_without_a_result():
