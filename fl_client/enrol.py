@@ -9,13 +9,15 @@ import http.client
 import json
 import ssl
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from fl_client import audit, certificates, join, kit, notice, plain, processes
+from fl_client import audit, certificates, join, kit, notice, plain, processes, silo
 from fl_client.address import split
 from fl_client.config import ConfigError
 from fl_client.kit import REFUSALS, Kit
@@ -61,9 +63,10 @@ def command(
     """
     with plain.errors():
         given = kit.read(kit_file)
-        join.prepare(folder, given, data, base, lang)
-        fingerprint = ask(folder)
-        approved = collect(folder)
+        with _as_it_was(folder):
+            join.prepare(folder, given, data, base, lang)
+            fingerprint = ask(folder)
+            approved = collect(folder)
     if as_json:
         said = {"silo": given.name, "federation": given.federation, "folder": str(folder)}
         said |= {"fingerprint": fingerprint, "short": certificates.short(fingerprint)}
@@ -73,6 +76,19 @@ def command(
     console.print(f"{folder} is silo {given.name} of {given.federation}.", markup=False)
     option = "" if folder == Path("silo") else f" --dir {folder}"
     console.print(NEXT[approved].format(option, certificates.short(fingerprint)), markup=False)
+
+
+@contextmanager
+def _as_it_was(folder: Path) -> Iterator[None]:
+    """Let an approved silo, where it cannot join again now, start with the certificate that it has."""
+    at = Folder(folder)
+    served = join.recall(folder) if at.kit.exists() and at.certificate.exists() else None
+    try:
+        yield
+    except BaseException:
+        if served is not None and not served.token:
+            join.keep(folder, served)
+        raise
 
 
 def ask(folder: Path) -> str:
@@ -135,7 +151,8 @@ def approved(folder: Path) -> bool:
 def _call(
     folder: Path, known: Kit, method: str, path: str, body: bytes | None = None
 ) -> tuple[int, bytes]:
-    host, port = split(known.address)
+    address = silo.read(folder).address  # which people correct where a hub has moved
+    host, port = split(address)
     context = certificates.client_context(Folder(folder).root, None, None)
     line = http.client.HTTPSConnection(host, port, timeout=TIMEOUT_S, context=context)
     audit.append(folder, audit.entry(path, body or b""))
@@ -145,13 +162,16 @@ def _call(
         return answer.status, answer.read(ANSWER_CAP)
     except ssl.SSLCertVerificationError as error:
         raise ConfigError(
-            f"{known.address} does not prove that it is the hub of this kit ({error.verify_message});"
+            f"{address} does not prove that it is the hub of this kit ({error.verify_message});"
             " check this machine's clock, then ask the coordinator"
         ) from None
     except (OSError, http.client.HTTPException) as error:
+        if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
+            said = f"what answers at {address} speaks no TLS 1.3; check address in silo.toml"
+            raise ConfigError(said) from None
         why = getattr(error, "strerror", None) or type(error).__name__
         raise Unreachable(
-            f"the hub at {known.address} cannot be reached ({why}); all is kept in {folder},"
+            f"the hub at {address} cannot be reached ({why}); all is kept in {folder},"
             " run the same command again later"
         ) from None
     finally:

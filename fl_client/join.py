@@ -89,6 +89,11 @@ def _settings(given: Kit, data: str, base: str, lang: str) -> Settings:
         raise ConfigError(f"{data} holds no text; put txt, jsonl, csv or parquet files in it")
     if lang and not corpus.is_language(lang):
         raise ConfigError(f"--lang {lang!r} is no language code; use one such as as, or mni-Beng")
+    try:
+        pinned = bases.sha256(base)
+    except ConfigError as error:  # which speaks of a study's settings
+        said = str(error).replace(f"model.base={base!r}", f"--base {base!r}")
+        raise ConfigError(said) from None
     return settings.checked(
         Settings,
         name=given.name,
@@ -97,5 +102,5 @@ def _settings(given: Kit, data: str, base: str, lang: str) -> Settings:
         data=data,
         lang=lang,
         base=base,
-        base_sha256=bases.sha256(base),
+        base_sha256=pinned,
     )

@@ -129,11 +129,11 @@ def status(folder: Dir = Path("silo"), as_json: Json = False) -> None:
         return
     table = Table(show_header=False)
     for key, value in found.items():
-        table.add_row(key.replace("_", " "), str(value))
+        table.add_row(key.replace("_", " "), "does not run" if value is None else str(value))
     Console().print(table)
 
 
-def standing(folder: Path) -> dict[str, str | int]:
+def standing(folder: Path) -> dict[str, str | int | None]:
     """Return what is known of a silo, as plain data."""
     settings = silo.read(folder)
     try:
@@ -147,7 +147,7 @@ def standing(folder: Path) -> dict[str, str | int]:
         "silo": settings.name,
         "federation": settings.federation,
         "address": settings.address,
-        "pid": children.running(folder),
+        "pid": children.running(folder) or None,
         "hub": hub,
         "messages_today": len(left),
         "bytes_today": sum(left),

@@ -296,6 +296,39 @@ def test_a_setting_that_differs_from_what_is_there_is_named_and_nothing_changes(
     assert contents(Path("silo")) == before
 
 
+def test_a_silo_that_is_approved_and_cannot_join_again_keeps_to_its_certificate(quiet):
+    path, port = quiet.invite(), int(quiet.address.split(":")[1])
+    server = serve(quiet.hub, port)
+    done(joined(path, "--json"))
+    roster.approve(quiet.hub, "clinic")
+    assert enrol.collect(Path("silo"))
+    end(server)
+    refused(joined(path), "cannot be reached")
+    assert enrol.approved(Path("silo"))
+
+
+def test_a_hub_that_has_moved_is_asked_where_silo_toml_says_that_it_is(town):
+    done(joined(town.invite(), "--json"))
+    roster.approve(town.hub, "clinic")
+    known = join.recall(Path("silo"))
+    join.keep(Path("silo"), known.model_copy(update={"address": "127.0.0.1:1"}))  # as it was
+    enrol.ask(Path("silo"))
+    assert enrol.collect(Path("silo"))
+
+
+def test_an_address_that_speaks_no_tls_is_told_so(quiet):
+    class Plain(BaseHTTPRequestHandler):
+        def log_message(self, *_) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", int(quiet.address.split(":")[1])), Plain)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    try:
+        refused(joined(quiet.invite()), "speaks no TLS 1.3; check address in silo.toml")
+    finally:
+        end(server)
+
+
 def test_a_kit_used_twice_is_refused(town):
     path = town.invite()
     done(joined(path, "--json"))
@@ -392,7 +425,7 @@ def test_an_empty_folder_may_become_a_silo(town):
     [
         ({"data": "nowhere"}, ["no folder", "nowhere"]),
         ({"data": "empty"}, ["empty holds no text"]),
-        ({"base": "builtin:huge"}, ["builtin:tiny"]),
+        ({"base": "builtin:huge"}, ["--base 'builtin:huge' does not exist", "builtin:tiny"]),
         ({"base": "./nowhere"}, ["no model folder"]),
         ({"base": "empty"}, ["no config.json"]),
     ],

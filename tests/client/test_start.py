@@ -82,6 +82,12 @@ start.start(Path(sys.argv[1]))
     assert not children.running(folder)
 
 
+def test_a_silo_that_does_not_run_says_so(silo):
+    folder, _ = silo
+    assert "does not run" in CliRunner().invoke(start.app, ["status", "--dir", str(folder)]).output
+    assert start.standing(folder)["pid"] is None
+
+
 def test_the_supernode_alone_is_started_anew_where_it_falls_silent(silo, monkeypatch):
     folder, _ = silo
     family = start.family(folder, start.silo.read(folder), ports.free())
