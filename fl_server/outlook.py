@@ -10,11 +10,12 @@ from fl_client.checks.check import size, span
 from fl_client.config import ConfigError, Study
 from fl_client.footprint import Need, Room
 from fl_client.shapes import Shape
-from fl_server import config, forecast, lines, roster, speeds
+from fl_server import config, forecast, lines, paces, roster, speeds
 from fl_server import hub as hubs
-from fl_server.forecast import Pace, Power, Trip
+from fl_server.forecast import Trip
 from fl_server.gateway import seen
 from fl_server.lines import Line
+from fl_server.paces import Pace, Power
 from strategies import adapter as algebra
 from strategies import combine, scope
 from strategies.adapter import Layout
@@ -110,7 +111,7 @@ def outlook(study: Study, silos: list[Known], spool_bytes: int) -> Outlook:
         trip: Trip | None = trips[-1]
         if silo.line.round_bytes:
             trip = lines.trip(study, parts.strategy, tensors, len(silos), silo.line)
-        pace = forecast.pace(
+        pace = paces.of(
             study, parts.strategy, shape, silo.power, trip or trips[-1], len(silo.languages)
         )
         need = footprint.need(shape, held, study, silo.room) if silo.room else None

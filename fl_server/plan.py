@@ -13,8 +13,8 @@ from rich.table import Table
 from fl_client.checks.check import size, span
 from fl_client.plain import errors
 from fl_server import config, outlook
-from fl_server.forecast import CPU_SPEED
 from fl_server.outlook import Outlook, Row
+from fl_server.paces import CPU_SPEED
 from strategies import adapter as algebra
 
 app = typer.Typer()

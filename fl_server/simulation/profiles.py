@@ -17,8 +17,8 @@ from pydantic import AfterValidator, Field, ValidationError
 from fl_client import hours, settings
 from fl_client.config import ConfigError, Section
 from fl_client.hours import Written
-from fl_server.forecast import Power
 from fl_server.lines import Line
+from fl_server.paces import Power
 from fl_server.simulation import clock
 from fl_server.simulation.clock import Span
 

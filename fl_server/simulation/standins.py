@@ -13,9 +13,10 @@ import numpy as np
 from fl_client import messages
 from fl_client.config import ConfigError, Study
 from fl_client.messages import Order
-from fl_server import adapter_config, config, forecast, lines, outlook
-from fl_server.forecast import FLOOR_S, Leg, Power
+from fl_server import adapter_config, config, forecast, lines, outlook, paces
+from fl_server.forecast import Leg
 from fl_server.outlook import Known
+from fl_server.paces import FLOOR_S, Pace, Power
 from fl_server.simulation.seats import Seat
 from strategies import adapter as algebra
 from strategies import survey
@@ -41,7 +42,7 @@ class Costs(NamedTuple):
     legs: dict[str, list[Leg]]
     ahead: int
     once: forecast.Trip
-    paces: dict[str, forecast.Pace]
+    paces: dict[str, Pace]
     final: int  # how often a silo scores at the end, for once in a round
     steps: int  # of training in a round
 
@@ -159,9 +160,9 @@ def _legs(
     return {silo: by_budget[profile.line.round_bytes] for silo, _, profile in seats}
 
 
-def _pace(found: outlook.Outlook, parts: Parts, seat: Seat) -> forecast.Pace:
+def _pace(found: outlook.Outlook, parts: Parts, seat: Seat) -> Pace:
     power = seat.profile.power
-    pace = forecast.pace(found.study, parts.strategy, found.shape, power, found.round, 1)
+    pace = paces.of(found.study, parts.strategy, found.shape, power, found.round, 1)
     if pace is None:
         raise AssertionError("a profile has a core at least")
     return pace

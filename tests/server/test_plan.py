@@ -22,13 +22,14 @@ from fl_server import (
     forecast,
     hub,
     outlook,
+    paces,
     plan,
     queue,
     record,
     roster,
 )
-from fl_server.forecast import Power
 from fl_server.outlook import Known
+from fl_server.paces import Power
 from strategies import adapter as algebra
 
 MB = 10**6
@@ -160,9 +161,9 @@ def test_a_round_lasts_as_long_as_arithmetic_and_line_say():
     strategy = config.build(study)[0].strategy
     shape = shapes.read("builtin:tiny")
     power = Power(cpus=2, uplink_bytes_s=1000.0)
-    found = forecast.pace(study, strategy, shape, power, forecast.Trip(3000, 2000), 1)
+    found = paces.of(study, strategy, shape, power, forecast.Trip(3000, 2000), 1)
     assert found is not None
-    assert found.train_s == pytest.approx(4000 * 4 * shape.worked / (2 * forecast.CPU_SPEED))
+    assert found.train_s == pytest.approx(4000 * 4 * shape.worked / (2 * paces.CPU_SPEED))
     assert found.line_s == 5.0
     assert found.alone_s == found.adapt_s == 0.0
     assert found.round_s == pytest.approx(1.5 + found.train_s + found.score_s + 5)
@@ -170,10 +171,8 @@ def test_a_round_lasts_as_long_as_arithmetic_and_line_say():
 
 def test_what_a_silo_measured_counts_more_than_what_it_has():
     shape = shapes.read("builtin:tiny")
-    assert forecast.tokens_s(shape, Power(cpus=2, tokens_s=123.0)) == 123.0
-    assert forecast.tokens_s(shape, Power(cpus=2, gpus=1)) > forecast.tokens_s(
-        shape, Power(cpus=64)
-    )
+    assert paces.tokens_s(shape, Power(cpus=2, tokens_s=123.0)) == 123.0
+    assert paces.tokens_s(shape, Power(cpus=2, gpus=1)) > paces.tokens_s(shape, Power(cpus=64))
 
 
 def test_a_silo_that_said_nothing_has_no_time():
@@ -206,9 +205,9 @@ def test_adapting_at_the_end_takes_a_try_for_each_rate_and_longer_with_teachers(
     assert found.adapt_s == pytest.approx(tries * 5 * (found.train_s + found.score_s))
 
 
-def _paced(study: Study, power: Power) -> forecast.Pace | None:
+def _paced(study: Study, power: Power) -> paces.Pace | None:
     strategy, shape = config.build(study)[0].strategy, shapes.read("builtin:tiny")
-    return forecast.pace(study, strategy, shape, power, forecast.Trip(1, 1), 1)
+    return paces.of(study, strategy, shape, power, forecast.Trip(1, 1), 1)
 
 
 # What is known of the silos.
