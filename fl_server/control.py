@@ -108,6 +108,7 @@ def log(
 ) -> None:
     """Print the log of a study."""
     with errors():
+        hubs.read(hub)
         ticket = queue.one(hub, name)
         path = queue.folder(hub, name) / "log.txt"
         at = 0
@@ -134,6 +135,7 @@ def _lines(path: Path, at: int) -> bytes:
 def resume(name: Name, hub: Hub = Path("hub")) -> None:
     """Queue a study again that was stopped or failed; it goes on after its last committed round."""
     with errors():
+        hubs.read(hub)
         before = queue.one(hub, name)
         if before.state not in {"stopped", "failed"}:
             raise ConfigError(f"{name} is {before.state}; only a stopped or failed study can go on")
@@ -143,16 +145,20 @@ def resume(name: Name, hub: Hub = Path("hub")) -> None:
 
 @app.command()
 def stop(
-    name: Annotated[str, typer.Argument(help="A study; left out, the hub itself.")] = "",
+    name: Annotated[str | None, typer.Argument(help="A study; left out, the hub itself.")] = None,
     hub: Hub = Path("hub"),
 ) -> None:
     """Stop a study after what is committed, or the whole hub. Nothing is lost; ``resume`` and ``start`` go on."""
     with errors():
-        if not name:
-            hubs.read(hub)
+        hubs.read(hub)
+        if name is None:
             stopped = children.stop(hub)
             Console().print("the hub is stopped" if stopped else "the hub did not run")
             return
+        if not name.strip():  # a variable of a script, say, that is not set
+            raise ConfigError(
+                f"{name!r} names no study; name one, or nothing to stop the hub itself"
+            )
         ticket = queue.one(hub, name)
         if ticket.state in queue.ENDED:
             raise ConfigError(f"{name} is {ticket.state} already")

@@ -204,6 +204,17 @@ def test_the_hub_itself_is_stopped_where_no_study_is_named(call, hub):
     assert "there is no nowhere/hub.toml" in refused(call("stop", "--hub", "nowhere"))
 
 
+@pytest.mark.parametrize("name", ["", " "])
+def test_a_name_that_is_empty_stops_no_hub(call, hub, monkeypatch, name):
+    monkeypatch.setattr(control.children, "stop", lambda _: pytest.fail("the hub is stopped"))
+    assert "names no study; name one, or nothing" in refused(call("stop", name))
+
+
+@pytest.mark.parametrize("command", ["log", "resume", "stop"])
+def test_in_a_folder_that_is_no_hubs_there_is_said_to_be_none(call, command):
+    assert "there is no nowhere/hub.toml" in refused(call(command, "one", "--hub", "nowhere"))
+
+
 # log
 
 
