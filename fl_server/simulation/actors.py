@@ -22,15 +22,15 @@ from flwr.app import Context, Message
 from flwr.serverapp import Grid, ServerApp
 
 from fl_client.messages import TTL_S
-from fl_server.run import RoundFailed
 from fl_server.simulation import cluster, lot, visits
 from fl_server.simulation.cluster import Room
 from fl_server.simulation.lot import Asked, Replies
-from fl_server.simulation.pool import LOGGER
+from fl_server.simulation.pool import LOGGER, Died
 
 T = TypeVar("T")
 EVERY_S = 0.05  # between two looks for replies
-ENDED = "a Ray actor ended over its work, perhaps for lack of memory ({}); continue with --resume"
+ENDED = "a Ray actor ended over its work, perhaps for lack of memory ({})"
+THEN = "Continue with --resume"
 
 
 class Sent(NamedTuple):
@@ -116,7 +116,7 @@ class Actors:
             sent = self._sent.pop(reply.metadata.reply_to_message_id)
             why = _lost(reply)
             if why:
-                sent.replies.set_exception(RoundFailed(why))
+                sent.replies.set_exception(Died(why, THEN))
             else:
                 sent.replies.set_result(_replies(reply, sent.asked))
 
@@ -127,7 +127,8 @@ class Actors:
                 left.append(self._lots.get_nowait())
         for sent in left:
             if sent is not None:
-                sent.replies.set_exception(RoundFailed(ENDED.format("Flower's runtime ended")))
+                why = ENDED.format("Flower's runtime ended")
+                sent.replies.set_exception(Died(why, THEN))
 
 
 def _nodes(grid: Grid, count: int) -> list[int]:

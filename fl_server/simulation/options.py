@@ -17,7 +17,7 @@ from fl_client import plain
 from fl_client.config import ConfigError, Study
 from fl_server import config
 from fl_server.run import RoundFailed
-from fl_server.simulation.pool import Crews, cores, several
+from fl_server.simulation.pool import Crews, Died, cores, several
 
 StudyFile = Annotated[
     Path | None, typer.Argument(help="A study file; without one, the built-in study.")
@@ -122,14 +122,16 @@ def plain_errors(console: Console) -> Iterator[None]:
 
 @contextmanager
 def resumable(folder: Path, console: Console, option: str = "--resume") -> Iterator[None]:
-    """On Ctrl-C say how to go on; what was committed is kept."""
+    """On Ctrl-C, or where a process died, say how to go on; what was committed is kept."""
     try:
         yield
     except KeyboardInterrupt:
-        console.print(
-            f"stopped; committed rounds are kept. Continue with {option} {folder}", soft_wrap=True
-        )
+        said = f"stopped; committed rounds are kept. Continue with {option} {folder}"
+        console.print(said, soft_wrap=True, markup=False)
         raise typer.Exit(130) from None
+    except Died as error:
+        then = "and give fewer --processes if memory was short, as --processes 1"
+        raise Died(error.why, f"Continue with {option} {folder}, {then}") from None
 
 
 def _escaped(error: Exception) -> str:

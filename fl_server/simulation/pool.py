@@ -22,6 +22,7 @@ from contextlib import AbstractContextManager, contextmanager
 from multiprocessing.connection import wait
 from typing import Any, Protocol, TypeVar
 
+from fl_server.run import RoundFailed
 from fl_server.simulation import heap
 from fl_server.simulation.lot import Asked, Replies, answer
 
@@ -29,6 +30,10 @@ LOGGER = "bhasha_fl"
 PRELOAD = "fl_server.simulation.preload"
 GPUS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # of NVIDIA, AMD, and Windows below Linux
 T = TypeVar("T")
+
+
+class Died(RoundFailed):
+    """A process that worked for silos died or could not work: nothing that the study is about; it can go on."""
 
 
 class Crew(Protocol):

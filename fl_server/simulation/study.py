@@ -7,10 +7,11 @@ import logging
 import shutil
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, nullcontext
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,17 +22,19 @@ from fl_client.app import app as client
 from fl_client.config import ConfigError, Study, flat
 from fl_server import config, journal, record
 from fl_server.app import app as server
-from fl_server.run import RoundFailed
-from fl_server.simulation import grid, heap, screen
-from fl_server.simulation.pool import Crew, Crews, cores, several
+from fl_server.simulation import grid, heap, screen, sites
+from fl_server.simulation.pool import Crew, Crews, Died, cores, several
 from strategies import combine, scope
 
 T = TypeVar("T")
 FREE = 500_000_000  # bytes that a run may need on disk
 
 
-def prepare(study: Study) -> int:
-    """Check all that can be checked before training and return the number of silos; raises ``ConfigError``."""
+def prepare(study: Study, seeds: Iterable[int] = ()) -> int:
+    """Check all that can be checked before training and return the number of silos; raises ``ConfigError``.
+
+    Silos are checked as the study's seed deals them, and as these ``seeds`` do.
+    """
     parts, _ = config.build(study)
     try:
         from fl_client import bases, basis, chat, model, site
@@ -39,23 +42,18 @@ def prepare(study: Study) -> int:
         raise ConfigError(f"simulating needs {error.name}: pip install 'bhasha-fl[sim]'") from None
     quiet()
     bases.locate(study.model.base)
-    sites = site.simulated(study)
-    for own in sites:
+    dealt = sites.dealt(study, seeds)
+    present = dealt[study.seed]
+    for own in chain(*dealt.values()):
         chat.framed(site.Own(own, Path(), study))
-    spoken = scope.scripts(e.lang for own in sites for e in own.train)
+    spoken = scope.scripts(e.lang for own in present for e in own.train)
     cored = parts.strategy.domain == "core"
     made = model.warm(study.model, parts.strategy.private_rank, spoken, study.seed, core=cored)
     basis.bounded(made, study)
-    dealt = study.simulation.dealt(study.model.rank)
-    ranks = {own.name: dealt[number % len(dealt)] for number, own in enumerate(sites)}
-    cohort = combine.Cohort(
-        {own.name: site.language(own) for own in sites},
-        tuple(made.start),
-        {name: rank for name, rank in ranks.items() if rank < study.model.rank},
-    )
-    for refusal in combine.refusals(parts, cohort):
-        raise ConfigError(str(refusal))
-    return len(sites)
+    for seed, each in dealt.items():
+        for refusal in combine.refusals(parts, sites.cohort(study, each, tuple(made.start))):
+            raise ConfigError(f"{refusal}{sites.of(study, seed)}")
+    return len(present)
 
 
 def folder_for(study: Study, out: Path | None) -> Path:
@@ -84,7 +82,7 @@ def run(
     heap.keep()
     config.build(study)
     study = study.model_copy(update={"home": str(folder)})
-    with nullcontext(pool) if pool else crews(min(processes, _most(study))) as crew:
+    with _whole(folder), nullcontext(pool) if pool else crews(min(processes, _most(study))) as crew:
         do = crew.do if crew else _do  # a parent of processes needs no Torch
         silos = do(prepare, study)
         share = crew.cores if crew else cores()
@@ -96,7 +94,7 @@ def run(
             _spacious(folder)
             done = max(journal.committed(folder / "journal"), default=0)
             alone = do(trains_alone, study, folder)
-            with screen.watching(console, study, silos, done, verbose, alone), _whole(folder):
+            with screen.watching(console, study, silos, done, verbose, alone):
                 grid.run(server, client, silos, flat(study), pool=crew, cohort=together)
     report: dict[str, Any] = json.loads((folder / "report.json").read_text("utf-8"))
     return report
@@ -123,10 +121,8 @@ def _whole(folder: Path) -> Iterator[None]:
     try:
         yield
     except BrokenProcessPool:
-        raise RoundFailed(
-            "a process that trained silos died, perhaps for lack of memory; "
-            f"continue with --processes 1 --resume {folder}"
-        ) from None
+        why = "a process that trained silos died, perhaps for lack of memory"
+        raise Died(why, f"Continue with --resume {folder} --processes 1") from None
 
 
 def at_once(study: Study, folder: Path, silos: int, cohort: int, share: int) -> int:

@@ -26,7 +26,7 @@ from fl_server.simulation import baselines, cells, sweep_page, tuning
 from fl_server.simulation import study as studies
 from fl_server.simulation.cells import Report
 from fl_server.simulation.choices import Choices
-from fl_server.simulation.pool import Crews, several
+from fl_server.simulation.pool import Crews, Died, several
 
 SWEPT: dict[str, Any] = {
     "home": True,
@@ -107,14 +107,14 @@ def sweep(
     """Run every cell that is not there yet; write ``sweep.json`` and ``sweep.html`` and return the former.
 
     A cell that breaks off, as training does at too high a rate, is told and left out. Raises ``ConfigError`` before
-    anything is trained, and ``RoundFailed`` where a seed has no cell at all that ended.
+    anything is trained, ``RoundFailed`` where a seed has no cell at all that ended, ``Died`` where a process did.
     """
     first = study.model_copy(update={"strategy": swept.strategies[0]})
     silos = studies.prepare(first)
     begun = swept._replace(seeds=swept.seeds[:1]) if swept.first else swept
     todo = planned(study, begun, silos)
     for cell in {cell.method: cell for cell in todo}.values():
-        studies.prepare(cell.study)
+        studies.prepare(cell.study, swept.seeds)
     with crews(min(processes, silos)) as pool:
         finish = partial(cells.finished, console=console, verbose=verbose, pool=pool, cohort=cohort)
         reports, failed = run(todo, folder / "cells", console, finish)
@@ -160,6 +160,8 @@ def run(
         before = folder / cell.before if cell.before else None
         try:
             found[cell.name] = finish(cell.study, folder / cell.name, alone_from=before)
+        except Died:
+            raise  # which says nothing of the method: without this cell another rate would seem the best
         except RoundFailed as error:
             failed[cell.name] = str(error)
             console.print(

@@ -19,9 +19,9 @@ from fl_client.app import app as client
 from fl_client.config import ConfigError, flat
 from fl_server import record
 from fl_server.app import app as server
-from fl_server.run import RoundFailed
 from fl_server.simulation import actors, cluster, grid, lot
 from fl_server.simulation.cluster import Room
+from fl_server.simulation.pool import Died
 
 ROOM = Room(2, 1, 0, 2)
 NAMES = st.dictionaries(st.text("abc/", min_size=1, max_size=3), st.integers(), max_size=3)
@@ -110,13 +110,13 @@ def test_a_study_behind_flowers_runtime_has_the_bits_of_one_in_this_process(
 
 def test_an_actor_that_does_not_see_the_run_folder_works_for_nobody(crew, tmp_path):
     replies = crew(None).ask(asked(tmp_path / "elsewhere", 2), False)
-    with pytest.raises(RoundFailed, match="elsewhere is not on every machine of the cluster"):
+    with pytest.raises(Died, match="elsewhere is not on every machine of the cluster"):
         replies.result(10)
 
 
 def test_an_actor_that_dies_ends_the_study_in_plain_words(crew, tmp_path):
     died = crew(lambda m: Message(Error(0, "frames\nThe actor died.\n"), reply_to=m))
-    with pytest.raises(RoundFailed, match=r"memory \(The actor died\.\); continue with --resume"):
+    with pytest.raises(Died, match=r"memory \(The actor died\.\)\. Continue with --resume"):
         died.ask(asked(tmp_path), False).result(10)
 
 
@@ -127,13 +127,13 @@ def test_a_runtime_that_ends_leaves_no_lot_without_an_answer(crew, tmp_path):
     broken = crew(breaks)
     replies = [broken.ask(asked(tmp_path), False) for _ in range(3)]
     for each in replies:
-        with pytest.raises(RoundFailed, match="Flower's runtime ended"):
+        with pytest.raises(Died, match="Flower's runtime ended"):
             each.result(10)
     for _ in range(200):
         if not broken._thread.is_alive():
             break
         time.sleep(0.02)
-    with pytest.raises(RoundFailed):
+    with pytest.raises(Died):
         broken.ask(asked(tmp_path), False).result(10)
 
 
@@ -144,7 +144,7 @@ def test_a_crew_that_is_broken_off_leaves_nothing_waiting(crew, tmp_path):
     stopped.kill()
     held.set()
     for each in replies:
-        with pytest.raises(RoundFailed):
+        with pytest.raises(Died):
             each.result(10)
 
 

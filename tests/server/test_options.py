@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import io
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+
 import pytest
+import typer
+from rich.console import Console
 from typer.testing import CliRunner
 
+from fl_client.config import Study
+from fl_server.simulation import study as studies
 from fl_server.simulation.cli import app
+from fl_server.simulation.options import plain_errors, resumable
+from fl_server.simulation.pool import Died
 
 
 @pytest.mark.parametrize("out", ["a-file", "a-file/run"])
@@ -30,3 +40,39 @@ def test_help_explains_the_arguments_of_a_command(command, words):
     ran = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200"})
     explained = ran.stdout.partition("Arguments")[2].partition("Options")[0]
     assert words in explained, ran.stdout
+
+
+def said(error: BaseException, folder, option="--resume") -> tuple[str, int]:
+    """Return what a command that ends so says, and its exit code."""
+    console = Console(file=io.StringIO(), width=500, stderr=True)
+    with (
+        pytest.raises(typer.Exit) as ended,
+        plain_errors(console),
+        resumable(folder, console, option),
+    ):
+        raise error
+    return console.file.getvalue(), ended.value.exit_code
+
+
+@pytest.mark.parametrize("option", ["--resume", "--out"])
+def test_where_a_process_died_the_command_says_with_which_of_its_options_it_goes_on(
+    option, tmp_path
+):
+    told, code = said(Died("a process died", "of a cell"), tmp_path, option)
+    assert code == 1
+    assert f"a process died. Continue with {option} {tmp_path}," in told and "of a cell" not in told
+
+
+def test_a_process_that_dies_before_the_first_round_is_no_crash_either(tmp_path):
+    class Crew:
+        cores = 2
+
+        def do(self, *_):
+            raise BrokenProcessPool
+
+    @contextmanager
+    def crews(_):
+        yield Crew()
+
+    with pytest.raises(Died, match="lack of memory"):
+        studies.run(Study(), tmp_path / "run", Console(quiet=True), crews=crews)

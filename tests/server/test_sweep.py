@@ -14,10 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
+from fl_client import site
 from fl_client.config import ConfigError, Study
+from fl_client.corpus import CorpusError
 from fl_server.run import RoundFailed
 from fl_server.simulation import cells, choices, notes, screen, sweep, tuning
+from fl_server.simulation import study as studies
 from fl_server.simulation.interval import interval, student
+from fl_server.simulation.pool import Died
 
 quick = settings(deadline=None, derandomize=True, max_examples=60, database=None)
 TWO = ["fedavg()", "ffa()"]
@@ -340,6 +344,47 @@ def test_a_cell_that_breaks_off_is_told_and_the_others_are_run(todo, tmp_path, m
     found, failed = sweep.run(todo, tmp_path, quiet(), cells.finished)
     assert len(found) == len(todo) - 1
     assert failed == {todo[2].name: "round 1 has 0 of 4 updates [C00]"}
+
+
+def test_a_process_that_died_ends_a_sweep_and_is_no_reason_to_choose_another_rate(
+    todo, tmp_path, monkeypatch
+):
+    ran = pretend(monkeypatch)
+    done = cells.finished
+
+    def finished(study, folder, *given, **named):
+        if folder.name == todo[2].name:
+            raise Died("a process died", "Continue with --resume here")
+        return done(study, folder, *given, **named)
+
+    with pytest.raises(Died):
+        sweep.run(todo, tmp_path, quiet(), finished)
+    assert ran == [cell.name for cell in todo[:2]]
+
+
+def test_every_seed_is_checked_before_anything_is_trained(tmp_path, monkeypatch):
+    dealt = site.simulated
+
+    def simulated(study):
+        if study.seed == 8:
+            raise CorpusError("silo as-1 has no text in its valid split")
+        return dealt(study)
+
+    ran = pretend(monkeypatch)
+    monkeypatch.setattr(site, "simulated", simulated)
+    for first in (True, False):
+        swept = choices.choices(Study(), ["fedavg()"], RATES, "7,8,9", first)
+        with pytest.raises(ConfigError, match=r"no text in its valid split \(with seed 8\)"):
+            sweep.sweep(Study(), swept, tmp_path, quiet())
+    assert ran == []
+
+
+def test_a_seed_whose_silos_do_not_fit_the_parts_is_named(monkeypatch):
+    study = Study(guard="median()", strategy="fedavg(rows='everyone')")
+    dealt = site.simulated
+    monkeypatch.setattr(site, "simulated", lambda s: dealt(s)[: 8 if s.seed == 7 else 1])
+    with pytest.raises(ConfigError, match=r"\(with seed 9\)"):
+        studies.prepare(study, [7, 9])
 
 
 def test_the_terminal_says_which_cell_it_is_and_how_long_the_rest_takes(
