@@ -113,7 +113,7 @@ class Evaluate(Section):
 class Simulation(Section):
     """The silos of a simulated study; real ones have data of their own. ``sources`` are all if none are named."""
 
-    data: str = "cldr"
+    data: str = Field("cldr", min_length=1)  # "" would be the folder that one stands in
     languages: str = "as,or,ne,sat"
     sources: str = ""
     silos: int = Field(8, ge=0)

@@ -32,6 +32,7 @@ from fl_server.simulation.options import (
     processes_of,
     resumable,
     study_of,
+    unchanged,
 )
 
 app = typer.Typer(
@@ -70,11 +71,13 @@ def run(
 
     console = Console(stderr=as_json)
     with plain_errors(console):
+        given = (study_file, set_, silos, rounds, data, languages, base, threads, dtype)
         if resume:
+            unchanged(resume, *given, out)
             study, folder = studies.recorded(resume), resume.absolute()
         else:
-            given = study_of(study_file, set_, silos, rounds, data, languages, base, threads, dtype)
-            study, folder = given, studies.folder_for(given, out)
+            study = study_of(*given)
+            folder = studies.folder_for(study, out)
         going, count = resume is not None, processes_of(processes, study)
         crews = crews_of(engine, study)
         with resumable(folder, console):
@@ -173,4 +176,4 @@ def _show(
         print(json.dumps(made, ensure_ascii=False))  # noqa: T201
         return
     console.print(tables(made))
-    console.print(where, soft_wrap=True)
+    console.print(where, soft_wrap=True, markup=False)

@@ -60,7 +60,7 @@ def _federated(
     runs: dict[str, Any] = {}
     before: dict[int, Path] = {}
     for strategy, variant in variants.items():
-        console.print(f"[bold]{strategy}[/bold]", highlight=False)
+        console.print(strategy, style="bold", highlight=False, markup=False)
         own, private = folder / cells.name(strategy), baselines.private_rank(strategy)
         runs[strategy] = finish(variant, own, alone_from=before.get(private))
         before[private] = own

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from fl_client import plain
 from fl_client.config import ConfigError, Study
@@ -58,6 +59,20 @@ Engine = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print the report as JSON on standard output.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show what hub and silos log.")]
 
+# what makes a study and its folder, as it is given to ``run``
+CHANGES = (
+    "the study file",
+    "--set",
+    "--silos",
+    "--rounds",
+    "--data",
+    "--languages",
+    "--base",
+    "--threads",
+    "--dtype",
+    "--out",
+)
+
 
 def study_of(
     path: Path | None,
@@ -74,7 +89,7 @@ def study_of(
     given = {
         "simulation.silos": silos,
         "rounds": rounds,
-        "simulation.data": data if data in (None, "cldr") else os.path.abspath(data),  # noqa: PTH100
+        "simulation.data": data if data in (None, "", "cldr") else os.path.abspath(data),  # noqa: PTH100
         "simulation.languages": languages,
         "model.base": base,
         "train.threads": threads,
@@ -82,6 +97,15 @@ def study_of(
     }
     options = [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
     return config.read(path, [*(overrides or []), *options])
+
+
+def unchanged(resume: Path, *given: Any) -> None:
+    """Raise ``ConfigError`` where what is ``given`` beside --resume would change the study or folder."""
+    told = [name for name, value in zip(CHANGES, given, strict=True) if value not in (None, [])]
+    if told:
+        raise ConfigError(
+            f"--resume {resume} goes on with the study and folder that it began with; leave out {', '.join(told)}"
+        )
 
 
 def processes_of(asked: int, study: Study) -> int:
@@ -107,15 +131,17 @@ def plain_errors(console: Console) -> Iterator[None]:
     try:
         yield
     except ConfigError as error:
-        error_console.print(f"[red]error:[/red] {_escaped(error)}", highlight=False, soft_wrap=True)
+        error_console.print(
+            f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True
+        )
         raise typer.Exit(2) from None
     except OSError as error:
-        said = plain.sentence(error).replace("[", "\\[")
+        said = escape(plain.sentence(error))
         error_console.print(f"[red]error:[/red] {said}", highlight=False, soft_wrap=True)
         raise typer.Exit(2) from None
     except RoundFailed as error:
         error_console.print(
-            f"[red]stopped:[/red] {_escaped(error)}", highlight=False, soft_wrap=True
+            f"[red]stopped:[/red] {escape(str(error))}", highlight=False, soft_wrap=True
         )
         raise typer.Exit(1) from None
 
@@ -132,7 +158,3 @@ def resumable(folder: Path, console: Console, option: str = "--resume") -> Itera
     except Died as error:
         then = "and give fewer --processes if memory was short, as --processes 1"
         raise Died(error.why, f"Continue with {option} {folder}, {then}") from None
-
-
-def _escaped(error: Exception) -> str:
-    return str(error).replace("[", "\\[")

@@ -39,7 +39,9 @@ class Watch(logging.Handler):
         elif event.get("kind") == "round":
             self._progress.update(self._task, description=_headline(event["line"]))
         elif record.levelno > logging.INFO or self._verbose:
-            self._progress.console.print(record.getMessage(), style="yellow", highlight=False)
+            self._progress.console.print(
+                record.getMessage(), style="yellow", highlight=False, markup=False
+            )
             if record.exc_info and record.exc_info[1]:
                 failed = Traceback.from_exception(*record.exc_info)
                 self._progress.console.print(failed)
@@ -103,7 +105,7 @@ def tables(report: dict[str, Any]) -> Group:
         last = row["after"] or {}
         scores = (f"{last[n]:.1f}" if n in last else "-" for n in names)
         spoken.add_row(
-            row["name"], str(row["silos"]), *_cells(before, alone, after), gain(before, after),
+            escape(row["name"]), str(row["silos"]), *_cells(before, alone, after), gain(before, after),
             gain(alone, after), *scores, size(row["traffic"]["up"]),
         )  # fmt: skip
     sent = report["bytes"]
@@ -118,7 +120,11 @@ def tables(report: dict[str, Any]) -> Group:
         cells = _cells(own["before"], own["alone"], own["together"])
         serves = summary.served(own)
         silos.add_row(
-            name, *cells, own["served"], *_cells(own[serves]), gain(own["alone"], own[serves])
+            escape(name),
+            *cells,
+            own["served"],
+            *_cells(own[serves]),
+            gain(own["alone"], own[serves]),
         )
     return Group(spoken, silos)
 
@@ -128,12 +134,12 @@ def compared(comparison: dict[str, Any]) -> Table:
     runs: dict[str, Any] = comparison["runs"]
     first = next(iter(runs.values()))
     table = Table(title="Bits per byte on test text (lower is better)")
-    for heading in ("language", "before", "alone", *runs, "centralised"):
+    for heading in ("language", "before", "alone", *map(escape, runs), "centralised"):
         table.add_column(heading, justify="left" if heading == "language" else "right")
     others = [comparison["local_only"], *runs.values(), comparison["centralised"]]
     for lang, row in first["languages"].items():
         reached = [_bits(each["languages"].get(lang, {}), "after") for each in others]
-        table.add_row(row["name"], *_cells(_bits(row, "before"), *reached))
+        table.add_row(escape(row["name"]), *_cells(_bits(row, "before"), *reached))
     sent = [size(run["bytes"]["up"]) for run in runs.values()]
     table.add_row("sent up", "-", "-", *sent, "all text")
     table.caption = escape("; ".join(notes.compared(comparison))) or None
@@ -149,7 +155,7 @@ def swept(sweep: dict[str, Any]) -> Table:
         table.add_column(heading, justify="left" if heading == "language" else "right")
     for lang, name in sweep["languages"].items():
         held = [row["languages"].get(lang) for row in (sweep["before"], *methods.values())]
-        table.add_row(name, *map(known, held))
+        table.add_row(escape(name), *map(known, held))
     table.add_section()
     table.add_row("mean", *(known(row["mean"]) for row in (sweep["before"], *methods.values())))
     gains = (row["gain"] for row in methods.values())

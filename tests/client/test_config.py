@@ -73,6 +73,7 @@ BAD = {
     "evaluate.answers": (0,),
     "evaluate.answer_tokens": (0,),
     "simulation.silos": (-1,),
+    "simulation.data": ("",),
     "simulation.characters": (-1,),
     "simulation.pooled": ("perhaps", 2),
     "task": (None, ["causal_lm()"]),

@@ -27,6 +27,14 @@ def test_why_a_silo_failed_is_shown_also_where_that_is_logged_later():
     assert "FileNotFoundError: the text is gone" in out.getvalue()
 
 
+def test_brackets_in_what_is_logged_are_shown_as_they_stand():
+    out = io.StringIO()
+    watch = Watch(Progress(console=Console(file=out, width=120)), 1, verbose=False)
+    told = "no text in [/data/x] of [as]"
+    watch.emit(logging.LogRecord("silo", logging.WARNING, "", 0, told, None, None))
+    assert told in out.getvalue()
+
+
 def language(name, **stages):
     """Return a row of a report: bits per byte by stage, None where a silo of it has no such score."""
     scored = {stage: bits and {"bits_per_byte": bits} for stage, bits in stages.items()}
