@@ -121,20 +121,20 @@ def outlook(study: Study, silos: list[Known], spool_bytes: int) -> Outlook:
         rows.append(row if row.problem else _in_hours(row, trip or trips[-1], schedule, len(silos)))
     ahead = forecast.ahead(parts.strategy, tensors)
     most = max(trip.up for trip in [ahead, *trips])
-    if most > spool_bytes:
-        problem = (
-            f"an update of {size(most)} is larger than spool_bytes in hub.toml, {size(spool_bytes)}"
-        )
-        remedy = (
-            "raise spool_bytes, lower model.rank, or send less with codec = 'topk(0.05) | int8()'"
-        )
-        rows = [
-            row._replace(problem=row.problem or problem, remedy=row.remedy or remedy)
-            for row in rows
-        ]
+    rows = rows if most <= spool_bytes else _beyond(rows, most, spool_bytes)
     total = _total(study, parts.strategy, schedule, tensors, len(silos))
     once = forecast.once(study, parts.strategy, tensors, len(silos))
     return Outlook(study, shape, tensors, trips[-1], total, once, rows)
+
+
+def _beyond(rows: list[Row], most: int, spool_bytes: int) -> list[Row]:
+    problem = (
+        f"an update of {size(most)} is larger than spool_bytes in hub.toml, {size(spool_bytes)}"
+    )
+    remedy = "raise spool_bytes, lower model.rank, or send less with codec = 'topk(0.05) | int8()'"
+    return [
+        row._replace(problem=row.problem or problem, remedy=row.remedy or remedy) for row in rows
+    ]
 
 
 def _total(
