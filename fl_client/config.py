@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from fl_client.numbers import Real, Seed, Whole, parted
+
 Scalar = str | int | float | bool
 
 
@@ -32,8 +34,8 @@ class Model(Section):
     """The base model and the adapter trained on it."""
 
     base: str = Field("builtin:tiny", min_length=1)
-    rank: int = Field(16, ge=1, le=1024)
-    alpha: float = Field(32, gt=0)
+    rank: Whole = Field(16, ge=1, le=1024)
+    alpha: Real = Field(32, gt=0)
     targets: str = Field("all-linear", min_length=1)
     rows: Literal["scripts", "none"] = "scripts"
     quantization: Literal["none", "bfloat16", "nf4"] = "none"
@@ -42,21 +44,21 @@ class Model(Section):
 class Train(Section):
     """One silo's work in one round. ``rows_lr`` times ``lr`` is the learning rate of token rows."""
 
-    steps: int = Field(12, ge=1)
-    batch_size: int = Field(8, ge=1)
-    length: int = Field(96, ge=8)
-    lr: float = Field(1e-2, gt=0)
-    rows_lr: float = Field(1.0, gt=0)
-    decay: float = Field(0.1, gt=0, le=1)
-    clip: float = Field(1.0, gt=0)
+    steps: Whole = Field(12, ge=1)
+    batch_size: Whole = Field(8, ge=1)
+    length: Whole = Field(96, ge=8)
+    lr: Real = Field(1e-2, gt=0)
+    rows_lr: Real = Field(1.0, gt=0)
+    decay: Real = Field(0.1, gt=0, le=1)
+    clip: Real = Field(1.0, gt=0)
     optimizer: Literal["adamw", "sgd"] = "adamw"
     keep_optimizer: bool = True
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    micro_batch: int = Field(0, ge=0)
+    micro_batch: Whole = Field(0, ge=0)
     checkpointing: bool = False
     parallel: str = "ddp()"
-    threads: int = Field(1, ge=0)
+    threads: Whole = Field(1, ge=0)
 
 
 class Alone(Section):
@@ -71,16 +73,16 @@ class Alone(Section):
 
     enabled: bool = True
     rates: str = "0.0025,0.005,0.01"
-    margin: float = Field(0.0, ge=0, lt=1)
-    errors: float = Field(1.0, ge=0)
+    margin: Real = Field(0.0, ge=0, lt=1)
+    errors: Real = Field(1.0, ge=0)
     blend: str = "0.25,0.5,0.75"
     adapt: bool = True
     adapt_rates: str = "0.5"
     distil: str = "0.9"
 
-    def lrs(self) -> list[float]:
-        """Return the learning rates tried; raises ``ConfigError``."""
-        return _numbers("alone.rates", self.rates, math.inf)
+    def lrs(self, key: str = "alone.rates") -> list[float]:
+        """Return the learning rates tried; raises ``ConfigError``, which names the ``key`` that they were given by."""
+        return _numbers(key, self.rates, math.inf)
 
     def adapted(self, lr: float = 1.0) -> list[float]:
         """Return the rates at which a silo adapts whose best alone was ``lr``; raises ``ConfigError``."""
@@ -104,10 +106,10 @@ class Evaluate(Section):
     and language at the end, of ``answer_tokens`` at most; where a task has choices, every example is answered.
     """
 
-    every: int = Field(1, ge=0)
-    characters: int = Field(3000, ge=100)
-    answers: int = Field(16, ge=1)
-    answer_tokens: int = Field(64, ge=1)
+    every: Whole = Field(1, ge=0)
+    characters: Whole = Field(3000, ge=100)
+    answers: Whole = Field(16, ge=1)
+    answer_tokens: Whole = Field(64, ge=1)
 
 
 class Simulation(Section):
@@ -116,9 +118,9 @@ class Simulation(Section):
     data: str = Field("cldr", min_length=1)  # "" would be the folder that one stands in
     languages: str = "as,or,ne,sat"
     sources: str = ""
-    silos: int = Field(8, ge=0)
+    silos: Whole = Field(8, ge=0)
     partition: str = "by_language()"
-    characters: int = Field(0, ge=0)
+    characters: Whole = Field(0, ge=0)
     pooled: bool = False
     ranks: str = ""
 
@@ -147,8 +149,8 @@ class Study(Section):
     codec: str = "bfloat16()"
     broadcast: str = "float32()"
     schedule: str = "sync()"
-    rounds: int = Field(12, ge=1)
-    seed: int = Field(7, ge=0)
+    rounds: Whole = Field(12, ge=1)
+    seed: Seed = Field(7, ge=0)
     home: str = ""
     model: Model = Model()
     train: Train = Train()
@@ -158,10 +160,7 @@ class Study(Section):
 
 
 def _numbers(key: str, listed: str, below: float) -> list[float]:
-    try:
-        numbers = [float(number) for number in listed.split(",")]
-    except ValueError:
-        numbers = []
+    numbers = parted(listed)
     if not numbers or not all(0 < number < below for number in numbers):
         most = "" if below == math.inf else f" and below {below}"
         raise ConfigError(f"{key}={listed!r} must be numbers above 0{most} with commas between")

@@ -10,6 +10,8 @@ from __future__ import annotations
 from strategies.scope import scope
 from strategies.strategy import Strategy
 
+MOST = 1024  # of a private rank, as of model.rank
+
 
 def fedavg(
     lora: str = "everyone",
@@ -27,8 +29,8 @@ def fedavg(
         b: scope of the B factor where it differs from ``lora``.
         private: rank of a second adapter that stays in the silo; 0 for none.
     """
-    if private < 0:
-        raise ValueError(f"{private=} is no rank; give 0 for no private adapter, or 1 and more")
+    if not 0 <= private <= MOST:
+        raise ValueError(f"{private=} is no rank; give 0 for no private adapter, or 1 to {MOST}")
     return Strategy(
         scopes={
             "A": scope(a or lora, "a" if a else "lora"),

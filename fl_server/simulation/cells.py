@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from math import inf, isfinite
 from pathlib import Path
 from statistics import fmean
@@ -11,7 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
-from fl_client.config import Study
+from fl_client.config import ConfigError, Study
 from fl_server.simulation import study as studies
 from fl_server.simulation.pool import Crew
 
@@ -45,6 +46,18 @@ def finished(
 def name(strategy: str) -> str:
     """Return a strategy as the name of a folder."""
     return re.sub(r"[^A-Za-z0-9]+", "-", strategy).strip("-")
+
+
+def distinct(strategies: Sequence[str]) -> None:
+    """Raise ``ConfigError`` where two strategies would have one folder; the same one twice counts as one."""
+    held: dict[str, str] = {}
+    for strategy in strategies:
+        other = held.setdefault(name(strategy), strategy)
+        if other != strategy:
+            raise ConfigError(
+                f"--strategies {other!r} and {strategy!r} would both be run in the folder {name(strategy)}; leave "
+                "one of them out if they are the same, or else compare them in two commands"
+            )
 
 
 def reached(report: Report) -> float:

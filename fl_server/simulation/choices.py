@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from fl_client.config import ConfigError, Study
+from fl_client.numbers import LAST
+from fl_server.simulation import cells
 
 FEWEST = 3  # rates: with fewer, a method that is tuned badly looks like one that is bad
 
@@ -22,11 +24,16 @@ def choices(
     study: Study, strategies: list[str], rates: str = "", seeds: str = "", first: bool = False
 ) -> Choices:
     """Return what to sweep; raises ``ConfigError``. By default the rates of ``alone.rates`` and three seeds."""
-    given = study.alone.model_copy(update={"rates": rates} if rates else {}).lrs()
+    cells.distinct(strategies)
+    given = (
+        study.alone.model_copy(update={"rates": rates}).lrs("--rates")
+        if rates
+        else study.alone.lrs()
+    )
     numbers = seeds or ",".join(str(study.seed + n) for n in range(3))
-    if not all(number.strip().isdecimal() for number in numbers.split(",")):
+    if not all(n.strip().isdecimal() and int(n) <= LAST for n in numbers.split(",")):
         raise ConfigError(
-            f"--seeds {seeds!r} must be whole numbers with commas between, as in 7,8,9"
+            f"--seeds {numbers!r} must be whole numbers from 0 to {LAST} with commas between, as in 7,8,9"
         )
     if len(set(given)) < FEWEST:
         raise ConfigError(

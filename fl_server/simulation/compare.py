@@ -29,7 +29,11 @@ def compare(
     cohort: int = 0,
     crews: Crews = several,
 ) -> dict[str, Any]:
-    """Run each strategy and the pooled text in folders below ``folder``; write and return the comparison."""
+    """Run each strategy and the pooled text in folders below ``folder``; write and return the comparison.
+
+    Raises ``ConfigError`` before anything is trained.
+    """
+    cells.distinct(strategies)
     variants = {s: study.model_copy(update={"strategy": s}) for s in strategies}
     silos = studies.prepare(study)
     pooled = baselines.centralised(study, silos)

@@ -65,11 +65,16 @@ def _start(text: str) -> datetime:
         today = datetime.now().replace(hour=8, minute=0, second=0, microsecond=0)
         return today + timedelta(days=7 - today.weekday())
     try:
-        return datetime.fromisoformat(text).replace(tzinfo=None)
+        given = datetime.fromisoformat(text)
     except ValueError:
         raise ConfigError(
             f"--start {text!r} is no time; write it as 2026-11-30T08:00, or leave it out"
         ) from None
+    if given.tzinfo:  # a silo's hours are those of its own clock, and so is the start
+        raise ConfigError(
+            f"--start {text!r} names a time zone; write the local time without one, as 2026-11-30T08:00"
+        )
+    return given
 
 
 def show(found: dict[str, Any], rounds: int, console: Console) -> None:

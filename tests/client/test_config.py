@@ -50,13 +50,13 @@ BAD = {
     "model.alpha": (0, -1.0, math.nan, math.inf),
     "model.base": ("",),
     "model.rows": ("all", ""),
-    "rounds": (0, -3, 1.5, "many"),
-    "seed": (-1,),
+    "rounds": (0, -3, 1.5, "many", True, 10**9 + 1),
+    "seed": (-1, 2**53, False),
     "name": ("", "a b", "../x", ".x", "a\nb", "x" * 65),
-    "train.steps": (0,),
+    "train.steps": (0, 2**63 - 1),
     "train.batch_size": (0,),
     "train.length": (7,),
-    "train.lr": (0, -1e-3, math.nan, math.inf),
+    "train.lr": (0, True, -1e-3, math.nan, math.inf),
     "train.decay": (0, 1.01, math.nan),
     "train.clip": (0, math.inf),
     "train.dtype": ("float16", "int8"),
@@ -72,7 +72,7 @@ BAD = {
     "evaluate.characters": (99,),
     "evaluate.answers": (0,),
     "evaluate.answer_tokens": (0,),
-    "simulation.silos": (-1,),
+    "simulation.silos": (-1, 2**63 - 1),
     "simulation.data": ("",),
     "simulation.characters": (-1,),
     "simulation.pooled": ("perhaps", 2),
@@ -194,6 +194,21 @@ def test_rates_that_are_no_numbers_above_0_are_refused_in_one_line(rates):
     said = str(caught.value)
     assert f"alone.rates={rates!r}" in said
     assert "\n" not in said
+
+
+def test_true_is_no_number_but_a_choice():
+    assert from_flat({"alone.adapt": True}).alone.adapt is True
+    with pytest.raises(
+        ConfigError, match="rounds=True is not allowed: input should be a number, not"
+    ):
+        from_flat({"rounds": True})
+
+
+def test_every_whole_number_of_a_study_has_an_end():
+    for key, value in DEFAULTS.items():
+        if type(value) is int:
+            with pytest.raises(ConfigError, match=f"{key}=.* less than or equal to"):
+                from_flat({key: 2**53})
 
 
 def test_rates_are_read_in_their_order():

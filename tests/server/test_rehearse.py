@@ -272,6 +272,7 @@ SKY = ["--profiles", "satellite"]
 BAD = {
     "there is no profile 'moon'": ["--profiles", "moon"],
     "--start 'soon' is no time": [*SKY, "--start", "soon"],
+    "08:00+05:30' names a time zone": [*SKY, "--start", "2026-11-30T08:00+05:30"],
     "unknown schedule 'later'": [*SKY, "--set", "schedule=later()"],
     "the guard needs 3 silos in each group": [*SKY, "--set", "guard=median()"],
     "simulation.languages names no language": [*SKY, "--set", "simulation.languages=''"],

@@ -18,7 +18,7 @@ from fl_client import site
 from fl_client.config import ConfigError, Study
 from fl_client.corpus import CorpusError
 from fl_server.run import RoundFailed
-from fl_server.simulation import cells, choices, notes, screen, sweep, tuning
+from fl_server.simulation import cells, choices, compare, notes, screen, sweep, tuning
 from fl_server.simulation import study as studies
 from fl_server.simulation.interval import interval, student
 from fl_server.simulation.pool import Died
@@ -79,6 +79,8 @@ def test_what_is_swept_has_defaults_from_the_study():
         ("0.01,0.02", "", "fewer than 3"),
         ("0.01,0.02,0.02", "", "fewer than 3"),
         ("0.01,fast,1", "", "numbers above 0"),
+        ("0.1,nan", "", "^--rates='0.1,nan' must be"),
+        (RATES, str(2**53), "whole numbers from 0 to"),
         (RATES, "7,x", "whole numbers"),
         (RATES, "-1", "whole numbers"),
         (RATES, "7,", "whole numbers"),
@@ -87,6 +89,24 @@ def test_what_is_swept_has_defaults_from_the_study():
 def test_what_cannot_be_swept_is_refused_in_plain_words(rates, seeds, words):
     with pytest.raises(ConfigError, match=words):
         choices.choices(Study(), TWO, rates, seeds)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("fedavg(lora='language')", 'fedavg(lora="language")'),
+        ("fedavg()", "fedavg"),
+        ("fedprox(0.1)", "fedprox(0-1)"),
+    ],
+)
+def test_two_strategies_that_would_have_one_folder_are_refused_before_anything_is_trained(
+    one, other, tmp_path
+):
+    with pytest.raises(ConfigError, match="would both be run in the folder"):
+        choices.choices(Study(), [one, "ffa()", other], RATES)
+    with pytest.raises(ConfigError, match="would both be run in the folder"):
+        compare.compare(Study(), [one, "ffa()", other], tmp_path, quiet())
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture

@@ -160,3 +160,10 @@ def test_silos_of_another_family_change_nothing_for_mine():
     with_a_relative = pooled("family", ["as", "as", "bn", "doi"])
     assert {s: with_strangers[s] for s in mine} == mine
     assert all(with_a_relative[s] != mine[s] for s in mine)
+
+
+@pytest.mark.parametrize("private", [-1, 1025, 2**63])
+def test_a_private_rank_has_an_end_as_the_shared_one_has(private):
+    with pytest.raises(ValueError, match=f"{private=} is no rank; .* 1 to 1024"):
+        fedavg(private=private)
+    assert fedavg(private=1024).private_rank == 1024
