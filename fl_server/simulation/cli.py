@@ -73,8 +73,8 @@ def run(
     with plain_errors(console):
         given = (study_file, set_, silos, rounds, data, languages, base, threads, dtype)
         if resume:
-            unchanged(resume, *given, out)
             study, folder = studies.recorded(resume), resume.absolute()
+            unchanged(resume, *given, out)
         else:
             study = study_of(*given)
             folder = studies.folder_for(study, out)

@@ -12,6 +12,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from fl_client.config import Study
+from fl_server import config
 from fl_server.run import RoundFailed
 from fl_server.simulation import cli
 from fl_server.simulation import study as studies
@@ -109,6 +110,7 @@ def test_where_the_report_lies_is_shown_as_it_stands():
     ],
 )
 def test_what_a_run_that_goes_on_would_not_heed_is_refused_by_its_name(given, tmp_path):
+    (tmp_path / "study.toml").write_text(config.toml(Study()))
     ran = CliRunner().invoke(app, ["run", "--resume", str(tmp_path), *given])
     name = given[0].partition("=")[0].replace("study.toml", "the study file")
     assert ran.exit_code == 2
