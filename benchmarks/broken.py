@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 
 from fl_client import bases, frames, parcels, silo, site
 from fl_client.config import Study, from_flat
-from fl_client.messages import Order
+from fl_client.messages import TOKENS, Order
 from fl_client.site import Place
 from fl_client.workers import Job, Kind, Result
 from strategies import adapter as algebra
@@ -48,6 +48,7 @@ def answered(folder: Path, kind: Kind, job: Job) -> Result:
 def started(job: Job) -> Job:
     """Return the job with the start that the silo's own group makes."""
     start = answered(Path(job.place.silo), "initial", job).arrays
+    start.pop(TOKENS, None)
     return job._replace(order=job.order._replace(start_sha256=algebra.sha256(start)))
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import numpy as np
 from peft import LoraConfig
 
 from fl_client import rows
 from fl_client.config import Model
+from fl_client.messages import TOKENS
+from strategies.adapter import Adapter, part
 
 
 def config(options: Model, private_rank: int, tokenizer: Any, scripts: str) -> LoraConfig:
@@ -38,6 +41,17 @@ def plain(config: LoraConfig) -> dict[str, Any]:
     )
     plain["inference_mode"] = True
     return dict(json.loads(json.dumps(plain, default=str, sort_keys=True)))
+
+
+def said(config: dict[str, Any], shared: Adapter) -> tuple[dict[str, Any], Adapter]:
+    """Return what a hub is told of these tensors: the names of their modules, and as an array which tokens have rows.
+
+    Nothing else of ``plain`` settings is: they name the folder in which this silo keeps the base.
+    """
+    told = {"target_modules": config["target_modules"]}
+    if not any(part(name) == "rows" for name in shared):
+        return told, {}
+    return told, {TOKENS: np.array(config["trainable_token_indices"], np.int32)}
 
 
 def token_rows(tokenizer: Any, scripts: str) -> list[int]:

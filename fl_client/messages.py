@@ -33,6 +33,7 @@ CODES = REFUSALS | {
     "internal": "the silo failed; its own log says why",
 }
 BLOB = "safetensors"
+TOKENS = "tokens"  # beside a first adapter: the ids of its token rows, too many for a fact
 TTL_S = 30 * 86400.0  # Flower forgets a message then; its own 12 hours end a slow silo's work
 Content = RecordDict  # what a message holds
 

@@ -35,6 +35,7 @@ REFUSALS = {
     "length_too_long": "train.length is above the silo's policy; lower it",
     "kind_not_allowed": "the silo's policy does not answer this kind of message",
     "content_not_allowed": "the reply holds a number or a fact that the silo's policy does not let out",
+    "content_too_long": "the reply holds a table of more than 64 KiB; ask the silo for fewer languages",
     "parcel_missing": "the silo no longer has the update that its reply names",
     "egress_too_large": "the reply is larger than the silo's policy lets out in a round or a day",
 }

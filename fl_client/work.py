@@ -13,6 +13,7 @@ from fl_client import (
     basis,
     chat,
     checkpoint,
+    lora,
     memory,
     scoring,
     site,
@@ -76,9 +77,10 @@ def initial(work: Work) -> Result:
     made, strategy = basis.ready(work)
     shared = algebra.pick(made.start, [n for n in made.start if strategy.scope(n) != "silo"])
     wide = widths.of(algebra.layout(shared), work.rank)
-    lora = {n for n in shared if algebra.part(n) != "rows"}
-    shared |= {n: algebra.initial(n, wide[n], work.study.seed) for n in lora}
-    return Result(shared, {}, {"peft": made.peft_config})
+    pairs = {n for n in shared if algebra.part(n) != "rows"}
+    shared |= {n: algebra.initial(n, wide[n], work.study.seed) for n in pairs}
+    told, tokens = lora.said(made.peft_config, shared)
+    return Result(shared | tokens, {}, {"peft": told})
 
 
 def fit(work: Work) -> Result:

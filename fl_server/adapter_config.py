@@ -9,24 +9,26 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import numpy as np
+
 from fl_client.config import ConfigError, Study
-from strategies.adapter import Adapter, part
+from strategies.adapter import Adapter, Array, part
 
 MODULE = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
 
 
-def of(said: Any, study: Study, shared: Adapter) -> dict[str, Any]:
+def of(said: Any, tokens: Array | None, study: Study, shared: Adapter) -> dict[str, Any]:
     """Return the configuration of an adapter of these tensors; raises ``ConfigError`` where a silo's words do not fit.
 
-    ``said`` is the silo's own configuration, of which ``target_modules`` and ``trainable_token_indices`` are read.
+    ``said`` tells the ``target_modules``, and ``tokens`` the ids of the token rows, where there are any.
     """
-    told = said if isinstance(said, dict) else {}
-    targets, rows = told.get("target_modules"), told.get("trainable_token_indices") or []
+    targets = said.get("target_modules") if isinstance(said, dict) else None
     if not _names(targets, modules(shared)):
         raise ConfigError(f"an adapter is said to be of modules {targets!r:.100}, which it is not")
     learned = learned_rows(shared)
-    if learned and not (_tokens(rows) and len(rows) == learned):
-        raise ConfigError(f"an adapter of {learned} token rows is said to be of {rows!r:.100}")
+    ids = _ids(tokens) if learned else []
+    if len(ids) != learned:
+        raise ConfigError(f"an adapter of {learned} token rows is said to be of {tokens!r:.100}")
     return {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -34,7 +36,7 @@ def of(said: Any, study: Study, shared: Adapter) -> dict[str, Any]:
         "r": study.model.rank,
         "lora_alpha": study.model.alpha,
         "target_modules": targets,
-        "trainable_token_indices": rows if learned else None,
+        "trainable_token_indices": ids or None,
     }
 
 
@@ -56,5 +58,7 @@ def _names(targets: Any, found: set[str]) -> bool:
     return len(ends) == len(targets) and all(f".{module}".endswith(ends) for module in found)
 
 
-def _tokens(rows: Any) -> bool:
-    return isinstance(rows, list) and all(type(row) is int and row >= 0 for row in rows)
+def _ids(tokens: Array | None) -> list[int]:
+    """Return the ids that an array holds, none where it holds something else."""
+    plain = tokens is not None and tokens.dtype == np.int32 and tokens.ndim == 1
+    return tokens.tolist() if tokens is not None and plain and (tokens >= 0).all() else []

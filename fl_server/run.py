@@ -11,7 +11,7 @@ import numpy as np
 
 from fl_client import messages
 from fl_client.config import ConfigError, Study
-from fl_client.messages import Order, Reply
+from fl_client.messages import TOKENS, Order, Reply
 from fl_server import adapter_config, controls, introduction, journal, record, room, silos
 from fl_server import cohort as cohorts
 from fl_server.cohort import Cohort
@@ -177,7 +177,8 @@ def _sound(reply: Reply, study: Study) -> tuple[Adapter, dict[str, Any]]:
     if reply.code:
         raise ConfigError(f"cannot make it: {messages.CODES[reply.code]}")
     ranks, most = set(), study.model.rank
-    for name, x in reply.arrays.items():
+    shared = {name: x for name, x in reply.arrays.items() if name != TOKENS}
+    for name, x in shared.items():
         if not name.endswith(ENDS):
             raise ConfigError(f"made {name!r:.100}; its names may end in {', '.join(ENDS)}")
         if x.dtype != np.float32 or x.ndim != 2 or not x.size:
@@ -187,4 +188,5 @@ def _sound(reply: Reply, study: Study) -> tuple[Adapter, dict[str, Any]]:
         ranks |= {x.shape[axis] for axis in RANKED[algebra.part(name)]}
     if len(ranks) > 1 or max(ranks, default=1) > most:
         raise ConfigError(f"made LoRA pairs of ranks {sorted(ranks)}; the study's is {most}")
-    return reply.arrays, adapter_config.of(reply.facts.get("peft"), study, reply.arrays)
+    said, tokens = reply.facts.get("peft"), reply.arrays.get(TOKENS)
+    return shared, adapter_config.of(said, tokens, study, shared)

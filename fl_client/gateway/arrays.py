@@ -1,4 +1,5 @@
-"""Which arrays may leave: tensors of an adapter and what codecs make of them, and nothing beside them in their file.
+"""Which arrays may leave: tensors of an adapter, the ids of its token rows, and what codecs make of tensors; and
+nothing beside them in their file.
 
 The header of a safetensors file may hold any text: in names, in a table of metadata, in fields and white space that no
 reader looks at. So it has to be, byte for byte, what this project writes. Numbers cannot be told from text in disguise.
@@ -15,6 +16,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from fl_client import spec, tensors
+from fl_client.messages import TOKENS
 from strategies.adapter import part
 from strategies.codecs.codec import CHOICE
 
@@ -76,9 +78,9 @@ def _plain(fields: Any) -> bool:
 
 
 def named(name: str) -> bool:
-    """Return whether an array of this name may leave: one of a codec's, or a tensor of an adapter."""
+    """Return whether an array of this name may leave: a codec's, a tensor of an adapter, the ids of its token rows."""
     side = SIDE.fullmatch(name)
-    if name == "values" or (side and side[1] in _sides()):
+    if name in ("values", TOKENS) or (side and side[1] in _sides()):
         return True
     try:
         return bool(TENSOR.fullmatch(name) and part(name))

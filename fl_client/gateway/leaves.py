@@ -11,6 +11,7 @@ from typing import Any
 
 from fl_client.gateway import announced, contents, parcels, runs, trip
 from fl_client.gateway.announced import Announced
+from fl_client.gateway.objects import TooLong
 from fl_client.gateway.runs import Refused
 from fl_client.gateway.way import Way
 from fl_client.parcels import Offer, Parcel
@@ -67,6 +68,9 @@ def _checked(asked: Any, said: Announced, most: Egress) -> tuple[bytes, Offer | 
         place = said.places.get(hashlib.sha256(content).hexdigest())
         if place is not None and contents.fits(content, most, place):
             return content, contents.offer(content)
+    except TooLong as error:
+        LOG.error("an object of a reply does not leave: %s", error)
+        raise Refused(asked.run_id, "content_too_long") from None
     except ValueError as error:
         LOG.error("an object of a reply does not leave: %s", error)
     raise Refused(asked.run_id, "content_not_allowed")

@@ -20,6 +20,10 @@ RECORDS = {"metrics", "facts", "update", "parcel", "fault"}  # as ``messages`` n
 LONGEST = 1 << 16  # bytes of a table
 
 
+class TooLong(ValueError):
+    """A table that is longer than any of a silo's is."""
+
+
 class Object(NamedTuple):
     """One object of a reply."""
 
@@ -44,8 +48,10 @@ def read(content: bytes) -> Object:
 
 def table(text: bytes | str) -> dict[str, Any]:
     """Return the table that a text is, as Python writes it in JSON; raises ``ValueError`` on anything beside it."""
+    if len(text) > LONGEST:
+        raise TooLong(f"a table of {len(text)} bytes; {LONGEST} may leave")
     try:
-        said = json.loads(text) if len(text) <= LONGEST else None
+        said = json.loads(text)
     except RecursionError as error:
         raise ValueError("no table") from error
     written = text if isinstance(text, str) else text.decode()

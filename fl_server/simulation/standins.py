@@ -86,7 +86,7 @@ class Cast(NamedTuple):
             spoken = {self.languages[silo]: [1, 1, 1, 1]}
             return messages.answer(message, {}, {"silo": silo, "languages": spoken, "base": ""})
         if kind == "query.initial":
-            return messages.answer(message, {}, {"peft": _said(self.start)}, self.start)
+            return messages.answer(message, {}, *_first(self.start))
         if kind == "query.gradient":
             wanted = self.parts.strategy.survey
             shapes = survey.sketched(wanted, algebra.layout(self.start)) if wanted else {}
@@ -168,11 +168,11 @@ def _pace(found: outlook.Outlook, parts: Parts, seat: Seat) -> Pace:
     return pace
 
 
-def _said(start: Adapter) -> dict[str, Any]:
-    """Return what a silo says of an adapter: its modules, by their whole names, and its token rows."""
-    rows = range(adapter_config.learned_rows(start))
-    modules = sorted(adapter_config.modules(start))
-    return {"target_modules": modules, "trainable_token_indices": list(rows)}
+def _first(start: Adapter) -> tuple[dict[str, Any], Adapter]:
+    """Return what a silo says of an adapter, its modules by their whole names, and what it sends of it."""
+    tokens = np.arange(adapter_config.learned_rows(start), dtype=np.int32)
+    said = {"peft": {"target_modules": sorted(adapter_config.modules(start))}}
+    return said, start | ({messages.TOKENS: tokens} if tokens.size else {})
 
 
 def _start(tensors: Layout, seed: int) -> Adapter:

@@ -71,7 +71,8 @@ class Hub:
     def order(self, after=0, **changes) -> Order:
         """Return an order with the right start, which is asked for once."""
         if not self.start:
-            self.start = self.ask("query.initial", Order(scripts="Beng,Deva")).arrays
+            first = self.ask("query.initial", Order(scripts="Beng,Deva")).arrays
+            self.start = {name: x for name, x in first.items() if name != messages.TOKENS}
         sha = algebra.sha256(self.start)
         return Order(after, "Beng,Deva", sha)._replace(**changes)
 
@@ -160,7 +161,7 @@ def test_every_silo_makes_the_same_start_without_private_names(tmp_path):
     first, second = (hub.message("query.initial", order, node=node) for node in (1, 2))
     assert blob(first) == blob(second)
     arrays = messages.read_reply(first).arrays
-    assert {part(name) for name in arrays} == {"A", "B", "rows"}
+    assert {part(n) for n in arrays if n != messages.TOKENS} == {"A", "B", "rows"}
     plain = Hub(tmp_path / "plain").ask("query.initial", order).arrays
     assert algebra.sha256(arrays) == algebra.sha256(plain)
 

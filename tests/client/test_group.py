@@ -23,7 +23,7 @@ from safetensors.numpy import load_file
 from fl_client import bases, frames, group, outbox, parcels, pulse, silo, site
 from fl_client.config import ConfigError, Study, flat, from_flat
 from fl_client.group import Shape
-from fl_client.messages import Fault, Order
+from fl_client.messages import TOKENS, Fault, Order
 from fl_client.site import Place
 from fl_client.workers import Job
 from strategies import adapter as algebra
@@ -245,6 +245,7 @@ def job(folder, study, running) -> Job:
     place, scripts = Place(silo=str(folder)), scope.scripts(["as"])
     asked = Job(study, place, Order(scripts=scripts), {})
     start = answered(folder, "initial", asked).arrays
+    start.pop(TOKENS, None)
     return asked._replace(order=Order(scripts=scripts, start_sha256=algebra.sha256(start)))
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 
+import numpy as np
 import pytest
 
-from fl_client import chat, silo, work
+from fl_client import chat, shapes, silo, work
 from fl_client.config import ConfigError, Study, from_flat
-from fl_client.messages import Fault, Order
+from fl_client.messages import TOKENS, Fault, Order
 from fl_client.silo import Folder, Settings
 from fl_client.site import Place
 from fl_client.spec import SpecError
@@ -118,3 +120,24 @@ def test_a_conversation_that_the_base_cannot_write_has_its_code(spoken, monkeypa
     monkeypatch.setattr(chat, "PLAIN", "{{ raise_exception('no such role') }}")
     chat.frame.cache_clear()
     assert code(place, study) == "text_missing"
+
+
+@pytest.mark.parametrize(("rows", "arrays"), [("scripts", {TOKENS}), ("none", set())])
+def test_what_a_silo_says_of_the_first_adapter_names_modules_and_no_folder(
+    folder, tmp_path, rows, arrays
+):
+    base = tmp_path / "home" / "dr.rao" / "base"
+    shutil.copytree(shapes.folder("builtin:tiny"), base)
+    settings = Folder(folder).settings
+    settings.write_text(settings.read_text().replace("builtin:tiny", str(base)))
+    study = from_flat({"model.rank": 2, "model.rows": rows})
+    job = Job(study, Place(silo=str(folder)), Order(scripts="Beng"), {})
+    made = work.initial(work.opened(job))
+    assert set(made.facts) == {"peft"} and set(made.facts["peft"]) == {"target_modules"}
+    assert "dr.rao" not in json.dumps(made.facts)
+    found = {name for name in made.arrays if name == TOKENS}
+    assert found == arrays
+    for name in arrays:
+        learned = next(x for n, x in made.arrays.items() if n.endswith("trainable_tokens_delta"))
+        assert made.arrays[name].dtype == np.int32
+        assert made.arrays[name].shape == learned.shape[:1]

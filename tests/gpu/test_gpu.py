@@ -42,6 +42,7 @@ def job(study: Study, home: object) -> Job:
 
 def started(asked: Job) -> Job:
     start = workers.run("initial", asked).arrays
+    start.pop(messages.TOKENS, None)
     return asked._replace(order=asked.order._replace(start_sha256=algebra.sha256(start)))
 
 

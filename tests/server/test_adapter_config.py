@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import copy
-
 import numpy as np
 import pytest
 
-from fl_client import model
+from fl_client import lora, model
 from fl_client.config import ConfigError, Model, from_flat
-from fl_client.messages import Reply
+from fl_client.messages import TOKENS, Reply
 from fl_server import adapter_config, run
 from strategies.fedsb import cores
 
@@ -23,7 +21,9 @@ def warm():
 
 @pytest.fixture
 def said(warm):
-    return copy.deepcopy(warm.peft_config)
+    """Return what a silo says of the adapter, in words and as an array."""
+    told, tokens = lora.said(warm.peft_config, shared(warm))
+    return told, tokens[TOKENS]
 
 
 def shared(warm, without=()):
@@ -31,16 +31,17 @@ def shared(warm, without=()):
 
 
 def test_what_a_silo_says_of_modules_and_rows_is_taken_and_nothing_else(warm, said):
-    harmful = said | {"auto_mapping": {"parent_library": "os"}, "lora_alpha": 2000, "revision": "x"}
-    found = adapter_config.of(harmful, STUDY, shared(warm))
+    told, tokens = said
+    harmful = told | {"auto_mapping": {"parent_library": "os"}, "lora_alpha": 2000, "revision": "x"}
+    found = adapter_config.of(harmful, tokens, STUDY, shared(warm))
     assert (found["r"], found["lora_alpha"]) == (2, 6)
-    assert found["target_modules"] == said["target_modules"]
-    assert found["trainable_token_indices"] == said["trainable_token_indices"]
+    assert found["target_modules"] == told["target_modules"]
+    assert found["trainable_token_indices"] == warm.peft_config["trainable_token_indices"]
     assert not {"auto_mapping", "revision", "base_model_name_or_path"} & set(found)
 
 
 def test_rows_that_stay_at_home_are_in_no_released_configuration(warm, said):
-    found = adapter_config.of(said, STUDY, shared(warm, (".trainable_tokens_delta",)))
+    found = adapter_config.of(*said, STUDY, shared(warm, (".trainable_tokens_delta",)))
     assert found["trainable_token_indices"] is None
 
 
@@ -51,21 +52,35 @@ def test_rows_that_stay_at_home_are_in_no_released_configuration(warm, said):
         {"target_modules": "all-linear"},
         {"target_modules": [".*"]},
         {"target_modules": None},
-        {"trainable_token_indices": [1, 2]},
-        {"trainable_token_indices": "many"},
-        {"trainable_token_indices": None},
     ],
     ids=str,
 )
-def test_what_does_not_fit_the_adapter_is_refused(change, warm, said):
-    with pytest.raises(ConfigError, match="is said to be of"):
-        adapter_config.of(said | change, STUDY, shared(warm))
+def test_modules_that_do_not_fit_the_adapter_are_refused(change, warm, said):
+    with pytest.raises(ConfigError, match="is said to be of modules"):
+        adapter_config.of(said[0] | change, said[1], STUDY, shared(warm))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tokens: tokens[:2],
+        lambda tokens: -tokens - 1,
+        lambda tokens: tokens[:, None],
+        lambda tokens: tokens.astype("f4"),
+        lambda tokens: tokens.astype("i8"),
+        lambda tokens: None,
+    ],
+    ids=["two of them", "below 0", "a matrix", "floats", "wider", "none"],
+)
+def test_token_rows_that_do_not_fit_the_adapter_are_refused(change, warm, said):
+    with pytest.raises(ConfigError, match="token rows is said to be of"):
+        adapter_config.of(said[0], change(said[1]), STUDY, shared(warm))
 
 
 @pytest.mark.parametrize("nothing", [None, "peft", [], {}])
 def test_a_silo_that_says_nothing_is_refused(nothing, warm):
     with pytest.raises(ConfigError, match="is said to be of modules None"):
-        adapter_config.of(nothing, STUDY, shared(warm))
+        adapter_config.of(nothing, None, STUDY, shared(warm))
 
 
 # The whole first adapter, which one silo makes for all.
@@ -102,7 +117,12 @@ WRONG = {
 def test_a_first_adapter_that_cannot_be_one_is_refused_with_what_is_wrong(wrong, warm, said):
     change, why = WRONG[wrong]
     with pytest.raises(ConfigError, match=why):
-        run._sound(Reply(change(shared(warm)), {}, {"peft": said}, "", 1), STUDY)
+        run._sound(reply(change(shared(warm)), *said), STUDY)
+
+
+def reply(arrays, told, tokens):
+    """Return a silo's answer as it comes to the hub."""
+    return Reply(arrays | {TOKENS: tokens}, {}, {"peft": told}, "", 1)
 
 
 def test_a_first_adapter_is_taken_as_it_is_made_also_with_cores(warm, said):
@@ -111,5 +131,5 @@ def test_a_first_adapter_is_taken_as_it_is_made_also_with_cores(warm, said):
         n: np.eye(*s, dtype="f4") for n, s in cores({n: x.shape for n, x in plain.items()}).items()
     }
     for arrays in (plain, plain | square):
-        made, config = run._sound(Reply(arrays, {}, {"peft": said}, "", 1), STUDY)
-        assert made is arrays and config["r"] == 2
+        made, config = run._sound(reply(arrays, *said), STUDY)
+        assert made == arrays and config["r"] == 2

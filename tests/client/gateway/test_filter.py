@@ -283,6 +283,11 @@ def test_the_chunks_of_an_announced_array_that_has_several_may_leave():
     assert not fits(made("ArrayChunk", bytes(100)), 4, alone=True)
 
 
+def test_the_ids_of_three_hundred_thousand_token_rows_may_leave(tmp_path):
+    made = {messages.TOKENS: np.arange(300_000, dtype=np.int32)}
+    arrays.check(parcels.path(tmp_path, parcels.keep(tmp_path, made)))
+
+
 CHAINS = [
     *(f"{name}()" for name in spec.factories("codec")),
     "topk(0.5, least=0.1) | int8(least=4)",
