@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Sequence
 from math import inf, isfinite
 from pathlib import Path
@@ -36,11 +37,23 @@ def finished(
     pool: Crew | None = None,
     cohort: int = 0,
 ) -> Report:
-    """Return a study's report, after running it, or the rest of it where it was cut short."""
+    """Return a study's report, after running it, or the rest of it where it was cut short; its folder is then spent."""
     resume = (folder / "provenance.json").exists()
-    return held(study, folder) or studies.run(
+    report = held(study, folder) or studies.run(
         study, folder, console, resume, verbose, alone_from, pool=pool, cohort=cohort
     )
+    _spend(folder)
+    return report
+
+
+def _spend(folder: Path) -> None:
+    """Let go of what only a run that goes on needs, nearly all that it wrote; what silos reached alone is handed on.
+
+    The journal goes first: without what silos remember it would lead to other numbers; without both a run begins anew.
+    """
+    for spent in (folder / "journal", *folder.glob("silos/*/memory")):
+        if spent.exists():
+            shutil.rmtree(spent)
 
 
 def name(strategy: str) -> str:

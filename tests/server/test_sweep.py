@@ -407,6 +407,20 @@ def test_a_seed_whose_silos_do_not_fit_the_parts_is_named(monkeypatch):
         studies.prepare(study, [7, 9])
 
 
+def test_a_cell_that_ended_keeps_what_is_read_of_it_and_comes_to_the_same_where_it_is_run_again(
+    small, tmp_path
+):
+    folder = tmp_path / "cell"
+    study = small(folder, strategy="dual(private=2)", alone__enabled=True, alone__rates="0.005")
+    report = cells.finished(study, folder, quiet())
+    assert not (folder / "journal").exists() and not list(folder.glob("silos/*/memory"))
+    kept = {path.name for path in folder.glob("silos/as-1/*")}
+    assert {"alone", "served"} <= kept and (folder / "adapter").is_dir()
+    assert cells.finished(study, folder, quiet()) == report
+    again = studies.run(study, folder, quiet(), resume=True)
+    assert {key for key in report if again[key] != report[key]} <= {"wall_s"}
+
+
 def test_the_terminal_says_which_cell_it_is_and_how_long_the_rest_takes(
     todo, tmp_path, monkeypatch
 ):
