@@ -113,20 +113,19 @@ def tables(report: dict[str, Any]) -> Group:
         f"{report['rounds_completed']} rounds in {report['wall_s']:.0f} s; sent up {size(sent['up'])} "
         f"(dense {size(sent['dense_up'])}), down {size(sent['down'])}"
     )
+    return Group(spoken, _by_silo(report["silo_scores"]))
+
+
+def _by_silo(scores: dict[str, Any]) -> Table:
     silos = Table(title="By silo")
     for heading in ("silo", "before", "alone", "together", "serves", "served", "against alone"):
         silos.add_column(heading, justify="left" if heading in ("silo", "serves") else "right")
-    for name, own in report["silo_scores"].items():
+    for name, own in scores.items():
         cells = _cells(own["before"], own["alone"], own["together"])
         serves = summary.served(own)
-        silos.add_row(
-            escape(name),
-            *cells,
-            own["served"],
-            *_cells(own[serves]),
-            gain(own["alone"], own[serves]),
-        )
-    return Group(spoken, silos)
+        against = gain(own["alone"], own[serves])
+        silos.add_row(escape(name), *cells, own["served"], *_cells(own[serves]), against)
+    return silos
 
 
 def compared(comparison: dict[str, Any]) -> Table:

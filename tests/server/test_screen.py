@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from fl_server.simulation import baselines, notes
-from fl_server.simulation.screen import Watch, compared
+from fl_server.simulation.screen import Watch, compared, tables
 
 
 def test_why_a_silo_failed_is_shown_also_where_that_is_logged_later():
@@ -33,6 +33,19 @@ def test_brackets_in_what_is_logged_are_shown_as_they_stand():
     told = "no text in [/data/x] of [as]"
     watch.emit(logging.LogRecord("silo", logging.WARNING, "", 0, told, None, None))
     assert told in out.getvalue()
+
+
+def test_brackets_in_the_name_of_a_silo_or_a_method_are_shown_as_they_stand():
+    row = language("[as]", before=3.0, after=2.0) | {"silos": 1, "traffic": {"up": 1}}
+    own = {"before": 3.0, "alone": None, "together": 2.0, "served": "together"}
+    sums = {"up": 1, "down": 1, "dense_up": 1}
+    run = {"languages": {"as": row}, "silo_scores": {"[/x]-1": own}, "bytes": sums}
+    console = Console(file=io.StringIO(), width=200)
+    console.print(tables(run | {"rounds_completed": 1, "wall_s": 1.0}))
+    made = {"runs": {"m([a])": run}, "local_only": run, "centralised": run, "also_alone": []}
+    console.print(compared(made))
+    for shown in ("[as]", "[/x]-1", "m([a])"):
+        assert shown in console.file.getvalue()
 
 
 def language(name, **stages):
