@@ -1,8 +1,7 @@
 """All that travels between hub and silo, and the codes of what can go wrong.
 
 Arrays travel as one safetensors blob, in the message or as a parcel beside it, whose header is checked against what
-the study expects before anything is used; everything else is numbers and short names. Nothing that arrives is
-unpickled or imported.
+the study expects before anything is used; all else is numbers and short names. Nothing is unpickled or imported.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from safetensors.numpy import load, save
 
 from fl_client import parcels, tensors
 from fl_client.parcels import Offer, Parcel
-from fl_client.policy import REFUSALS
+from fl_client.refusals import REFUSALS
 from strategies.adapter import Adapter
 
 CODES = REFUSALS | {

@@ -10,6 +10,18 @@ EFFORT = (
     "gpu_memory_bytes",
     "gpu_utilisation",
 )
+CANDIDATES = ("base", "alone", "together", "adapted", "blend")  # what a silo may serve
+SCORES = (
+    "bits",
+    "bytes",
+    "accuracy",
+    "macro_f1",
+    "chrf++",
+)  # of held-out text; a new task's come here
+WORDS = frozenset(  # of which names of numbers are made, beside languages and ranks
+    ("loss", "codec_reset", "left_behind", "valid", "lr", "step", "blend_share")
+    + (*CANDIDATES, *SCORES, *EFFORT)
+)
 RANKS = frozenset(map(str, range(1024)))  # of a worker group, at most
 
 

@@ -1,6 +1,6 @@
 """``policy.toml``: what this silo allows. Its own people write it; nothing that a hub sends can change it.
 
-What the file does not allow is refused. Refusals are codes from a fixed list; the hub is told the code and no more.
+What the file does not allow is refused, with one of the codes of ``refusals``.
 """
 
 from __future__ import annotations
@@ -19,26 +19,6 @@ from fl_client.signed import Signed
 from fl_client.silo import Folder
 
 INSTALLED = "installed"
-REFUSALS = {
-    "study_missing": "the hub has no signed study for this run",
-    "signature_wrong": "the study is not signed by this federation's hub, or is of another version",
-    "federation_differs": "the study belongs to another federation",
-    "not_invited": "the study does not name this silo",
-    "bundle_differs": "the app bundle is not the one this silo allows; hub and silo need the same version",
-    "configuration_differs": "the run's configuration is not that of the signed study",
-    "base_not_allowed": "the silo's base model is not on its own policy's list",
-    "task_not_allowed": "the silo's policy does not allow this task",
-    "rank_too_high": "model.rank is above the silo's policy; lower it",
-    "rounds_too_many": "rounds is above the silo's policy; lower it",
-    "steps_too_many": "train.steps is above the silo's policy; lower it",
-    "batch_too_large": "train.batch_size is above the silo's policy; lower it",
-    "length_too_long": "train.length is above the silo's policy; lower it",
-    "kind_not_allowed": "the silo's policy does not answer this kind of message",
-    "content_not_allowed": "the reply holds a number or a fact that the silo's policy does not let out",
-    "content_too_long": "the reply holds a table of more than 64 KiB; ask the silo for fewer languages",
-    "parcel_missing": "the silo no longer has the update that its reply names",
-    "egress_too_large": "the reply is larger than the silo's policy lets out in a round or a day",
-}
 TEXT = """\
 # What this silo allows. Only its own people change this file; what it does not allow is refused, and the hub is told
 # the reason by a code. A change holds from the next message on.
@@ -70,15 +50,17 @@ max_length = 32768
 # The kinds of message that are answered: who are you, the seeded start, sketches of the first gradients for strategies
 # that choose their subspace from data, training alone, training and the second pass that some strategies have, scores.
 kinds = ["query", "query.initial", "query.gradient", "train.alone", "train", "train.second", "evaluate"]
-# The numbers that may leave, by name; * stands for any text. Beside them only tensors and the facts below leave.
+# The numbers that may leave, by name; * stands for a language, the number of a process, or the name of a score. Beside
+# them only tensors and the facts below leave in an answer.
 metrics = [
     "loss", "codec_reset", "left_behind", "valid", "lr", "step", "valid/*", "base/*", "alone/*", "together/*",
     "adapted/*", "blend/*", "blend_share",
     "efficiency/*", "tokens_s/*", "compute_s/*", "communication_s/*", "gpu_memory_bytes/*",
     "gpu_utilisation/*",
 ]
-# The facts that may leave, by name: the silo's name, counts by language, hashes, the shape of the adapter,
-# the silo's LoRA rank where it is below the study's.
+# The facts that may leave, by name: the silo's name, the round, counts by language, the hash of the base, the silo's
+# LoRA rank where it is below the study's, the names of the adapter's modules, which candidate the silo serves, its
+# learning rate alone. Each leaves only with a value of that kind, never with other text.
 facts = ["silo", "round", "languages", "base", "rank", "peft", "served", "alone_lr"]
 # The most bytes that may leave in one round of a study, and in one day (UTC).
 max_bytes_per_round = 1073741824
@@ -170,7 +152,7 @@ def bundles(policy: Policy) -> set[str]:
 
 
 def admit(policy: Policy, signed: Signed) -> str:
-    """Return '' where a study may be worked on, else the code of ``REFUSALS`` that says why not."""
+    """Return '' where a study may be worked on, else the code of ``refusals.REFUSALS`` that says why not."""
     if signed.federation != policy.hub.federation:
         return "federation_differs"
     if signed.bundle not in bundles(policy):

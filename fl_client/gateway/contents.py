@@ -15,8 +15,8 @@ from flwr.proto.message_pb2 import Message, ObjectTree
 from flwr.proto.recorddict_pb2 import ConfigRecord, MetricRecord
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-from fl_client import fleet, parcels, policy
-from fl_client.gateway import objects
+from fl_client import fleet, parcels
+from fl_client.gateway import facts, objects
 from fl_client.gateway.announced import Place
 from fl_client.gateway.objects import Object
 from fl_client.messages import CODES
@@ -28,8 +28,8 @@ KINDS = ({"Message"}, {"RecordDict"}, HELD, {"Array"}, {"ArrayChunk"})  # by how
 ROUND = re.compile(r"[0-9]{0,20}")
 
 
-def fits(content: bytes, egress: Egress, place: Place) -> bool:
-    """Return whether a policy lets an object of a reply out, at its place in what was announced.
+def fits(content: bytes, egress: Egress, place: Place, silo: str) -> bool:
+    """Return whether a silo's policy lets an object of a reply out, at its place in what was announced.
 
     Raises ``ValueError`` on what is no such object.
     """
@@ -38,10 +38,10 @@ def fits(content: bytes, egress: Egress, place: Place) -> bool:
     if names != place.children or len(names) != len(found.children):
         return False
     known = place.depth < len(KINDS) and found.kind in KINDS[place.depth]
-    return known and _fits(found, egress, place)
+    return known and _fits(found, egress, place, silo)
 
 
-def _fits(found: Object, egress: Egress, place: Place) -> bool:
+def _fits(found: Object, egress: Egress, place: Place, silo: str) -> bool:
     match found.kind:
         case "Message":
             return _message_fits(found, egress)
@@ -55,7 +55,7 @@ def _fits(found: Object, egress: Egress, place: Place) -> bool:
             return objects.chunk(found, place)
         case "MetricRecord":
             return not found.children and _metrics_fit(found, egress)
-    return not found.children and _facts_fit(found, egress)
+    return not found.children and _facts_fit(found, egress, silo)
 
 
 def _message_fits(found: Object, egress: Egress) -> bool:
@@ -76,12 +76,12 @@ def plain(metadata: Any, egress: Egress) -> bool:
 def _metrics_fit(found: Object, egress: Egress) -> bool:
     items = _parsed(MetricRecord, found).items
     return len({item.key for item in items}) == len(items) and all(
-        item.value.WhichOneof("value") == "double" and policy.matches(item.key, egress.metrics)
+        item.value.WhichOneof("value") == "double" and facts.number(item.key, egress)
         for item in items
     )
 
 
-def _facts_fit(found: Object, egress: Egress) -> bool:
+def _facts_fit(found: Object, egress: Egress, silo: str) -> bool:
     items = _parsed(ConfigRecord, found).items
     if len({item.key for item in items}) != len(items):
         return False
@@ -94,7 +94,8 @@ def _facts_fit(found: Object, egress: Egress) -> bool:
             continue
         if item.key != "json":
             return False
-        if not all(policy.matches(name, egress.facts) for name in objects.table(text)):
+        told = objects.table(text).items()
+        if not all(facts.fact(name, value, egress, silo) for name, value in told):
             return False
     return True
 

@@ -49,7 +49,7 @@ def find(way: Way, asked: Any) -> Announced:
 async def object_(way: Way, asked: Any, said: Announced) -> bytes:
     """Return the push-object request for an object, when the parcel that it names, if it names one, is at the hub."""
     most, run = runs.rules(way.book).egress, asked.run_id
-    content, offer = _checked(asked, said, most)
+    content, offer = _checked(asked, said, most, way.book.settings.name)
     asked.DiscardUnknownFields()
     asked.object_content, asked.object_id = content, hashlib.sha256(content).hexdigest()
     _admit(way, asked, Parcel(asked.object_id, len(content)), most)
@@ -61,12 +61,12 @@ async def object_(way: Way, asked: Any, said: Announced) -> bytes:
     return body
 
 
-def _checked(asked: Any, said: Announced, most: Egress) -> tuple[bytes, Offer | None]:
+def _checked(asked: Any, said: Announced, most: Egress, silo: str) -> tuple[bytes, Offer | None]:
     """Return an object without the words of an error, and the parcel that it names."""
     try:
         content = contents.quiet(asked.object_content)
         place = said.places.get(hashlib.sha256(content).hexdigest())
-        if place is not None and contents.fits(content, most, place):
+        if place is not None and contents.fits(content, most, place, silo):
             return content, contents.offer(content)
     except TooLong as error:
         LOG.error("an object of a reply does not leave: %s", error)

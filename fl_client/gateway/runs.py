@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fl_client import bundle, fleet, policy, signed, silo
+from fl_client import bundle, fleet, policy, refusals, signed, silo
 from fl_client.config import ConfigError, Scalar
 from fl_client.gateway import link
 from fl_client.gateway.link import Call, Link, Patience
@@ -29,10 +29,10 @@ class Away(Exception):
 
 
 class Refused(Exception):
-    """A run, or a message of it, that this silo does not take part in; ``code`` is one of ``policy.REFUSALS``."""
+    """A run, or a message of it, that this silo does not take part in; ``code`` is one of ``refusals.REFUSALS``."""
 
     def __init__(self, run: int, code: str) -> None:
-        super().__init__(f"run {run}: {policy.REFUSALS[code]}")
+        super().__init__(f"run {run}: {refusals.REFUSALS[code]}")
         self.run, self.code = run, code
 
 

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 from fl_client.config import Section
 from fl_client.hours import Written
 from fl_client.kit import Language
-from fl_client.policy import REFUSALS
+from fl_client.refusals import REFUSALS
 from fl_server import roster
 from fl_server.gateway import pulls, seen, studies
 from fl_server.gateway.gate import Call, Gate, Route

@@ -6,7 +6,8 @@ import pytest
 
 from fl_client import bundle, messages, metrics, policy
 from fl_client.config import ConfigError, Study, from_flat
-from fl_client.policy import REFUSALS, Policy
+from fl_client.policy import Policy
+from fl_client.refusals import REFUSALS
 from fl_client.signed import Signed
 from fl_client.silo import Folder
 

@@ -33,7 +33,7 @@ MOST = Egress(
 def fits(content, depth, *children, alone=True):
     """Return whether an object may leave that was announced at this place."""
     try:
-        return contents.fits(content, MOST, Place(depth, frozenset(children), alone))
+        return contents.fits(content, MOST, Place(depth, frozenset(children), alone), "clinic-a")
     except ValueError:
         return False
 
@@ -334,7 +334,7 @@ def test_all_objects_of_a_reply_of_flowers_own_making_may_leave(write, reply):
     contents.quiet_reply(asked)
     places = announced.read(asked, MOST).places
     for content in map(contents.quiet, written.objects.values()):
-        assert contents.fits(content, MOST, places[hashlib.sha256(content).hexdigest()])
+        assert contents.fits(content, MOST, places[hashlib.sha256(content).hexdigest()], "clinic-a")
 
 
 def announce(clinic, tree, **words):

@@ -7,7 +7,7 @@ import pytest
 from fl_client import fleet, parcels
 from fl_client.gateway import exchange, link, runs, withheld
 from fl_client.gateway.link import Patience
-from fl_client.policy import REFUSALS
+from fl_client.refusals import REFUSALS
 
 from .desk import RUN, kept, push, reply_naming
 
