@@ -36,8 +36,8 @@ def with_private(rank: int) -> str:
 
 def at_edge(edge: Mapping[str, int]) -> str:
     """Return in how many runs of silos alone the first or last rate was best, empty where in none."""
-    ends = [f"the {end} in {edge[end]}" for end in ("lowest", "highest") if edge[end]]
-    return f"{' and '.join(ends)} of {edge['of']}" if ends else ""
+    ends = [end for end in ("lowest", "highest") if edge[end]]
+    return " and ".join(f"the {end} tried in {edge[end]} of {edge['of']} runs" for end in ends)
 
 
 def swept(sweep: Table, specs: Mapping[str, str]) -> list[str]:
@@ -50,7 +50,7 @@ def swept(sweep: Table, specs: Mapping[str, str]) -> list[str]:
     plain, *others = alones(labelled)
     for own in (plain, *others):
         if own.edge:
-            said.append(f"best rate of silos {own.name}: {own.edge} of those tried, so try more")
+            said.append(f"best rate of silos {own.name}: {own.edge}, so try more")
     for own in others:
         said.append(f"{', '.join(own.methods)} against silos {own.name}: {_mean(own.mean)}")
     said += [f"{label} is {spec}" for label, spec in specs.items() if label != spec]

@@ -531,7 +531,7 @@ def test_a_sweep_tells_how_often_silos_alone_stand_at_the_edge_of_the_rates():
     assert "silos alone" not in sweep_page.html(made)
     made["methods"]["alone"]["edge"] = {"lowest": 5, "highest": 0, "of": 12}
     page = sweep_page.html(made)
-    assert "The best rate of silos alone is the lowest in 5 of 12 of those tried" in page
+    assert "The best rate of silos alone is the lowest tried in 5 of 12 runs: one beyond" in page
 
 
 def test_a_sweep_names_the_runs_alone_that_a_method_with_a_private_adapter_is_set_against():
@@ -542,7 +542,7 @@ def test_a_sweep_names_the_runs_alone_that_a_method_with_a_private_adapter_is_se
     page = sweep_page.html(made)
     name = "silos alone with a private adapter of rank 16"
     assert f"The gain of fedavg is over {name}, which end at 1.250 ± 0.020." in page
-    assert f"The best rate of {name} is the highest in 2 of 12 of those tried" in page
+    assert f"The best rate of {name} is the highest tried in 2 of 12 runs: one beyond" in page
 
 
 def test_a_sweep_of_one_seed_has_no_intervals_and_says_so():

@@ -291,7 +291,7 @@ def test_alone_is_of_one_private_rank_where_the_lowest_lacks_a_seed():
 def test_the_terminal_names_the_runs_alone_of_a_private_adapter_and_how_often_they_stand_at_the_edge():
     made = tuning.tuned([*runs(), *private("dual()", 16, 1.0)]) | {"seeds": [1, 2], "cells": {}}
     said = notes.swept(made, {name.partition("(")[0]: name for name in made["methods"]})
-    tried = "the lowest in 2 of 4 of those tried, so try more"
+    tried = "the lowest tried in 2 of 4 runs, so try more"
     assert f"best rate of silos alone: {tried}" in said
     assert f"best rate of silos alone with a private adapter of rank 16: {tried}" in said
     assert "dual against silos alone with a private adapter of rank 16: 3.775" in said
