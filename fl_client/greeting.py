@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fl_client import silo, volume
+from fl_client import policy, silo, volume
 from fl_client.memory import write_whole
 
 FILE = "machine.json"
@@ -33,7 +33,7 @@ def recall(folder: Path) -> dict[str, Any]:
 def whole(folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
     """Return the greeting: these facts of a machine, and what the settings and the count of the text say.
 
-    Raises ``ConfigError``.
+    The count is left out where the silo's policy lets none out. Raises ``ConfigError``, also where there is no policy.
     """
     own = silo.read(folder)
     wanted, line = own.processes, {"round_bytes": own.round_bytes, "update_hours": own.update_hours}
@@ -42,4 +42,7 @@ def whole(folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
         "languages": volume.recall(folder),
         "processes": 0 if wanted == "auto" else int(wanted),
     }
-    return known | dict(facts)
+    said = known | dict(facts)
+    if not policy.matches("languages", policy.read(folder).egress.facts):
+        del said["languages"]
+    return said

@@ -61,6 +61,9 @@ metrics = [
 # The facts that may leave, by name: the silo's name, the round, counts by language, the hash of the base, the silo's
 # LoRA rank where it is below the study's, the names of the adapter's modules, which candidate the silo serves, its
 # learning rate alone. Each leaves only with a value of that kind, never with other text.
+# As it starts, a silo greets its hub: the versions of this software and of Flower, how many processors, GPUs and
+# processes and how much memory there are, the speed of the line, and the budget and hours of silo.toml. Where
+# "languages" stands here, it also says how many rows and bytes of text it has of each language.
 facts = ["silo", "round", "languages", "base", "rank", "peft", "served", "alone_lr"]
 # The most bytes that may leave in one round of a study, and in one day (UTC).
 max_bytes_per_round = 1073741824

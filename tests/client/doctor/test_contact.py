@@ -58,6 +58,15 @@ def test_a_greeting_tells_the_text_as_it_was_last_counted(joined, at):
     }
 
 
+def test_the_doctor_greets_as_the_policy_says_too(joined, at):
+    text = joined.policy.read_text()
+    joined.policy.write_text(text.replace('"languages", ', ""))
+    volume.keep(joined.path, {"as": Volume(7, 900)})
+    contact.hello(joined.path, {"cpus": 5})
+    told = seen.load(at / "seen").silos[silo.read(joined.path).name].hello
+    assert told["cpus"] == 5 and not told.get("languages")
+
+
 def test_a_greeting_tells_how_many_processes_silo_toml_asks_for(joined, at):
     moved(joined, processes="3")
     contact.hello(joined.path, {"cpus": 4})

@@ -50,6 +50,15 @@ def test_a_gateway_tells_once_what_was_kept_with_the_text_and_the_settings(hub, 
     assert [entry.kind for entry in clinic.record()] == [PATH]
 
 
+def test_a_silo_whose_policy_lets_no_counts_by_language_out_does_not_greet_with_them(hub, clinic):
+    greeting.keep(clinic.folder, FACTS | {"languages": {"ne": {"rows": 1, "bytes": 9}}})
+    volume.keep(clinic.folder, {"as": Volume(3, 99)})
+    clinic.allow('"languages", ', "")
+    again(clinic)
+    until(lambda: greetings(hub))
+    assert greetings(hub) == [FACTS | {"processes": 0}]
+
+
 def test_a_hub_that_was_away_when_the_silo_started_is_greeted_when_it_is_there(hub, clinic, world):
     greeting.keep(clinic.folder, FACTS)
     world.run(hub.close())
