@@ -66,15 +66,24 @@ def _seed(cell: Path, counted: tuple[str, ...]) -> list[Silo]:
     scored = json.loads((cell / "report.json").read_text("utf-8"))["silo_scores"]
     sites = site.simulated(study)
     spoken = scope.scripts(e.lang for own in sites for e in own.train)
-    made = model.warm(study.model, 0, spoken, study.seed)
+    private = config.build(study)[0].strategy.private_rank
+    made = model.warm(study.model, private, spoken, study.seed)
     wanted = [own for own in sites if own.name in (counted or scored)]
-    return [_silo(made, own, cell, study, scored[own.name]) for own in track(wanted, cell.name)]
+    held = {own.name: _held(cell, own.name, alone.key(study, private)) for own in wanted}
+    return [
+        _silo(made, own, held[own.name], study, scored[own.name])
+        for own in track(wanted, cell.name)
+    ]
 
 
-def _silo(made: Warm, own: Site, cell: Path, study: Study, scored: dict[str, Any]) -> Silo:
-    held = alone.recall(cell / "silos" / own.name, alone.key(study, 0))
+def _held(cell: Path, silo: str, key: str) -> Best:
+    held = alone.recall(cell / "silos" / silo, key)
     if held is None:
         raise SystemExit(f"{cell} was run by another version; run that split again elsewhere")
+    return held
+
+
+def _silo(made: Warm, own: Site, held: Best, study: Study, scored: dict[str, Any]) -> Silo:
     found = beyond(made, own, study, held)
     bits = scored["alone"] if found is held else _bits(made, own, study, found)
     edges = (min(study.alone.lrs()), max(study.alone.lrs()))
