@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-KNOWN = "    rows_lr: float = Field(1.0, gt=0)\n"
+KNOWN = "    rows_lr: Real = Field(1.0, gt=0)\n"
 # Private token rows and what a codec left out stay in the silo's folder: without them another adapter comes out.
 STUDY = [
     "--silos=2", "--languages=as", "--processes=1", "--set=rounds=3", "--set=train.steps=2", "--set=train.batch_size=2",
@@ -33,7 +33,7 @@ def newer(tmp_path):
             (place / "fl_client" / path.name).symlink_to(path)
     text = (own / "config.py").read_text()
     assert text.count(KNOWN) == 1
-    more = text.replace(KNOWN, f"{KNOWN}    newer: int = Field(3, ge=0)\n")
+    more = text.replace(KNOWN, f"{KNOWN}    newer: Whole = Field(3, ge=0)\n")
     (place / "fl_client" / "config.py").write_text(more)
     return place
 
