@@ -12,8 +12,9 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from fl_client import bundle, settings, spec
+from fl_client import bundle, limits, settings, spec
 from fl_client.config import ConfigError, Section, Study
+from fl_client.limits import Limits, Most
 from fl_client.memory import write_whole
 from fl_client.signed import Signed
 from fl_client.silo import Folder
@@ -39,7 +40,9 @@ sha256 = [{base}]
 [study]
 # The tasks that may be trained.
 tasks = {tasks}
-# The most that a study may ask for.
+# The most that a study may ask for: the rank of an adapter with its private part, rounds, and in each round steps of
+# so many texts of so many tokens. By itself a silo trains as long again for each number that [alone] of the study
+# names, and no list there may have more than 16. What it scores is limited too, by the version installed here.
 max_rank = 64
 max_rounds = 1000
 max_steps = 10000
@@ -80,7 +83,6 @@ Bundles = Annotated[
     tuple[Annotated[str, Field(pattern=r"^(installed|[0-9a-f]{64})$")], ...],
     BeforeValidator(_listed),
 ]
-Most = Annotated[int, Field(ge=0)]
 
 
 class Hub(Section):
@@ -99,17 +101,6 @@ class Base(Section):
     """What may be trained on."""
 
     sha256: tuple[Sha256, ...]
-
-
-class Limits(Section):
-    """What a study may ask for."""
-
-    tasks: tuple[str, ...]
-    max_rank: Most
-    max_rounds: Most
-    max_steps: Most
-    max_batch_size: Most
-    max_length: Most
 
 
 class Egress(Section):
@@ -162,15 +153,7 @@ def admit(policy: Policy, signed: Signed) -> str:
         return "bundle_differs"
     if _task(signed.study) not in policy.study.tasks:
         return "task_not_allowed"
-    study, most = signed.study, policy.study
-    asked = {
-        "rank_too_high": (study.model.rank, most.max_rank),
-        "rounds_too_many": (study.rounds, most.max_rounds),
-        "steps_too_many": (study.train.steps, most.max_steps),
-        "batch_too_large": (study.train.batch_size, most.max_batch_size),
-        "length_too_long": (study.train.length, most.max_length),
-    }
-    return next((code for code, (wanted, limit) in asked.items() if wanted > limit), "")
+    return limits.exceeded(signed.study, policy.study)
 
 
 def _task(study: Study) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fl_client import bundle, messages, metrics, policy
+from fl_client import bundle, limits, messages, metrics, policy
 from fl_client.config import ConfigError, Study, from_flat
 from fl_client.policy import Policy
 from fl_client.refusals import REFUSALS
@@ -113,6 +113,35 @@ def test_the_most_that_is_allowed_is_allowed_and_one_more_is_not(folder, key, li
     below = rules.model_copy(update={"study": rules.study.model_copy(update={limit: 99})})
     assert policy.admit(at, signed(study)) == ""
     assert policy.admit(below, signed(study)) == code
+
+
+@pytest.mark.parametrize(
+    ("asked", "code"),
+    [
+        ({"model.rank": 60, "strategy": "fedavg(private=5)"}, "rank_too_high"),
+        ({"model.rank": 8, "strategy": "dual(private=57)"}, "rank_too_high"),
+        ({"alone.rates": ",".join(["0.001"] * 17)}, "tries_too_many"),
+        ({"alone.adapt_rates": ",".join(["0.5"] * 5000)}, "tries_too_many"),
+        ({"alone.distil": ",".join(["0.5"] * 17)}, "tries_too_many"),
+        ({"alone.blend": ",".join(["0.5"] * 17)}, "tries_too_many"),
+        ({"evaluate.characters": 10**8}, "scores_too_many"),
+        ({"evaluate.answers": 10**9}, "scores_too_many"),
+        ({"evaluate.answer_tokens": 10**6}, "scores_too_many"),
+        ({"model.rank": 59, "strategy": "fedavg(private=5)"}, ""),
+        ({"alone.rates": ",".join(["0.001"] * 16), "alone.distil": "", "alone.blend": ""}, ""),
+        ({"evaluate.characters": 10**7, "evaluate.answers": 10**5}, ""),
+        ({"strategy": "no_strategy()"}, ""),
+    ],
+    ids=str,
+)
+def test_a_study_gets_around_no_limit_by_what_silos_do_beside_it(folder, asked, code):
+    assert policy.admit(policy.read(folder), signed(from_flat(asked))) == code
+
+
+def test_a_refusal_names_the_limits_that_hold():
+    numbers = [str(most) for most in limits.SCORED.values()]
+    assert all(number in REFUSALS["scores_too_many"] for number in numbers)
+    assert str(limits.TRIES) in REFUSALS["tries_too_many"]
 
 
 def test_a_task_that_is_not_listed_is_refused(folder):
