@@ -9,21 +9,19 @@ from typing import Any, NamedTuple
 
 from fl_client import fleet, memory
 from fl_client.fleet import Reply
-from fl_client.policy import Egress
 
 LOG = logging.getLogger("bhasha_fl.gateway")
 FOLDER = "announced"  # in a silo's
 KEPT = 8  # a SuperNode sends one reply after the other
-# Objects of a reply: five records at most, what holds them, an array, and its chunks, which Flower makes 5 MiB long.
-RECORDS, CHUNK = 16, 1 << 20
+# Of a reply: five records at most, what holds them, an array, and its one chunk; what is larger travels as a parcel.
+OBJECTS = 16
 
 
 class Place(NamedTuple):
-    """Where an object stands in its reply: how deep, what stands below it, and whether nothing stands beside it."""
+    """Where an object stands in its reply: how deep, and what stands below it."""
 
     depth: int
     children: frozenset[str]
-    alone: bool
 
 
 class Announced(NamedTuple):
@@ -34,25 +32,24 @@ class Announced(NamedTuple):
     places: dict[str, Place]
 
 
-def read(request: Any, most: Egress) -> Announced:
+def read(request: Any) -> Announced:
     """Return the reply that a push-messages request announces; raises ``ValueError`` on what is none of ours."""
     reply, places = fleet.reply(request), dict[str, Place]()
     tree = request.message_object_trees[0]
     if tree.object_id != reply.message:
         raise ValueError("a reply is not the object that it is named after")
-    if len(reply.objects) > RECORDS + most.max_bytes_per_round // CHUNK:
+    if len(reply.objects) > OBJECTS:
         raise ValueError("a reply of too many objects")
-    for name, place in _walk(tree, 0, alone=True):
+    for name, place in _walk(tree, 0):
         if places.setdefault(name, place) != place:
             raise ValueError("an object has two places in a reply")
     return Announced(request, reply, places)
 
 
-def _walk(tree: Any, depth: int, alone: bool) -> Iterator[tuple[str, Place]]:
-    names = frozenset(child.object_id for child in tree.children)
-    yield tree.object_id, Place(depth, names, alone)
+def _walk(tree: Any, depth: int) -> Iterator[tuple[str, Place]]:
+    yield tree.object_id, Place(depth, frozenset(child.object_id for child in tree.children))
     for child in tree.children:
-        yield from _walk(child, depth + 1, len(names) == 1)
+        yield from _walk(child, depth + 1)
 
 
 class Announcements:
@@ -75,12 +72,12 @@ class Announcements:
         except OSError as error:  # it is announced anew where this gateway ends before it has left
             LOG.error("an announcement cannot be written to %s: %s", self._folder, error.strerror)
 
-    def find(self, session: str, most: Egress) -> Announced | None:
+    def find(self, session: str) -> Announced | None:
         """Return a reply, None where none was announced."""
         if session not in self._known and fleet.ID.fullmatch(session):
             try:
                 body = (self._folder / session).read_bytes()
-                self._known[session] = read(fleet.request(fleet.PUSH_MESSAGES, body), most)
+                self._known[session] = read(fleet.request(fleet.PUSH_MESSAGES, body))
             except (OSError, ValueError) as error:
                 LOG.warning("a reply was not announced: %s", error)
         return self._known.get(session)

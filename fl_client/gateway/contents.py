@@ -38,10 +38,10 @@ def fits(content: bytes, egress: Egress, place: Place, silo: str) -> bool:
     if names != place.children or len(names) != len(found.children):
         return False
     known = place.depth < len(KINDS) and found.kind in KINDS[place.depth]
-    return known and _fits(found, egress, place, silo)
+    return known and _fits(found, egress, silo)
 
 
-def _fits(found: Object, egress: Egress, place: Place, silo: str) -> bool:
+def _fits(found: Object, egress: Egress, silo: str) -> bool:
     match found.kind:
         case "Message":
             return _message_fits(found, egress)
@@ -52,7 +52,7 @@ def _fits(found: Object, egress: Egress, place: Place, silo: str) -> bool:
         case "Array":
             return objects.array(found)
         case "ArrayChunk":
-            return objects.chunk(found, place)
+            return objects.chunk(found)
         case "MetricRecord":
             return not found.children and _metrics_fit(found, egress)
     return not found.children and _facts_fit(found, egress, silo)

@@ -32,14 +32,14 @@ def reply(way: Way, asked: Any, run: int) -> tuple[Announced, Renamed]:
     if said.content.ByteSize() or not contents.plain(said.metadata, most):
         raise Refused(run, "content_not_allowed")
     try:
-        return announced.read(asked, most), renamed
+        return announced.read(asked), renamed
     except ValueError:
         raise Refused(run, "content_not_allowed") from None
 
 
 def find(way: Way, asked: Any) -> Announced:
     """Return the reply to which an object belongs."""
-    found = way.announced.find(asked.session_id, runs.rules(way.book).egress)
+    found = way.announced.find(asked.session_id)
     if found is None or found.reply.run != asked.run_id:
         raise Refused(asked.run_id, "content_not_allowed")
     way.meter.announce(asked.session_id, asked.run_id, found.reply.round)

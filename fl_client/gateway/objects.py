@@ -12,7 +12,6 @@ import re
 from typing import Any, NamedTuple
 
 from fl_client.gateway import arrays
-from fl_client.gateway.announced import CHUNK, Place
 from fl_client.messages import BLOB
 
 HEAD = re.compile(rb"([A-Za-z]{1,40}) ((?:[0-9a-f]{64},)*[0-9a-f]{64}|) (0|[1-9][0-9]{0,14})\0")
@@ -72,23 +71,16 @@ def array_record(found: Object) -> bool:
 
 
 def array(found: Object) -> bool:
-    """Return whether an array is such a blob, all of it in its chunks."""
+    """Return whether an array is such a blob, all of it in one chunk."""
     said = table(found.body)
-    shape, chunks = said.get("shape"), said.get("arraychunk_ids")
-    blob = {"dtype": "uint8", "shape": shape, "stype": BLOB, "arraychunk_ids": chunks}
-    if said != blob or not isinstance(shape, list) or not isinstance(chunks, list):
+    shape = said.get("shape")
+    blob = {"dtype": "uint8", "shape": shape, "stype": BLOB, "arraychunk_ids": [0]}
+    if said != blob or not isinstance(shape, list) or len(found.children) != 1:
         return False
-    if len(shape) != 1 or not all(type(number) is int for number in shape + chunks):
-        return False
-    all_of_them = set(chunks) == set(range(len(found.children)))
-    return all_of_them and len(chunks) <= 1 + shape[0] // CHUNK
+    return len(shape) == 1 and all(type(number) is int for number in shape + said["arraychunk_ids"])
 
 
-def chunk(found: Object, place: Place) -> bool:
-    """Return whether a chunk may be of such a blob; raises ``ValueError`` where it is none.
-
-    Of several chunks it is not known yet, when they come, which one begins with the blob's header.
-    """
-    if place.alone:
-        arrays.header(memoryview(found.body))
+def chunk(found: Object) -> bool:
+    """Return whether a chunk is the whole of such a blob; raises ``ValueError`` where it is none."""
+    arrays.header(memoryview(found.body))
     return not found.children

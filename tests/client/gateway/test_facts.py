@@ -33,7 +33,7 @@ HONEST = {
 
 
 def fits(record):
-    return contents.fits(record.deflate(), EGRESS, Place(2, frozenset(), True), "clinic-a")
+    return contents.fits(record.deflate(), EGRESS, Place(2, frozenset()), "clinic-a")
 
 
 def told(**said):

@@ -30,10 +30,10 @@ MOST = Egress(
 )  # fmt: skip
 
 
-def fits(content, depth, *children, alone=True):
+def fits(content, depth, *children):
     """Return whether an object may leave that was announced at this place."""
     try:
-        return contents.fits(content, MOST, Place(depth, frozenset(children), alone), "clinic-a")
+        return contents.fits(content, MOST, Place(depth, frozenset(children)), "clinic-a")
     except ValueError:
         return False
 
@@ -183,12 +183,14 @@ def test_a_record_of_arrays_holds_one_blob(content):
         {"shape": "text"},
         {"arraychunk_ids": [0, 0, 0]},
         {"arraychunk_ids": [1]},
+        {"arraychunk_ids": [0.0]},
+        {"arraychunk_ids": [False]},
         {"arraychunk_ids": ["text"]},
         {"arraychunk_ids": []},
         {"raw": "text of this silo"},
     ],
 )
-def test_an_array_is_a_blob_of_all_its_chunks(change):
+def test_an_array_is_a_blob_in_one_chunk(change):
     assert not fits(made("Array", table(**ARRAY | change), A), 3, A)
 
 
@@ -278,9 +280,18 @@ def test_the_file_that_those_were_made_of_may_leave(tmp_path):
         arrays.check(file)
 
 
-def test_the_chunks_of_an_announced_array_that_has_several_may_leave():
-    assert fits(made("ArrayChunk", bytes(100)), 4, alone=False)
-    assert not fits(made("ArrayChunk", bytes(100)), 4, alone=True)
+def test_an_array_of_several_chunks_does_not_leave_whatever_comes_first(hub, desk, clinic):
+    content = file_of({"__metadata__": {"raw": SECRET.decode()}, **PLAIN}, bytes(6 << 20))
+    chunks = [made("ArrayChunk", each) for each in (content[: 5 << 20], content[5 << 20 :])]
+    names = [name(each) for each in chunks]
+    several = made("Array", table(**ARRAY | {"arraychunk_ids": [0, 1]}), *names)
+    assert not fits(several, 3, *names)
+    below = {"object_id": name(several), "children": [{"object_id": each} for each in names]}
+    for each in (*chunks, several):
+        taken = announce(clinic, {"object_id": A, "children": [{"object_id": B, "children": [
+            {"object_id": "c" * 64, "children": [below]}]}]})  # fmt: skip
+        assert push_object(clinic, taken, each) == 403
+    assert fleet.PUSH_OBJECT not in hub.paths()
 
 
 def test_the_ids_of_three_hundred_thousand_token_rows_may_leave(tmp_path):
@@ -322,7 +333,7 @@ def test_what_an_adapter_holds_may_leave(tmp_path):
         RecordDict(
             {
                 "metrics": MetricRecord({"loss": 1.0, "valid/hin": 2.0}),
-                "update": messages.pack({"values": np.zeros(3_000_000, np.float32)}),
+                "update": messages.pack({"values": np.zeros(1_000_000, np.float32)}),
             }
         ),
         Error(code=1, reason="why"),
@@ -332,7 +343,7 @@ def test_all_objects_of_a_reply_of_flowers_own_making_may_leave(write, reply):
     written = write(reply)
     asked = fleet.request(fleet.PUSH_MESSAGES, fleet.asking(fleet.PUSH_MESSAGES, **written.request))
     contents.quiet_reply(asked)
-    places = announced.read(asked, MOST).places
+    places = announced.read(asked).places
     for content in map(contents.quiet, written.objects.values()):
         assert contents.fits(content, MOST, places[hashlib.sha256(content).hexdigest()], "clinic-a")
 

@@ -7,7 +7,7 @@ import json
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, ConfigRecord, Error, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, Error, MetricRecord, RecordDict
 
 from fl_client import audit, fleet, messages
 from fl_client.gateway import contents, egress
@@ -226,9 +226,10 @@ def test_the_record_names_study_and_round(heard, clinic, write):
     assert clinic.record()[-1][1:4] == ("small", "", fleet.CONFIRM)
 
 
-def test_large_arrays_pass(heard, clinic, write):
-    blob = np.random.default_rng(0).bytes(7 << 20)
-    array = Array(dtype="uint8", shape=(len(blob),), stype="safetensors", data=blob)
-    reply = write(RecordDict({"update": ArrayRecord({"blob": array})}))
+def test_arrays_in_one_chunk_pass_and_larger_ones_which_travel_as_parcels_do_not(
+    heard, clinic, write
+):
+    assert set(push(clinic, write(content(size=5_000_000)))) == {200}
+    reply = write(content(size=7 << 20))
     assert max(map(len, reply.objects.values())) > 5_000_000
-    assert set(push(clinic, reply)) == {200}
+    assert 403 in push(clinic, reply)
