@@ -14,6 +14,7 @@ from fl_client import children, lock, ports, pulse, sockets
 from fl_client.children import Child
 from fl_client.plain import errors
 from fl_server import hub as hubs
+from fl_server import serverapp
 
 app = typer.Typer()
 BIN = Path(sys.executable).parent
@@ -48,6 +49,8 @@ def family(folder: Path, port: int) -> list[Child]:
         hubs.WITHIN: str(folder),
         "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}",
     }
+    # The programs that Flower starts by name, and no others.
+    only_ours = environment | {"PATH": str(serverapp.programs(folder))}
     python = [sys.executable, "-P", "-m"]  # nothing beside the hub's folder can shadow a package
     database = str(folder / "superlink.db")
     superlink = [
@@ -61,7 +64,7 @@ def family(folder: Path, port: int) -> list[Child]:
         Child(
             "superlink",
             superlink,
-            environment,
+            only_ours,
             ports.answers(port),
             pulse.unanswered(port, "/health"),
         ),

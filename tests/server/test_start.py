@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from flwr.supercore.constant import TASK_TYPE_TO_COMMAND
 from typer.testing import CliRunner
 
 from fl_client import children, lock, pulse
@@ -56,10 +58,56 @@ def test_flowers_superlink_listens_on_loopback_installs_nothing_and_calls_nobody
 
 def test_our_programs_come_first_and_nothing_beside_the_hub_can_shadow_a_package(hub):
     for child in start.family(hub, 4711):
-        assert child.env["PATH"].split(os.pathsep)[0] == str(Path(sys.executable).parent)
         assert child.env[hubs.WITHIN] == str(hub)
     for child in start.family(hub, 4711)[1:]:
+        assert child.env["PATH"].split(os.pathsep)[0] == str(Path(sys.executable).parent)
+    for child in start.family(hub, 4711)[1:]:
         assert child.command[:3] == [sys.executable, "-P", "-m"]
+
+
+def test_a_superlink_starts_our_program_and_superexec_and_no_other_of_flowers(hub):
+    place = Path(start.family(hub, 4711)[0].env["PATH"])
+    assert place == hub / "bin" and place.stat().st_mode & 0o077 == 0
+    flowers = set(TASK_TYPE_TO_COMMAND.values())
+    assert {file.name for file in place.iterdir()} == flowers | {"flower-superexec"}
+    assert "fl_server.serverapp" in (place / "flwr-serverapp").read_text()
+    for name in flowers - {"flwr-serverapp"}:
+        assert subprocess.run([place / name]).returncode == 1
+
+
+LOADS = """
+import os, sys
+from pathlib import Path
+from flwr.supercore.object_ref import load_app
+from fl_server import serverapp
+apps = Path(os.environ["FLWR_HOME"]) / "apps"
+serverapp.shut(apps)
+try:
+    print(load_app(sys.argv[1], LookupError, str(apps / "other.app.1.0.0.0123abcd")))
+except ImportError as error:
+    print(f"refused: {error}")
+"""
+
+
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [
+        ("theirs:app", "refused: "),
+        ("inner.theirs:app", "refused: "),
+        ("fl_server.app:app", "<flwr"),
+    ],
+)
+def test_nothing_of_an_app_that_is_handed_to_the_superlink_runs(hub, named, said):
+    place = hub / "flower" / "apps" / "other.app.1.0.0.0123abcd"
+    for module in ("theirs.py", "inner/theirs.py", "fl_server/app.py", "numpy.py"):
+        (place / module).parent.mkdir(parents=True, exist_ok=True)
+        (place / module).write_text(f"open({str(hub / 'ran')!r}, 'w')\napp = 1\n")
+    ran = subprocess.run(
+        [sys.executable, "-P", "-c", LOADS, named], capture_output=True, text=True, check=True,
+        env=os.environ | {"FLWR_HOME": str(hub / "flower")},
+    )  # fmt: skip
+    assert ran.stdout.startswith(said), ran.stderr
+    assert not (hub / "ran").exists()
 
 
 def test_the_gateway_counts_as_started_once_its_socket_answers(hub):
