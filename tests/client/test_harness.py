@@ -141,7 +141,9 @@ def test_a_folder_that_holds_something_is_left_as_it_is(tmp_path):
 
 def test_what_breaks_off_leaves_nothing_so_that_the_same_command_works(tmp_path, monkeypatch):
     data = rows(tmp_path / "data", MAKE["causal_lm()"])
-    study = from_flat({"simulation.data": data, "simulation.languages": "as", "simulation.silos": 2})
+    study = from_flat(
+        {"simulation.data": data, "simulation.languages": "as", "simulation.silos": 2}
+    )
     asked = (tmp_path / "out", study, site.simulated(study))
     with monkeypatch.context() as patched:
         patched.setattr(harness, "_page", lambda *_: 1 / 0)
