@@ -16,11 +16,11 @@ import typer
 from fl_client import fresh, spec
 from fl_client.config import Study, from_flat
 from fl_client.memory import write_whole
+from fl_client.numbers import MOST
 from fl_client.plain import errors
 from tasks.task import ASSISTANT, Example, Site, Task
 
 Table = dict[str, Any]
-ALL = 10**12  # characters: no test text is left out
 README = """# Test text, as tasks of lm-evaluation-harness
 
 **This folder holds private text.** Leave it where it is: whoever can read it can read the text of the silo.
@@ -53,7 +53,7 @@ def harness(
     with errors():
         from fl_client import chat, site
 
-        study = from_flat({"task": task, "evaluate.characters": ALL})
+        study = from_flat({"task": task, "evaluate.characters": MOST})
         own = chat.framed(site.own(study, site.Place(silo=str(folder.absolute()))))
         written = write(out, own.study, [own.site])
     typer.echo(f"{', '.join(written)} in {out}, which holds private text: see its README.md")

@@ -42,7 +42,8 @@ class Tap:
         reply = client(message, context)
         arrived = messages.read_order(message)[1]
         self.down.append({n: x.shape for n, x in arrived.items()})
-        self.up.add(sum(x.size for x in messages.read_reply(reply).arrays.values()))
+        sent = messages.read_reply(reply).arrays
+        self.up.add(sum(x.size for name, x in sent.items() if name != messages.TOKENS))
         return reply
 
 
