@@ -79,8 +79,8 @@ def simulated(study: Study) -> tuple[Site, ...]:
 @lru_cache(maxsize=2)
 def _deal(task: str, seed: int, held_out: int, simulation: str) -> tuple[Site, ...]:
     options = Study.model_fields["simulation"].annotation.model_validate_json(simulation)  # type: ignore[union-attr]
-    examples = _examples(options.data, _named(options.languages), spec.build(task, "task"))
-    examples = _from(examples, _named(options.sources), options.data)
+    examples = _examples(options.data, named(options.languages), spec.build(task, "task"))
+    examples = _from(examples, named(options.sources), options.data)
     try:
         piles = spec.build(options.partition, "partition")(examples, options.silos, seed)
     except ValueError as error:
@@ -117,7 +117,8 @@ def _said(example: Example) -> Hashable:
     return (example.turns, example.prompt, text) if example.turns or example.prompt else text
 
 
-def _named(listed: str) -> list[str]:
+def named(listed: str) -> list[str]:
+    """Return the names between the commas of a text."""
     return [name.strip() for name in listed.split(",") if name.strip()]
 
 

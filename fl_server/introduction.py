@@ -17,11 +17,10 @@ from fl_server import silos
 from fl_server.grid import Grid
 from fl_server.silos import Silo
 from strategies.scope import CODE
-from strategies.weights.weight import Counts
+from strategies.weights.weight import MOST, Counts
 
 LOG = logging.getLogger("bhasha_fl.hub")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-MOST = 1 << 50  # of anything that is counted
 CARD_S, SOON_S = 600.0, 60.0  # how long a card is waited for as a study begins, and later
 SELDOM = 31  # the most times in a row that a silent silo is not asked
 

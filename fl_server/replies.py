@@ -7,6 +7,7 @@ from typing import Any
 
 from fl_client import messages, metrics
 from fl_client.messages import Reply
+from fl_client.metrics import CANDIDATES
 from fl_server.silos import Silo
 from strategies import budget
 from strategies.accumulate import LIMIT, within
@@ -15,7 +16,6 @@ from strategies.codecs.codec import Chain, Key
 from strategies.scope import CODE
 
 LOG = logging.getLogger("bhasha_fl.hub")
-CANDIDATES = ("base", "alone", "together", "adapted", "blend")  # what a silo may serve
 MOST = 1e15  # of a number that is told of held-out text or of work: sums of so many are finite, and whole to the byte
 MANY = 1 << 20  # more silos than any machine trains at once
 Scores = dict[str, dict[str, float]]

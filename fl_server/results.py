@@ -5,8 +5,9 @@ from __future__ import annotations
 from statistics import fmean
 from typing import Any
 
+from fl_client.metrics import CANDIDATES
 from fl_server import broadcast, lines, record, silos, summary
-from fl_server.replies import CANDIDATES, Scores
+from fl_server.replies import Scores
 from fl_server.run import Run
 from strategies import adapter as algebra
 from strategies.adapter import Adapter

@@ -7,7 +7,7 @@ not matter, for a seed means the same bits however many there are. On a GPU free
 
 from __future__ import annotations
 
-from fl_client import footprint, rows, shapes, spec
+from fl_client import footprint, rows, shapes, site, spec
 from fl_client.config import ConfigError, Study
 from fl_client.footprint import Room
 from strategies import scope
@@ -32,7 +32,7 @@ def _held(study: Study, free: int) -> int:
         shape = shapes.read(study.model.base)
     except ConfigError:  # as of a GGUF file by itself: nobody knows what a step takes
         return 1
-    spoken = [lang.strip() for lang in study.simulation.languages.split(",") if lang.strip()]
+    spoken = site.named(study.simulation.languages)
     scripts = scope.scripts(spoken) if spoken else ",".join(rows.SCRIPT_NAMES)
     tensors = shapes.adapter(shape, study.model, study.model.base, scripts)
     need = footprint.need(shape, tensors, study, Room(free, 1, True))

@@ -14,11 +14,10 @@ from typing import Any
 from fl_client import metrics, policy
 from fl_client.policy import Egress
 from strategies.scope import CODE
-from strategies.weights.weight import Counts
+from strategies.weights.weight import MOST, Counts
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 MODULE = re.compile(r"[A-Za-z0-9_]{1,64}(\.[A-Za-z0-9_]{1,64}){0,20}")  # as PEFT names modules
-MOST = 1 << 50  # of anything that is counted
 MOST_RANK = 1024
 
 

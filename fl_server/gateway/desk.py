@@ -22,11 +22,12 @@ from fl_server.gateway import pulls, seen, studies
 from fl_server.gateway.gate import Call, Gate, Route
 from fl_server.gateway.relay import Answer
 from fl_server.roster import Rejected
+from strategies.weights.weight import MOST
 
 LOG = logging.getLogger("bhasha_fl.gateway")
 JSON, PEM = "application/json", "application/x-pem-file"
 SMALL, PROBE = 4 << 10, 1 << 20
-Count = Annotated[int, Field(ge=0, lt=1 << 50)]
+Count = Annotated[int, Field(ge=0, lt=MOST)]
 Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,39}$")]
 
 

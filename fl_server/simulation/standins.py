@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fl_client import messages
+from fl_client import messages, site
 from fl_client.config import ConfigError, Study
 from fl_client.messages import Order
 from fl_server import adapter_config, config, forecast, lines, outlook, paces
@@ -115,7 +115,7 @@ class Cast(NamedTuple):
 
 def cast(study: Study, seats: list[Seat]) -> Cast:
     """Return the stand-ins of these silos, languages dealt in turn; raises ``ConfigError`` where parts do not fit."""
-    spoken = [lang.strip() for lang in study.simulation.languages.split(",") if lang.strip()]
+    spoken = site.named(study.simulation.languages)
     if not spoken:
         raise ConfigError(
             "simulation.languages names no language, and who merges with whom hangs on it; "

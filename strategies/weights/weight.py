@@ -13,6 +13,7 @@ from strategies.accumulate import FRACTION
 
 # A loss lifts nobody above 1024 times another: where all of a group are low, its sum still has 22 bits of fraction.
 LEAST = 2.0**-10
+MOST = 1 << 50  # of anything that is counted
 
 
 class Counts(NamedTuple):
