@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fl_client import corpus, digest, silo, spec
+from fl_client.archive import Archive
 from fl_client.config import ConfigError, Study
 from fl_client.corpus import CorpusError
 from tasks.partitions.partition import trimmed
@@ -69,7 +70,7 @@ def _local(name: str, data: str, lang: str, task: str, held_out: int) -> Site:
     return _site(name, _examples(data, [], spec.build(task, "task"), lang), 0, held_out)
 
 
-def simulated(study: Study) -> tuple[Site, ...]:
+def simulated(study: Study) -> Archive:
     """Return the sites of a simulated study, in the order of its silos; raises ``ConfigError`` or ``CorpusError``."""
     return _deal(
         study.task, study.seed, study.evaluate.characters, study.simulation.model_dump_json()
@@ -77,7 +78,7 @@ def simulated(study: Study) -> tuple[Site, ...]:
 
 
 @lru_cache(maxsize=2)
-def _deal(task: str, seed: int, held_out: int, simulation: str) -> tuple[Site, ...]:
+def _deal(task: str, seed: int, held_out: int, simulation: str) -> Archive:
     options = Study.model_fields["simulation"].annotation.model_validate_json(simulation)  # type: ignore[union-attr]
     examples = _examples(options.data, named(options.languages), spec.build(task, "task"))
     examples = _from(examples, named(options.sources), options.data)
@@ -85,8 +86,8 @@ def _deal(task: str, seed: int, held_out: int, simulation: str) -> tuple[Site, .
         piles = spec.build(options.partition, "partition")(examples, options.silos, seed)
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    sites = tuple(_site(name, pile, options.characters, held_out) for name, pile in piles.items())
-    return (_pool(sites),) if options.pooled else sites
+    sites = (_site(name, pile, options.characters, held_out) for name, pile in piles.items())
+    return Archive([_pool(list(sites))] if options.pooled else sites)
 
 
 def _examples(data: str, wanted: list[str], task: Task, lang: str = "") -> list[Example]:
@@ -144,7 +145,7 @@ def _site(name: str, pile: list[Example], characters: int, held_out: int) -> Sit
     return Site(name, **{s: tuple(kept) for s, kept in parts.items()})
 
 
-def _pool(sites: tuple[Site, ...]) -> Site:
+def _pool(sites: list[Site]) -> Site:
     train, valid, test = (tuple(e for s in sites for e in getattr(s, split)) for split in SPLITS)
     return Site("pooled", train, valid, test)
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from pathlib import Path
 
-from fl_client import site
+from fl_client import chat, site
+from fl_client.archive import Archive
 from fl_client.config import ConfigError, Study
 from strategies.combine import Cohort
-from tasks.task import Site
 
 
-def dealt(study: Study, seeds: Iterable[int]) -> dict[int, tuple[Site, ...]]:
+def dealt(study: Study, seeds: Iterable[int]) -> dict[int, Archive]:
     """Return by seed the sites of a study, with its own seed and with these; raises ``ConfigError``."""
     found = {}
     for seed in dict.fromkeys((study.seed, *seeds)):
@@ -26,9 +27,22 @@ def of(study: Study, seed: int) -> str:
     return "" if seed == study.seed else f" (with seed {seed})"
 
 
-def cohort(study: Study, present: Sequence[Site], shared: tuple[str, ...]) -> Cohort:
-    """Return sites as the parts of a study are checked against them."""
+def spoken(study: Study, present: Archive) -> tuple[dict[str, str], set[str]]:
+    """Return the language of each site by its name, and all that they train on; raises ``ConfigError``.
+
+    Each site is looked at once: there may be thousands.
+    """
+    mostly, all_of_them = {}, set()
+    for own in present:
+        chat.framed(site.Own(own, Path(), study))
+        mostly[own.name] = site.language(own)
+        all_of_them |= {e.lang for e in own.train}
+    return mostly, all_of_them
+
+
+def cohort(study: Study, languages: dict[str, str], shared: tuple[str, ...]) -> Cohort:
+    """Return sites, by name and language, as the parts of a study are checked against them."""
     ranks = study.simulation.dealt(study.model.rank)
-    held = {own.name: ranks[number % len(ranks)] for number, own in enumerate(present)}
+    held = {name: ranks[number % len(ranks)] for number, name in enumerate(languages)}
     less = {name: rank for name, rank in held.items() if rank < study.model.rank}
-    return Cohort({own.name: site.language(own) for own in present}, shared, less)
+    return Cohort(languages, shared, less)

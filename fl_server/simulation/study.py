@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, nullcontext
 from datetime import datetime
-from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,7 +21,7 @@ from fl_client.app import app as client
 from fl_client.config import ConfigError, Study, flat
 from fl_server import config, journal, record
 from fl_server.app import app as server
-from fl_server.simulation import grid, heap, screen, sites
+from fl_server.simulation import grid, heap, screen
 from fl_server.simulation.pool import Crew, Crews, Died, cores, several
 from strategies import combine, scope
 
@@ -37,21 +36,19 @@ def prepare(study: Study, seeds: Iterable[int] = ()) -> int:
     """
     parts, _ = config.build(study)
     try:
-        from fl_client import bases, basis, chat, model, site
+        from fl_client import bases, basis, model
+        from fl_server.simulation import sites
     except ImportError as error:
         raise ConfigError(f"simulating needs {error.name}: pip install 'bhasha-fl[sim]'") from None
     quiet()
     bases.locate(study.model.base)
-    dealt = sites.dealt(study, seeds)
-    present = dealt[study.seed]
-    for own in chain(*dealt.values()):
-        chat.framed(site.Own(own, Path(), study))
-    spoken = scope.scripts(e.lang for own in present for e in own.train)
-    cored = parts.strategy.domain == "core"
-    made = model.warm(study.model, parts.strategy.private_rank, spoken, study.seed, core=cored)
+    held = {seed: sites.spoken(study, each) for seed, each in sites.dealt(study, seeds).items()}
+    present, spoken = held[study.seed]
+    private, cored = parts.strategy.private_rank, parts.strategy.domain == "core"
+    made = model.warm(study.model, private, scope.scripts(spoken), study.seed, core=cored)
     basis.bounded(made, study)
-    for seed, each in dealt.items():
-        for refusal in combine.refusals(parts, sites.cohort(study, each, tuple(made.start))):
+    for seed, (languages, _) in held.items():
+        for refusal in combine.refusals(parts, sites.cohort(study, languages, tuple(made.start))):
             raise ConfigError(f"{refusal}{sites.of(study, seed)}")
     return len(present)
 
