@@ -4,11 +4,12 @@ A blend has three times the parameters, and a mean of models is often better tha
 for as many steps again, and a distilled one twice as many. What is left of these gains when all comes from the same
 silo's text is what nobody needed to join for. In the place of what all trained together stands a second run of the silo
 alone, from the same start through its text in another order: a stronger stand-in than one from a start of its own,
-whose factors have no middle with the first's. Needs the first seed's cells of a split.
+whose factors have no middle with the first's. Needs a split's cells.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -23,13 +24,12 @@ from fl_client.evaluate import Asked
 from fl_client.model import Warm
 from fl_client.tries import Begins
 from fl_server import config
+from fl_server.simulation.interval import interval
 from strategies import scope
 from strategies.adapter import Adapter
 from tasks import encode
 from tasks.encode import Blocks
 from tasks.task import Site
-
-SEED = 7
 
 
 class Silo(NamedTuple):
@@ -48,33 +48,53 @@ class Silo(NamedTuple):
 
 
 def figures(folder: Path, split: str) -> list[Figure]:
-    """Return how much better than alone a silo of a split does with a second run of its own in the others' place."""
-    cell = _first_cell(folder.parent / split / "cells")
+    """Return how much better than alone a silo of a split does with a second run of its own in the others' place.
+
+    Means over silos come with their 95 % interval over seeds; the silo that gains most does so on average over them.
+    """
+    runs = [_seed(cell) for cell in _cells(folder.parent / split / "cells")]
+    return [
+        figure for what in CONTROLS for figure in _figures(split, what, [run[what] for run in runs])
+    ]
+
+
+def _figures(split: str, what: str, seeds: Sequence[Mapping[str, float]]) -> list[Figure]:
+    """Return the figures of a control, from what it gives each silo, one table a seed."""
+    over = interval([fmean(gains.values()) for gains in seeds])
+    assert over is not None  # there is a seed, and each has all silos
+    known = "one seed" if over.half is None else f"+- {over.half:.2f}"
+    by_silo = {name: fmean(gains[name] for gains in seeds) for name in seeds[0]}
+    most = max(by_silo, key=lambda name: by_silo[name])
+    return [
+        report(f"{split}: {what} below alone, mean ({known})", over.mean, "%"),
+        report(f"{split}: {what} below alone, most of any silo ({most})", by_silo[most], "%"),
+    ]
+
+
+def _cells(cells: Path) -> list[Path]:
+    """Return for each seed the first cell in which silos trained alone; its method does not matter."""
+    found = {}
+    for cell in sorted(cells.glob("*")):
+        if any((cell / "silos").glob("*/alone")):
+            found.setdefault(config.read(cell / "study.toml").seed, cell)
+    if not found:
+        raise SystemExit(f"{cells} holds no run; run that split first")
+    return [found[seed] for seed in sorted(found)]
+
+
+def _seed(cell: Path) -> dict[str, dict[str, float]]:
+    """Return by control what it gives each silo of a run, in per cent of the bits alone."""
     study = config.read(cell / "study.toml")
     sites = site.simulated(study)
     spoken = scope.scripts(e.lang for own in sites for e in own.train)
     made = model.warm(study.model, 0, spoken, study.seed)
-    silos = [_silo(made, own, cell, study) for own in track(sites, "second runs")]
-    found = []
-    for what, make in (
-        ("alone, trained on as long again,", lambda silo: _again(made, silo, silo.first)),
-        ("blend with a second run alone", lambda silo: _blend(made, silo)),
-        ("distilled with a second run alone", lambda silo: _distilled(made, silo)),
-    ):
-        gains = [_gain(made, silo, make(silo)) for silo in track(silos, what)]
-        found += [
-            report(f"{split}: {what} below alone, mean", fmean(gains), "%"),
-            report(f"{split}: {what} below alone, most of any silo", max(gains), "%"),
-        ]
-    return found
-
-
-def _first_cell(cells: Path) -> Path:
-    """Return the first cell in which silos trained alone; its method does not matter."""
-    found = [c for c in sorted(cells.glob(f"*-{SEED}")) if any((c / "silos").glob("*/alone"))]
-    if not found:
-        raise SystemExit(f"{cells} holds no run of seed {SEED}; run that split first")
-    return found[0]
+    silos = [
+        _silo(made, own, cell, study) for own in track(sites, f"second runs, seed {study.seed}")
+    ]
+    return {
+        what: {s.site.name: _gain(made, s, make(made, s)) for s in track(silos, what)}
+        for what, make in CONTROLS.items()
+    }
 
 
 def _silo(made: Warm, own: Site, cell: Path, study: Study) -> Silo:
@@ -121,3 +141,10 @@ def _bits(made: Warm, silo: Silo, adapter: Adapter, split: str) -> float:
     text = silo.text(made, split)
     (found,) = evaluate.each(made, [Asked(adapter, text)])
     return evaluate.bits_per_byte(evaluate.scores(found, text))
+
+
+CONTROLS = {
+    "alone, trained on as long again,": lambda made, silo: _again(made, silo, silo.first),
+    "blend with a second run alone": _blend,
+    "distilled with a second run alone": _distilled,
+}

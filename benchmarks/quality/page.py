@@ -30,7 +30,7 @@ UNDISTILLED = "Nothing was distilled (`alone.distil`) for `as served` and `worse
 FIGURES = {
     "codecs": "what fewer bytes cost six silos of two languages",
     "newcomer": "what silos that come after the study get at once",
-    "control": "what of a silo's gain needs nobody else, with the first seed",
+    "control": "what of a silo's gain needs nobody else (without an interval: of the first seed)",
     "control-across": "the same where each silo has a language of its own",
 } | {
     f"{split}-edges": f"what {split} would be with silos alone at rates beyond those tried"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,10 @@ def _four_bits(base: str, place: torch.device, options: dict[str, Any]) -> Any:
         raise ConfigError(
             f"model.quantization='nf4' needs safetensors weights and {base!r} is a GGUF file; "
             "give the folder of the original model or choose 'none'"
+        )
+    if find_spec("bitsandbytes") is None:
+        raise ConfigError(
+            "model.quantization='nf4' needs bitsandbytes; pip install bitsandbytes, or choose 'none'"
         )
     on_gpu = place.type == "cuda"
     try:

@@ -476,6 +476,11 @@ def test_4_bits_of_a_gguf_file_are_refused(tmp_path):
     assert "GGUF" in refused(str(path))
 
 
+def test_4_bits_without_bitsandbytes_do_not_blame_the_base(monkeypatch):
+    monkeypatch.setattr(bases, "find_spec", lambda name: None)
+    assert "pip install bitsandbytes" in refused()
+
+
 @pytest.mark.parametrize(
     "error", [ImportError("no module named bitsandbytes"), RuntimeError("no such device\nmore")]
 )
