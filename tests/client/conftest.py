@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,12 @@ from tasks import encode
 from tasks.task import Example
 
 SCRIPTS = "Beng,Deva"
+# Where a product with a core in between is summed as one without. MKL has paths of its own for Intel's processors, and
+# vectors of AVX2 are short.
+SUMS_ALIKE = "AVX512" in torch.backends.cpu.get_cpu_capability() and "GenuineIntel" not in (
+    cpu.read_text() if (cpu := Path("/proc/cpuinfo")).exists() else ""
+)
+
 TEXTS = {
     "as": ("অসমীয়া ভাষা", "গুৱাহাটী মহানগৰ", "আজি দেওবাৰ", "মই ভাত খাওঁ"),
     "ne": ("नेपाली भाषा", "काठमाडौं उपत्यका", "आज आइतबार हो", "म भात खान्छु"),

@@ -13,7 +13,7 @@ from fl_client.config import Model
 from strategies.adapter import part
 from strategies.fedsb import fedsb, folded
 
-from .conftest import SCRIPTS
+from .conftest import SCRIPTS, SUMS_ALIKE
 
 IDS = torch.arange(1, 49).reshape(2, 24) * 97 % 6143 + 1
 PLAN = train.Plan(0, 2, 10, 0.01, "7:silo")
@@ -81,8 +81,9 @@ def test_training_without_the_core_is_that_of_a_plain_pair_to_the_bit_or_its_las
     assert found.keys() - cores.keys() == want.keys()
     apart = np.concatenate([np.abs(found[n] - want[n]).ravel() for n in want])
     assert np.quantile(apart, 0.999) < 1e-6 and apart.max() < 0.1 * PLAN.lr
-    # To the bit on some processors, not on all: a product with the core in between may be summed in another order.
-    # Where a gradient is next to nothing AdamW makes more of that, but never as much as one step.
+    # Where a gradient is next to nothing AdamW makes more of another order of a sum, but never as much as one step.
+    if SUMS_ALIKE:
+        assert all(found[n].tobytes() == want[n].tobytes() for n in want)
 
 
 def test_peft_loads_what_is_released_and_gives_what_was_trained(cored, blocks, options, tmp_path):
