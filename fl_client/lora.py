@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import torch
 from peft import LoraConfig
 
 from fl_client import rows
@@ -16,7 +18,7 @@ from strategies.adapter import Adapter, part
 
 def config(options: Model, private_rank: int, tokenizer: Any, scripts: str) -> LoraConfig:
     """Return PEFT's settings for a base with this tokenizer, whose letters of these scripts are trained."""
-    trained = token_rows(tokenizer, scripts) if options.rows == "scripts" else []
+    trained = list(token_rows(tokenizer, scripts)) if options.rows == "scripts" else []
     rank = options.rank + private_rank
     return LoraConfig(
         r=rank,
@@ -54,16 +56,24 @@ def said(config: dict[str, Any], shared: Adapter) -> tuple[dict[str, Any], Adapt
     return told, {TOKENS: np.array(config["trainable_token_indices"], np.int32)}
 
 
-def token_rows(tokenizer: Any, scripts: str) -> list[int]:
+@lru_cache(maxsize=4)
+def token_rows(tokenizer: Any, scripts: str) -> tuple[int, ...]:
     """Return the ids of the token rows to train: single bytes, and tokens whose letters are all of these scripts.
 
     The list depends on the tokenizer and on public names of scripts alone, never on anyone's text.
     """
     names = rows.names(scripts)
     marks = set(tokenizer.all_special_ids)
-    return [
+    return tuple(
         token
         for token in range(len(tokenizer))
         if token not in marks
         and rows.wanted(tokenizer.convert_ids_to_tokens(token), tokenizer.decode([token]), names)
-    ]
+    )
+
+
+def share(base: torch.nn.Module, weights: dict[str, torch.nn.Parameter]) -> None:
+    """Put these weights in the place of a base's own: those of the same base that an adapter of another rank is on."""
+    for name, parameter in weights.items():
+        module, _, own = name.rpartition(".")
+        setattr(base.get_submodule(module), own, parameter)

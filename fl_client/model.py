@@ -32,6 +32,9 @@ class Warm(NamedTuple):
     peft_config: dict[str, Any]
     end: int
     merged: Slices
+    weights: dict[
+        str, torch.nn.Parameter
+    ]  # the base's own, by the names that they have without an adapter
     sharded: bool = False  # no rank holds the whole base: all of them run every forward together
 
     @property
@@ -54,11 +57,14 @@ class Kind(NamedTuple):
     core: bool
     sharded: bool
 
-    def other_rank(self, other: Kind) -> bool:
-        """Return whether both are of one study: silos of mixed ranks, in turn in one process of a simulation."""
+    def beside(self, other: Kind) -> bool:
+        """Return whether both are of one study: silos of mixed ranks, in turn in one process of a simulation.
+
+        They share one base, which is not where each process has a part of it.
+        """
         own = other.options
         same = self.options.model_copy(update={"rank": own.rank, "alpha": own.alpha})
-        return self._replace(options=same) == other
+        return self._replace(options=same) == other and not other.sharded
 
 
 HELD: dict[Kind, Warm] = {}
@@ -92,12 +98,12 @@ def warm(
 
 def _forget(coming: Kind) -> None:
     """Let go of the models that the coming one takes the place of, before it is loaded: memory may be for one."""
-    beside = [kind for kind in HELD if not coming.sharded and kind.other_rank(coming)][-1:]
-    for kind in HELD.keys() - beside:
-        del HELD[kind]
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    gone = [HELD.pop(kind) for kind in list(HELD) if not kind.beside(coming)]
+    if gone:
+        gone.clear()
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
 
 def _make(
@@ -106,6 +112,9 @@ def _make(
     LOG.debug("process %d loads %s", os.getpid(), options.base)
     where = torch.device("cpu") if sharded else bases.device()
     base = bases.model(options.base, options.quantization, where)
+    for held in HELD.values():
+        lora.share(base, held.weights)
+    weights = {} if sharded else dict(base.named_parameters(remove_duplicate=False))
     tokenizer = bases.tokenizer(options.base)
     config = lora.config(options, private_rank, tokenizer, scripts)
     try:
@@ -123,7 +132,7 @@ def _make(
     end = _end(tokenizer, options.base)
     slices = Slices({}, [])
     peft = lora.plain(config)
-    made = Warm(model, tokenizer, parameters, tensors, {}, peft, end, slices, sharded)
+    made = Warm(model, tokenizer, parameters, tensors, {}, peft, end, slices, weights, sharded)
     return made._replace(start=_start(made, seed))
 
 

@@ -75,7 +75,7 @@ def packed(base: str, example: Example) -> tuple[str, list[str], int]:
     """Return the stream that is trained on, what of it is learned, and the end mark."""
     (framed,) = chat.framed(own(base, example)).site.train
     tokenizer = bases.tokenizer(base)
-    warm = Warm(None, tokenizer, {}, {}, {}, {}, tokenizer.eos_token_id, Slices({}, []))
+    warm = Warm(None, tokenizer, {}, {}, {}, {}, tokenizer.eos_token_id, Slices({}, []), {})
     end = chat.closed(warm, own(base).study).end
     blocks = encode.pack([framed], warm.tokenize, end, 4000)
     learned: list[list[int]] = [[]]
@@ -181,7 +181,7 @@ def test_other_tasks_are_left_as_they_are(base):
     study = from_flat({"task": "translate()", "model.base": base(CHATML)})
     held = Own(Site("as-1", (Example("a", "as", "b"),), (), ()), Path(), study)
     assert chat.framed(held) is held
-    warm = Warm(None, bases.tokenizer(study.model.base), {}, {}, {}, {}, 5, Slices({}, []))
+    warm = Warm(None, bases.tokenizer(study.model.base), {}, {}, {}, {}, 5, Slices({}, []), {})
     assert chat.closed(warm, study) is warm
 
 
