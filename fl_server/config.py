@@ -37,7 +37,7 @@ def build(study: Study) -> tuple[Parts, Schedule]:
         broadcast=spec.codec(study.broadcast),
         guard=spec.build(study.guard, "guard"),
         alone=study.alone.enabled,
-        scored=study.rounds == 1 or 0 < study.evaluate.every < study.rounds,
+        scored=_in_time(study),
         adaptive=study.train.optimizer == "adamw",
         rank=study.model.rank,
         counted=schedule.waits_for,
@@ -84,6 +84,11 @@ def toml(study: Study) -> str:
         if key != "home":
             tables.setdefault(table or "study", []).append(f"{name} = {toml_value(value)}")
     return "\n".join(f"[{table}]\n" + "\n".join(lines) + "\n" for table, lines in tables.items())
+
+
+def _in_time(study: Study) -> bool:
+    """Return whether each round has losses to weigh by; of one round those of the base are the newest there can be."""
+    return study.evaluate.every > 0 and (study.rounds == 1 or study.evaluate.every < study.rounds)
 
 
 def _pairs(path: Path) -> dict[str, Any]:

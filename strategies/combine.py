@@ -47,7 +47,7 @@ def loss_needs_scores(parts: Parts) -> Refusal | None:
     return Refusal(
         "C17",
         "the weight follows losses, and silos are scored at most before the first round and after the last",
-        "score more often (evaluate.every, from 1 to below rounds), or weigh by text with weights='bytes()'",
+        "score more often, as with evaluate.every=1, or weigh by text with weights='bytes()'",
     )
 
 

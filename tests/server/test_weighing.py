@@ -134,6 +134,8 @@ def test_a_silo_that_is_never_scored_does_not_stop_a_study_that_weighs_by_loss(
     [
         ({"weights": "loss_gap()", "alone__enabled": False}, "C16"),
         ({"weights": "afl()", "evaluate__every": 2}, "C17"),
+        ({"weights": "qffl()", "evaluate__every": 0, "rounds": 1}, "C17"),
+        ({"weights": "qffl()", "evaluate__every": 0, "rounds": 3}, "C17"),
     ],
 )
 def test_a_weight_that_nobody_tells_what_it_needs_is_refused_at_the_start(
@@ -141,6 +143,15 @@ def test_a_weight_that_nobody_tells_what_it_needs_is_refused_at_the_start(
 ):
     with pytest.raises(ConfigError, match=code):
         config.build(small(tmp_path, **changes))
+
+
+@pytest.mark.parametrize("rounds", [1, 3])
+def test_a_weight_by_losses_is_accepted_as_its_refusal_advises(rounds, small, tmp_path):
+    refused = {"weights": "qffl()", "rounds": rounds, "evaluate__every": 0}
+    with pytest.raises(ConfigError, match=r"evaluate\.every=1.*weights='bytes\(\)'"):
+        config.build(small(tmp_path, **refused))
+    for cured in ({"evaluate__every": 1}, {"weights": "bytes()"}):
+        assert config.build(small(tmp_path, **refused | cured))
 
 
 def test_a_study_of_one_round_may_weigh_by_the_losses_of_the_base(small, tmp_path):
