@@ -95,14 +95,25 @@ def together(asked: list[tuple[Message, Context]]) -> list[Message]:
         except Exception as error:
             replies[at] = failed(message, error)
     kind = TOGETHER[asked[0][0].metadata.message_type]
-    for at, done in zip(jobs, workers.together(kind, list(jobs.values())), strict=True):
-        message = asked[at][0]
-        if isinstance(done, Exception):
-            replies[at] = failed(message, done)
-        else:
-            arrays = done.arrays if kind == "fit" else None
-            replies[at] = messages.answer(message, done.metrics, done.facts, arrays)
+    outcomes: list[workers.Result | Exception]
+    try:
+        outcomes = workers.together(kind, list(jobs.values()))
+    except Exception as error:
+        outcomes = [error] * len(jobs)
+    for at, done in zip(jobs, outcomes, strict=True):
+        replies[at] = replied(kind, asked[at][0], done)
     return [replies[at] for at in range(len(asked))]
+
+
+def replied(kind: workers.Kind, message: Message, done: workers.Result | Exception) -> Message:
+    """Return the reply of a silo that was worked for beside others."""
+    try:
+        if isinstance(done, Exception):
+            raise done
+        arrays = done.arrays if kind == "fit" else None
+        return messages.answer(message, done.metrics, done.facts, arrays)
+    except Exception as error:
+        return failed(message, error)
 
 
 @app.train("second")

@@ -83,20 +83,29 @@ def _alike(now: Begun) -> Hashable:
 
 
 def _group(group: list[Begun]) -> list[Result | Exception]:
-    first = group[0]
-    fitted: list[Best] = []
-    if not (apart(first.work, first.made) or any(now.run.begins.merged() for now in group)):
-        try:
-            with gauge.memory():
-                fitted = fit(first.made, [now.silo for now in group], first.work.study)
-        except (MemoryError, layers.Unfit):
-            LOG.debug("silos train alone one after the other")
+    fitted = _together(group)
     ended: list[Callable[[], Best]] = [partial(rail.single, now.work, now.run) for now in group]
     if fitted:
         each = zip(group, fitted, strict=True)
         ended = [partial(rail.kept, now.work, now.run, best) for now, best in each]
     begun = [tried(partial(_next, now, end)) for now, end in zip(group, ended, strict=True)]
     return by_likeness(begun, _alike, _group)
+
+
+def _together(group: list[Begun]) -> list[Best]:
+    """Return the best of each, nothing where each trains by itself: none of them has kept anything by then."""
+    first = group[0]
+    try:
+        if apart(first.work, first.made) or any(now.run.begins.merged() for now in group):
+            return []
+        with gauge.memory():
+            return fit(first.made, [now.silo for now in group], first.work.study)
+    except (MemoryError, layers.Unfit):
+        LOG.debug("silos train alone one after the other")
+    except Exception as error:
+        said = "%d silos did not train alone side by side: %r; one by one now"
+        LOG.warning(said, len(group), error)
+    return []
 
 
 def _next(now: Begun, end: Callable[[], Best]) -> Begun | Result:

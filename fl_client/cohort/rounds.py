@@ -16,6 +16,7 @@ from fl_client.workers import Result, Work
 
 LOG = logging.getLogger("bhasha_fl.silo")
 MERGED = "a part is merged into the base"
+FAILED = "a cohort of them failed"
 
 
 def fits(opened: Sequence[Callable[[], Work]]) -> list[Result | Exception]:
@@ -40,21 +41,29 @@ def _alike(now: Training) -> Hashable:
 
 
 def _group(group: list[Training]) -> list[Result | Exception]:
-    first = group[0]
-    reason = MERGED if _merged(first) else apart(first.work, first.made)
-    if reason:
-        return [_single(now, reason) for now in group]
-    fitted: list[Trained] = []
-    try:
-        fitted = _fitted(group)
-    except MemoryError:
-        reason = ROOM
-    except layers.Unfit:
-        reason = LAYERS
-    if reason:  # out of the handlers, for an exception holds the memory of what failed
-        return [_single(now, reason) for now in group]
-    each = zip(group, fitted, strict=True)
+    found = _together(group)
+    if isinstance(found, str):
+        return [_single(now, found) for now in group]
+    each = zip(group, found, strict=True)
     return [tried(partial(_ended, now, own, len(group))) for now, own in each]
+
+
+def _together(group: list[Training]) -> list[Trained] | str:
+    """Return what came of all of them at once, or why each trains by itself, from where it began.
+
+    The exception is let go of before they do, for it holds the memory of what failed.
+    """
+    first = group[0]
+    try:
+        reason = MERGED if _merged(first) else apart(first.work, first.made)
+        return reason or _fitted(group)
+    except MemoryError:
+        return ROOM
+    except layers.Unfit:
+        return LAYERS
+    except Exception as error:
+        LOG.warning("%d silos did not train together: %r; one by one now", len(group), error)
+        return FAILED
 
 
 def _fitted(group: list[Training]) -> list[Trained]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -25,6 +26,7 @@ from strategies import widths
 from strategies.adapter import Adapter, part
 from tasks.encode import IGNORED
 
+LOG = logging.getLogger("bhasha_fl.silo")
 TOKENS = {"cpu": 1024, "cuda": 1 << 14}  # in one forward
 Forward = Callable[[Sequence[Adapter], Any, Any], Any]
 
@@ -60,9 +62,10 @@ def _alike(now: Begun) -> Hashable:
 
 
 def _group(group: list[Begun]) -> list[Result | Exception]:
-    """Let each silo ask, answer all at once, and so on until each has its result."""
-    first = group[0]
-    score = evaluate.each if apart(first.work, first.made) else _each
+    """Let each silo ask, answer all at once, and so on until each has its result.
+
+    Where all at once cannot be answered each begins anew by itself: nothing is kept before the last answer.
+    """
     outcomes: dict[int, Result | Exception] = {}
     answers: dict[int, list[Bits] | None] = dict.fromkeys(range(len(group)))
     while answers:
@@ -73,10 +76,14 @@ def _group(group: list[Begun]) -> list[Result | Exception]:
                 outcomes[at] = step
             else:
                 wanted[at] = step
-        found = tried(partial(score, first.made, [one for own in wanted.values() for one in own]))
+        found = tried(partial(_answers, group[0], [x for own in wanted.values() for x in own]))
         if isinstance(found, Exception):
-            outcomes |= dict.fromkeys(wanted, found)
-            break
+            LOG.warning("%d silos not scored together: %r; one by one now", len(wanted), found)
+            del found  # it holds the memory of what failed
+            return [
+                tried(partial(scoring.single, now.work)) if at in wanted else outcomes[at]
+                for at, now in enumerate(group)
+            ]
         rest = iter(found)
         answers = {at: list(islice(rest, len(own))) for at, own in wanted.items()}
     return [outcomes[at] for at in range(len(group))]
@@ -89,6 +96,11 @@ def _step(asking: Asking[Result], told: list[Bits] | None) -> list[Asked] | Resu
     except StopIteration as ended:
         result: Result = ended.value
         return result
+
+
+def _answers(first: Begun, asked: Sequence[Asked]) -> list[Bits]:
+    score = evaluate.each if apart(first.work, first.made) else _each
+    return score(first.made, asked)
 
 
 def _each(made: Warm, asked: Sequence[Asked]) -> list[Bits]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fl_client import evaluate, export, model, score
+from fl_client import evaluate, export, model, score, scoring
 from fl_client.blend import blended
 from fl_client.cohort import layers, llama, scores
 from fl_client.config import Alone, Model
@@ -100,19 +101,20 @@ def test_adapters_of_the_same_bytes_are_read_as_one(made, noisy, monkeypatch):
     assert len(seen) == 1
 
 
+def asking(own):
+    """Ask for one score after the other; the sums are the result."""
+    found = []
+    for one in own:
+        (bits,) = yield [one]
+        found.append(float(sum(map(np.sum, bits.values()))))
+    if not own:
+        raise Fault("text_missing")
+    return Result({}, {str(n): bits for n, bits in enumerate(found)}, {})
+
+
 def begun(made, *asked):
-    """Return silos that ask for one score after the other and have the sums for a result."""
-
-    def asking(own):
-        found = []
-        for one in own:
-            (bits,) = yield [one]
-            found.append(float(sum(map(np.sum, bits.values()))))
-        if not own:
-            raise Fault("text_missing")
-        return Result({}, {str(n): bits for n, bits in enumerate(found)}, {})
-
-    return [scores.Begun(None, made, asking(own)) for own in asked]
+    """Return silos that ask so, each with what it asks for in the place of its work."""
+    return [scores.Begun(own, made, asking(own)) for own in asked]
 
 
 @pytest.mark.parametrize("broken", [False, True])
@@ -129,6 +131,22 @@ def test_silos_ask_in_turns_and_one_that_fails_leaves_the_others(made, noisy, mo
     assert list(first.metrics.values()) == pytest.approx(wanted[:2], rel=1e-5)
     assert isinstance(second, Fault) and second.code == "text_missing"
     assert list(third.metrics.values()) == pytest.approx(wanted[2:], rel=1e-5)
+
+
+def test_where_one_cannot_be_scored_the_others_are_scored_as_each_by_itself(
+    made, noisy, monkeypatch
+):
+    single = lambda own: evaluate.told(asking(own), partial(evaluate.each, made))  # noqa: E731
+    monkeypatch.setattr(scores, "apart", lambda work, made: "")
+    monkeypatch.setattr(scoring, "single", single)
+    asked = [Asked(noisy(made, seed, 0.02), {"as": text(seed)}) for seed in (1, 2, 3, 4)]
+    beyond = text(5)
+    beyond.ids[0, 0] = 1 << 20
+    broken = [asked[0], Asked(asked[0].adapter, {"as": beyond})]  # its first score can be told
+    first, second, third = scores._group(begun(made, asked[:2], broken, asked[2:]))
+    assert isinstance(second, IndexError)
+    assert (first, third) == (single(asked[:2]), single(asked[2:]))
+    assert made.model.training
 
 
 LEAD = st.lists(st.floats(-9, 9), min_size=2, max_size=30).map(np.array)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from functools import cache
 from pathlib import Path
 
@@ -10,19 +11,22 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from fl_client import shapes
+from fl_client import bases, shapes
 from fl_client.app import app as client
 from fl_client.cohort import size
 from fl_client.cohort.layers import Unfit
+from fl_client.cohort.rounds import FAILED
 from fl_client.cohort.together import LAYERS, ROOM
 from fl_client.config import Study, flat, from_flat
 from fl_server import record
 from fl_server.app import app as server
 from fl_server.report import html as page
+from fl_server.run import RoundFailed
 from fl_server.simulation import grid
 from fl_server.simulation.grid import lots
 
 PLAIN = {"model__rows": "none", "codec": "float32()", "train__lr": 1e-3}
+FAILURES = [(MemoryError(), ROOM), (Unfit("a router"), LAYERS), (ZeroDivisionError(), FAILED)]
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +98,7 @@ def test_silos_on_a_quantized_base_train_one_at_a_time_and_the_report_says_why(r
     assert "4 times one by one because the base is quantized" in page(report)
 
 
-@pytest.mark.parametrize(("error", "reason"), [(MemoryError(), ROOM), (Unfit("a router"), LAYERS)])
+@pytest.mark.parametrize(("error", "reason"), FAILURES)
 def test_a_cohort_that_cannot_be_trained_is_trained_one_at_a_time(error, reason, run, monkeypatch):
     def fails(*_):
         raise error
@@ -104,6 +108,50 @@ def test_a_cohort_that_cannot_be_trained_is_trained_one_at_a_time(error, reason,
     report, _ = run(4, patched=reason, rounds=1)
     assert report["cohort"] == {"most": 1, "apart": {reason: 4}}
     assert report["adapter_sha256"] == alone["adapter_sha256"]
+
+
+@pytest.fixture(scope="module")
+def beyond(tmp_path_factory):
+    """Return what is changed of a study so that the last of three silos has a token beyond the base's table."""
+    folder = tmp_path_factory.mktemp("beyond")
+    base, data = folder / "base", folder / "data"
+    shutil.copytree(bases.locate("builtin:tiny")[0], base)
+    held, config = (json.loads((base / f"{n}.json").read_text()) for n in ("tokenizer", "config"))
+    more = {"id": config["vocab_size"], "content": "ZZQ"}
+    held["added_tokens"].append(held["added_tokens"][0] | more)
+    (base / "tokenizer.json").write_text(json.dumps(held))
+    data.mkdir()
+    (data / "text.jsonl").write_text("".join(line(silo, n) for silo in range(3) for n in range(40)))
+    own = {"model__base": str(base), "simulation__data": str(data), "simulation__silos": 3}
+    own |= {"simulation__languages": "ne", "simulation__partition": "by_source()"}
+    return own | {"schedule": "sync(quorum=0.5)"}
+
+
+def line(silo, number):
+    text = f"काठमाडौं उपत्यका आज {silo} {number}{' ZZQ' * (silo == 2)}"
+    split = "train" if number % 4 else "test"
+    told = {"lang": "ne", "source": f"s{silo}", "split": split, "doc": f"{silo}-{number}"}
+    return json.dumps(told | {"text": text}) + "\n"
+
+
+def test_only_the_silo_that_fails_in_a_cohort_is_refused_and_all_is_as_one_at_a_time(run, beyond):
+    rail = {"alone__enabled": True, "alone__rates": "0.005", "alone__adapt": False}
+    changes = beyond | rail | {"codec": "topk(0.1)"}  # which remembers, as the optimizer does
+    (report, _), (apart, _) = run(3, **changes), run(0, **changes)
+    assert report["cohort"] == {"most": 1, "apart": {FAILED: 4}}  # two silos in two rounds
+    assert report["adapter_sha256"] == apart["adapter_sha256"]
+    assert report["silo_scores"] == apart["silo_scores"]
+    scored = report["silo_scores"].values()
+    assert [silo["alone"] is None for silo in scored] == [False, False, True]
+
+
+def test_where_the_work_of_a_cohort_cannot_begin_at_all_silos_are_refused(run, monkeypatch):
+    def fails(*_):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("fl_client.work.together", fails)
+    with pytest.raises(RoundFailed, match="the silo failed"):
+        run(4, patched="together", rounds=1)
 
 
 class Waiting:
