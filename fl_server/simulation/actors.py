@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
@@ -30,6 +31,12 @@ from fl_server.simulation.pool import LOGGER, Died
 T = TypeVar("T")
 EVERY_S = 0.05  # between two looks for replies
 ENDED = "a Ray actor ended over its work, perhaps for lack of memory ({})"
+FAILED = "a Ray actor could not do its work: {}"
+GONE = "Flower's runtime ended before all work was done"
+# What Ray raises where an actor is no more, as a reason of Flower's begins.
+NO_MORE = "ActorDied|ActorUnavailable|NodeDied|OutOfMemory|RayActor|WorkerCrashed"
+DIED = re.compile(rf"<class 'ray\.exceptions\.({NO_MORE})Error'>")
+SAID = "occurred. Message:"  # in Flower's words, before those of the error itself
 THEN = "Continue with --resume"
 
 
@@ -86,11 +93,14 @@ class Actors:
         door.main()(self._serve)
         resources = {"num_cpus": self._room.cpus, "num_gpus": self._room.gpus}
         config: Any = {"client_resources": resources}
+        flower = logging.getLogger("flwr")
+        flower.addFilter(_shown)
         try:
             run_simulation(door, visits.app, self._room.actors, backend_config=config)
         except Exception as error:
             logging.getLogger(f"{LOGGER}.simulation").error("Flower's runtime ended: %s", error)
         finally:
+            flower.removeFilter(_shown)
             self._ended = True
             self._open.set()
             self._give_up()
@@ -127,8 +137,12 @@ class Actors:
                 left.append(self._lots.get_nowait())
         for sent in left:
             if sent is not None:
-                why = ENDED.format("Flower's runtime ended")
-                sent.replies.set_exception(Died(why, THEN))
+                sent.replies.set_exception(Died(GONE, THEN))
+
+
+def _shown(line: logging.LogRecord) -> bool:
+    """Return whether a user sees a line of Flower's: not that ``run_simulation``, which we call, will go."""
+    return not line.getMessage().startswith("DEPRECATED FEATURE: The `run_simulation`")
 
 
 def _nodes(grid: Grid, count: int) -> list[int]:
@@ -142,8 +156,11 @@ def _nodes(grid: Grid, count: int) -> list[int]:
 def _lost(reply: Message) -> str:
     """Return why an actor could not work for its silos, empty where it did."""
     if reply.has_error():
-        reason = (reply.error.reason or "Flower does not say why").strip()
-        return ENDED.format(reason.splitlines()[-1])  # before it stands a trace
+        reason = (reply.error.reason or "Flower does not say why").strip().removesuffix("'>")
+        last = reason.strip().splitlines()[-1]  # before it stands a trace
+        if DIED.match(reason):
+            return ENDED.format(last)
+        return FAILED.format(reason.partition(SAID)[2].strip().partition("\n")[0] or last)
     lost = reply.content.config_records.get("lost")
     return str(lost["why"]) if lost else ""
 

@@ -45,7 +45,7 @@ def run(study, pool, cohort):
 @pytest.mark.superlink
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 def test_a_study_on_ray_has_the_bits_of_this_machine_and_an_actor_loads_its_base_once(
-    small, tmp_path, said, monkeypatch
+    small, tmp_path, said, monkeypatch, caplog
 ):
     from fl_server.simulation import actors
 
@@ -55,9 +55,13 @@ def test_a_study_on_ray_has_the_bits_of_this_machine_and_an_actor_loads_its_base
     here = run(small(tmp_path / "here", **less), None, 0)
     together = run(small(tmp_path / "together", **less), None, 2)
     said.clear()
+    logging.getLogger("flwr").addHandler(caplog.handler)
+    logging.getLogger("flwr").setLevel(logging.WARNING)
     with actors.several(2, 1) as crew:
         apart = run(small(tmp_path / "apart", **less), crew, 0)
         lots = run(small(tmp_path / "lots", **less), crew, 2)
+    logging.getLogger("flwr").removeHandler(caplog.handler)
+    assert "DEPRECATED" not in caplog.text
     # Ray leaves files open: they are collected while this test ignores what is said of it.
     gc.collect()
     assert apart["adapter_sha256"] == here["adapter_sha256"]

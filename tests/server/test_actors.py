@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import socket
 import threading
 import time
@@ -12,6 +13,7 @@ from uuid import uuid4
 import flwr.simulation
 import pytest
 from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
+from flwr.supercore.logger import warn_deprecated_feature
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -114,10 +116,40 @@ def test_an_actor_that_does_not_see_the_run_folder_works_for_nobody(crew, tmp_pa
         replies.result(10)
 
 
-def test_an_actor_that_dies_ends_the_study_in_plain_words(crew, tmp_path):
-    died = crew(lambda m: Message(Error(0, "frames\nThe actor died.\n"), reply_to=m))
-    with pytest.raises(Died, match=r"memory \(The actor died\.\)\. Continue with --resume"):
-        died.ask(asked(tmp_path), False).result(10)
+DIED = "<class 'ray.exceptions.ActorDiedError'>:<'It died.\n\tpid: 7\nThe actor died.'>"
+RAISED = "<class 'ray.exceptions.RayTaskError(X)'>:<'OutOfMemory\n\nException X occurred. Message: "
+REASONS = {
+    DIED: "a Ray actor ended over its work, perhaps for lack of memory (The actor died.)",
+    f"{RAISED}index out\nof range\n'>": "a Ray actor could not do its work: index out",
+    f"{RAISED}'>": "a Ray actor could not do its work: Exception X occurred. Message:",
+    "": "a Ray actor could not do its work: Flower does not say why",
+}
+
+
+@pytest.mark.parametrize("reason", REASONS, ids=["died", "raised", "no words", "no reason"])
+def test_work_that_an_actor_does_not_end_ends_the_study_in_plain_words(reason, crew, tmp_path):
+    lost = crew(lambda m: Message(Error(0, reason), reply_to=m))
+    with pytest.raises(Died) as caught:
+        lost.ask(asked(tmp_path), False).result(10)
+    assert str(caught.value) == f"{REASONS[reason]}. Continue with --resume"
+
+
+def test_users_do_not_read_that_flower_will_drop_what_we_call_but_all_else(crew, tmp_path, caplog):
+    flower = logging.getLogger("flwr")
+
+    def answers(_):
+        warn_deprecated_feature("The `run_simulation` function is deprecated")
+        warn_deprecated_feature("Another one")
+        raise RuntimeError("no more")
+
+    flower.addHandler(caplog.handler)
+    level = flower.level
+    flower.setLevel(logging.WARNING)
+    with pytest.raises(Died):
+        crew(answers).ask(asked(tmp_path), False).result(10)
+    flower.removeHandler(caplog.handler)
+    flower.setLevel(level)
+    assert "Another one" in caplog.text and "run_simulation" not in caplog.text
 
 
 def test_a_runtime_that_ends_leaves_no_lot_without_an_answer(crew, tmp_path):
