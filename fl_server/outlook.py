@@ -101,7 +101,8 @@ def outlook(study: Study, silos: list[Known], spool_bytes: int) -> Outlook:
     scripts = scope.scripts(lang for silo in silos for lang in silo.languages)
     tensors = shapes.adapter(shape, study.model, study.model.base, scripts)
     tensors |= cores(tensors) if parts.strategy.domain == "core" else {}
-    cohort = combine.Cohort({silo.name: silo.main for silo in silos}, tuple(tensors))
+    mostly, spoken = {s.name: s.main for s in silos}, {s.name: s.languages for s in silos}
+    cohort = combine.Cohort(mostly, tuple(tensors), held=spoken)
     for refusal in combine.refusals(parts, cohort):
         raise ConfigError(str(refusal))
     trips = forecast.trips(study, parts.strategy, tensors, len(silos))

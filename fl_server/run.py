@@ -109,7 +109,9 @@ def _gathered(run: Run, present: list[Silo]) -> Run:
     rank, shared = run.study.model.rank, list(algebra.trained(run.start))
     languages = {silo.name: silo.language for silo in present}
     ranks = {silo.name: silo.rank for silo in present if 0 < silo.rank < rank}
-    for refusal in combine.refusals(run.parts, combine.Cohort(languages, tuple(shared), ranks)):
+    held = {silo.name: set(silo.counts) for silo in present}
+    known = combine.Cohort(languages, tuple(shared), ranks, held)
+    for refusal in combine.refusals(run.parts, known):
         raise ConfigError(str(refusal))
     strategy = run.parts.strategy
     cohort = cohorts.gather(present, strategy, sorted(run.start))

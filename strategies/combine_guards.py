@@ -2,11 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
 from strategies.guards.guard import keep_all
 from strategies.parts import Cohort, Parts, Refusal
-from strategies.scope import code
+from strategies.scope import Scope, code
+
+WIDER = (
+    "language",
+    "script",
+    "family",
+    "everyone",
+)  # than a group that is too small, the narrowest first
+
+
+class Group(NamedTuple):
+    """A group of a scope, with the main language of each of its silos."""
+
+    within: Scope
+    name: str
+    members: dict[str, str]
+
+
+class Short(NamedTuple):
+    """A group that has too few silos for a guard, and how many more a round would have to ask for it to have enough."""
+
+    within: Scope
+    lacks: int
+    reason: str
 
 
 def discarding_guard_needs_a_codec_without_memory(parts: Parts) -> Refusal | None:
@@ -55,50 +80,83 @@ def guard_leaves_factors_apart(parts: Parts) -> Refusal | None:
 
 
 def guard_needs_enough_silos(parts: Parts, cohort: Cohort) -> Refusal | None:
-    """C40: a group, or a round of a sample, of fewer silos than the guard needs to tell one from the others."""
-    counted = parts.counted(len(cohort.languages))
-    if counted < min(parts.guard.least, len(cohort.languages)):
-        return Refusal(
-            "C40",
-            f"the guard needs {parts.guard.least} silos in each round, and the schedule waits for {counted}",
-            f"raise sample= in schedule to {parts.guard.least} or more, or choose guard='norm_clip()'",
-        )
-    for name, members in _groups(parts, cohort):
-        # Of a sample a group has at least those who are left when all others are in it.
-        sure = max(0, counted - (len(cohort.languages) - len(members)))
-        if sure < parts.guard.least and parts.guard.least > 1:
-            few = "" if sure == len(members) else f", of which a round may wait for only {sure}"
-            return Refusal(
-                "C40",
-                f"the guard needs {parts.guard.least} silos in each group and {name} has {len(members)}{few}",
-                "merge in a wider scope, expect fewer hostile silos, or choose guard='norm_clip()'",
-            )
-    return None
+    """C40: a group, or what a round of a sample has of it, of fewer silos than the guard needs to compare."""
+    found = next(_short(parts, cohort), None)
+    return found and Refusal("C40", found.reason, _enough(parts, cohort, found.within))
 
 
 def guard_excludes_who_is_different(parts: Parts, cohort: Cohort) -> Refusal | None:
-    """C41: an only silo of its language among others, which looks hostile to a guard that compares."""
+    """C41: a silo whose language no other of its group holds, or is unknown, which looks hostile to who compares."""
     if not parts.guard.discards or parts.guard.accept_exclusion:
         return None
-    for name, members in _groups(parts, cohort):
-        spoken = list(map(code, members.values()))
-        only = [silo for silo, lang in members.items() if spoken.count(code(lang)) == 1]
-        if only and len(members) >= max(2, parts.guard.least):
+    for group in _groups(parts, cohort):
+        apart = _apart(cohort, group.members)
+        if apart and len(group.members) >= max(2, parts.guard.least):
             return Refusal(
                 "C41",
-                f"in the group {name} the guard cannot tell {', '.join(only)}, the only silo of its language, "
-                "from a hostile one",
-                "merge by 'language', choose guard='norm_clip()', or give the guard accept_exclusion=True",
+                f"in the group {group.name} the guard cannot tell from a hostile silo: {', '.join(apart)}",
+                "choose guard='norm_clip()', or give the guard accept_exclusion=True",
             )
     return None
 
 
-def _groups(parts: Parts, cohort: Cohort) -> Iterable[tuple[str, dict[str, str]]]:
+def _groups(parts: Parts, cohort: Cohort) -> Iterator[Group]:
     for within in sorted(cohort.scopes(parts.strategy)):
         try:
-            yield from cohort.groups(within).items()
+            groups = cohort.groups(within)
         except ValueError:  # a language that the table does not hold: C61 and C62 say so
             continue
+        yield from (Group(within, name, members) for name, members in groups.items())
+
+
+def _short(parts: Parts, cohort: Cohort) -> Iterator[Short]:
+    """Yield the groups of which a round may have fewer silos than the guard needs."""
+    least, silos = parts.guard.least, len(cohort.languages)
+    counted = parts.counted(silos)
+    for within, name, members in _groups(parts, cohort):
+        # Of a sample a group has at least those who are left when all others are in it.
+        sure = max(0, counted - (silos - len(members)))
+        if sure < least and least > 1:
+            few = "" if sure == len(members) else f", of which a round may wait for only {sure}"
+            has = f"{name} has {len(members)}{few}"
+            reason = f"the guard needs {least} silos in each group and {has}"
+            yield Short(within, least + silos - len(members) - counted, reason)
+
+
+def _enough(parts: Parts, cohort: Cohort, within: Scope) -> str:
+    """Return what to choose instead: only that after which neither C40 nor C41 refuses these silos."""
+
+    def fits(changed: Parts) -> bool:
+        excludes = guard_excludes_who_is_different(changed, cohort)
+        return excludes is None and not any(_short(changed, cohort))
+
+    ways = []
+    if fits(parts._replace(counted=int)):
+        sample = parts.counted(len(cohort.languages)) + max(s.lacks for s in _short(parts, cohort))
+        ways.append(f"raise sample= in schedule to {sample} or more, ")
+    scopes = parts.strategy.scopes
+    for wide in WIDER:
+        merged = {part: wide if own == within else own for part, own in scopes.items()}
+        if fits(parts._replace(strategy=parts.strategy._replace(scopes=merged))):
+            ways.append(f"merge by {wide!r} instead of {within!r}, ")
+            break
+    one = parts.guard._replace(least=parts.guard.fewest)
+    if 0 < one.least < parts.guard.least and fits(parts._replace(guard=one)):
+        ways.append("expect one hostile silo (f=1), ")
+    last = "choose guard='norm_clip()' for groups of any size"
+    return "".join([*ways, "or " if ways else "", last])
+
+
+def _apart(cohort: Cohort, members: dict[str, str]) -> list[str]:
+    """Return those of a group whom no other is like, each with why."""
+    spoken = Counter(lang for silo in members for lang in cohort.spoken(silo))
+    unknown = {silo: "its language is not known" for silo, lang in members.items() if lang == "und"}
+    only = {
+        silo: f"no other silo there holds {lang}"
+        for silo, lang in members.items()
+        if spoken[code(lang)] == 1
+    }
+    return [f"{silo} ({why})" for silo, why in sorted((only | unknown).items())]
 
 
 RULES: Iterable[Callable[[Parts], Refusal | None]] = (

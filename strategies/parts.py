@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from strategies.codecs.codec import Chain, chain
 from strategies.guards.guard import Guard
 from strategies.outer.outer import Outer
-from strategies.scope import Scope, group
+from strategies.scope import Scope, code, group
 from strategies.strategy import Strategy
 from strategies.weights.weight import Weight
 
@@ -41,17 +41,23 @@ class Parts(NamedTuple):
 class Cohort(NamedTuple):
     """What is known of the silos when a study begins: each silo's main language, and the tensors trained.
 
-    ``ranks`` holds those silos alone whose LoRA rank is below the study's.
+    ``ranks`` holds those silos alone whose LoRA rank is below the study's, ``held`` all languages of each silo of which
+    more than the main one is known.
     """
 
     languages: dict[str, str]
     tensors: tuple[str, ...]
     ranks: Mapping[str, int] = {}
+    held: Mapping[str, Iterable[str]] = {}
 
     def scopes(self, strategy: Strategy) -> set[Scope]:
         """Return all scopes within which something of this study is merged in its first two rounds."""
         sent = {name for name in self.tensors for r in (1, 2) if strategy.sent(name, r)}
         return {within for name in sent for within in strategy.within(name)}
+
+    def spoken(self, silo: str) -> set[str]:
+        """Return the codes of the languages that a silo holds, as far as they are known."""
+        return set(map(code, (self.languages[silo], *self.held.get(silo, ()))))
 
     def groups(self, within: Scope) -> dict[str, dict[str, str]]:
         """Return the language of each silo by group of a scope, groups by name."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 from fl_client import chat, site
 from fl_client.archive import Archive
@@ -27,22 +28,29 @@ def of(study: Study, seed: int) -> str:
     return "" if seed == study.seed else f" (with seed {seed})"
 
 
-def spoken(study: Study, present: Archive) -> tuple[dict[str, str], set[str]]:
-    """Return the language of each site by its name, and all that they train on; raises ``ConfigError``.
+class Spoken(NamedTuple):
+    """The language of most text of each site by its name, and all languages that each trains on."""
+
+    mostly: dict[str, str]
+    held: dict[str, set[str]]
+
+
+def spoken(study: Study, present: Archive) -> Spoken:
+    """Return the languages of sites; raises ``ConfigError``.
 
     Each site is looked at once: there may be thousands.
     """
-    mostly, all_of_them = {}, set()
+    found = Spoken({}, {})
     for own in present:
         chat.framed(site.Own(own, Path(), study))
-        mostly[own.name] = site.language(own)
-        all_of_them |= {e.lang for e in own.train}
-    return mostly, all_of_them
+        found.mostly[own.name] = site.language(own)
+        found.held[own.name] = {e.lang for e in own.train}
+    return found
 
 
-def cohort(study: Study, languages: dict[str, str], shared: tuple[str, ...]) -> Cohort:
-    """Return sites, by name and language, as the parts of a study are checked against them."""
+def cohort(study: Study, languages: Spoken, shared: tuple[str, ...]) -> Cohort:
+    """Return sites, by their languages, as the parts of a study are checked against them."""
     ranks = study.simulation.dealt(study.model.rank)
-    held = {name: ranks[number % len(ranks)] for number, name in enumerate(languages)}
-    less = {name: rank for name, rank in held.items() if rank < study.model.rank}
-    return Cohort(languages, shared, less)
+    all_ranks = {name: ranks[number % len(ranks)] for number, name in enumerate(languages.mostly)}
+    less = {name: rank for name, rank in all_ranks.items() if rank < study.model.rank}
+    return Cohort(languages.mostly, shared, less, languages.held)

@@ -43,11 +43,12 @@ def prepare(study: Study, seeds: Iterable[int] = ()) -> int:
     quiet()
     bases.locate(study.model.base)
     held = {seed: sites.spoken(study, each) for seed, each in sites.dealt(study, seeds).items()}
-    present, spoken = held[study.seed]
+    present = held[study.seed].held
+    spoken = {lang for own in present.values() for lang in own}
     private, cored = parts.strategy.private_rank, parts.strategy.domain == "core"
     made = model.warm(study.model, private, scope.scripts(spoken), study.seed, core=cored)
     basis.bounded(made, study)
-    for seed, (languages, _) in held.items():
+    for seed, languages in held.items():
         for refusal in combine.refusals(parts, sites.cohort(study, languages, tuple(made.start))):
             raise ConfigError(f"{refusal}{sites.of(study, seed)}")
     return len(present)

@@ -36,7 +36,7 @@ def bulyan(f: int = 1, accept_exclusion: bool = False) -> Guard:
         }
         return Verdict([by_coordinate([updates[k] for k in names], middle)], said)
 
-    return comparing(rule, 4 * f + 3, accept_exclusion, mixes=True)
+    return comparing(rule, 4 * f + 3, accept_exclusion, mixes=True, fewest=7)
 
 
 def chosen(squares: Array, f: int) -> list[int]:

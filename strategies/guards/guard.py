@@ -79,6 +79,9 @@ class Guard(NamedTuple):
     discards: bool = False  # what an honest silo sent may not count
     accept_exclusion: bool = False  # even where it is the only one of its language
     mixes: bool = False  # one update is made of all, number by number
+    fewest: int = (
+        0  # how many where it expects one hostile silo; 0 where it expects no number of them
+    )
 
 
 def remembered(seen: Iterable[Seen]) -> Memory:
@@ -105,6 +108,7 @@ def comparing(
     least: int,
     accept_exclusion: bool,
     mixes: bool = False,
+    fewest: int = 0,
 ) -> Guard:
     """Return the guard that gives ``rule`` all updates of a group in one gauge, if they are at least ``least``."""
 
@@ -115,7 +119,7 @@ def comparing(
         why = f"set aside: {found} updates can be compared here, and the guard needs {least}"
         return Verdict([], {one.silo: why for one in updates})
 
-    return Guard(judge, in_gauge, all_together, least, True, accept_exclusion, mixes)
+    return Guard(judge, in_gauge, all_together, least, True, accept_exclusion, mixes, fewest)
 
 
 def by_coordinate(updates: list[Weighted], rule: Callable[[Array], Array]) -> Weighted:

@@ -31,7 +31,7 @@ def multi_krum(f: int = 1, accept_exclusion: bool = False) -> Guard:
         }
         return Verdict([updates[k] for k in kept], said)
 
-    return comparing(rule, 2 * f + 3, accept_exclusion)
+    return comparing(rule, 2 * f + 3, accept_exclusion, fewest=5)
 
 
 def scores(squares: Array, f: int) -> Array:

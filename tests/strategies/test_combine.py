@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -105,6 +106,12 @@ SIX = Cohort({f"s{k}": ("as", "ne")[k % 2] for k in range(6)}, (A, B, ROWS))
 RANKED = MANY._replace(ranks={"s1": 4, "s2": 8})
 BF16 = chain([bfloat16()])
 ONE_OF_ITS_KIND = Cohort({**MANY.languages, "s7": "sat"}, (A, B))
+SANTALI_ELSEWHERE = ONE_OF_ITS_KIND._replace(held={"s1": {"as", "sat"}})
+ONE_UNTAGGED = Cohort({**MANY.languages, "s7": "und"}, (A, B))
+UNTAGGED = Cohort(dict.fromkeys(MANY.languages, "und"), (A, B))
+MIX = dict(zip(MANY.languages, ("as", "ne", "ta", "hi", "bn", "te", "sat"), strict=True))
+ALIKE = Cohort(MIX, (A, B), held=dict.fromkeys(MIX, set(MIX.values())))
+OTHER_CODE = Cohort({"s1": "ig", "s2": "ibo", "s3": "ig"}, (A, B))
 
 
 def parts(strategy=None, links=(), weights=None, outer=None, guard=None):
@@ -127,6 +134,8 @@ def buffered(*chosen, **others):
     """Return parts of silos that do not wait for each other."""
     return parts(*chosen, **others)._replace(buffered=True)
 
+
+LANGUAGE_MEDIAN = parts(fedavg("language", "silo"), guard=median())
 
 BAD = {
     "late updates of another turn": (buffered(rolora()), COHORT, "C30"),
@@ -210,6 +219,19 @@ BAD = {
     "fedex of a median": (parts(fedex(), guard=median()), MANY, "C67"),
     "krum, one of its language": (parts(guard=multi_krum(1)), ONE_OF_ITS_KIND, "C41"),
     "median, one of its language": (parts(guard=median()), ONE_OF_ITS_KIND, "C41"),
+    "krum, one of an unknown language": (parts(guard=multi_krum(1)), ONE_UNTAGGED, "C41"),
+    "krum, all of unknown languages": (parts(guard=multi_krum(1)), UNTAGGED, "C41"),
+    "median, each of another language": (parts(guard=median()), ALIKE._replace(held={}), "C41"),
+    "krum of three of a language": (parts(guard=multi_krum(1)), SIX, "C40"),
+    "median of one, alone among all": (LANGUAGE_MEDIAN, ONE_OF_ITS_KIND, "C40"),
+    "bulyan of eight, one alone": (parts(guard=bulyan(2)), ONE_OF_ITS_KIND, "C40"),
+    "a sample below the guard, too few silos": (
+        parts(fedavg("language", "silo"), guard=multi_krum(1))._replace(
+            counted=sync(sample=2).waits_for
+        ),
+        COHORT,
+        "C40",
+    ),
     "krum under error feedback": (parts(links=("topk", "int8"), guard=multi_krum()), MANY, "C42"),
     "median under error feedback": (parts(links=("topk",), guard=median()), None, "C42"),
     "flora with a rate of the hub": (parts(flora(), outer=mean(lr=0.5)), MANY, "C22"),
@@ -276,10 +298,13 @@ def test_the_silos_whose_language_is_missing_are_named():
     assert "s2" in refusals(parts(fedavg("family")), STRANGE)[0].reason
 
 
-def test_the_one_silo_of_its_language_and_its_group_are_named():
+def test_silos_that_a_guard_cannot_tell_are_named_with_their_group_and_why():
     reason = refusals(parts(guard=multi_krum(1)), ONE_OF_ITS_KIND)[0].reason
-    assert "s7" in reason and "everyone" in reason
-    assert "s1" not in reason
+    assert "everyone" in reason and reason.endswith(": s7 (no other silo there holds sat)")
+    two = ONE_UNTAGGED._replace(languages={**ONE_UNTAGGED.languages, "s8": "sat"})
+    assert refusals(parts(guard=multi_krum(1)), two)[0].reason.endswith(
+        ": s7 (its language is not known), s8 (no other silo there holds sat)"
+    )
 
 
 def test_a_group_that_is_too_small_is_named_with_what_it_has_and_needs():
@@ -297,6 +322,10 @@ CURED = {
     "padded factors": (parts(hetlora(), ("topk", "int8")), RANKED),
     "a guard and enough silos": (parts(guard=bulyan(1)), MANY),
     "exclusion accepted": (parts(guard=multi_krum(1, accept_exclusion=True)), ONE_OF_ITS_KIND),
+    "krum where others hold its language too": (parts(guard=multi_krum(1)), SANTALI_ELSEWHERE),
+    "krum of silos that hold the same mix": (parts(guard=multi_krum(1)), ALIKE),
+    "a median of two codes of a language": (parts(guard=median()), OTHER_CODE),
+    "unknown languages accepted": (parts(guard=median(accept_exclusion=True)), UNTAGGED),
     "clip instead of krum": (parts(guard=norm_clip()), ONE_OF_ITS_KIND),
     "rolora without feedback": (parts(rolora(), ("int8",)), MANY),
     "clip of a subspace by lot": (parts(ffa(init="orthonormal"), guard=norm_clip()), MANY),
@@ -353,6 +382,52 @@ CURED = {
 @pytest.mark.parametrize(("good", "cohort"), CURED.values(), ids=CURED.keys())
 def test_what_a_refusal_advises_is_accepted(good, cohort):
     assert refusals(good, cohort) == []
+
+
+def way_out(chosen, way):
+    """Return the parts as one way out of C40 or C41 has them."""
+    strategy, guard = chosen.strategy, chosen.guard
+    if raised := re.fullmatch(r"raise sample= in schedule to (\d+) or more", way):
+        return chosen._replace(counted=sync(sample=int(raised[1])).waits_for)
+    if wider := re.fullmatch(r"merge by '(\w+)' instead of '(.+)'", way):
+        wide, narrow = wider.groups()
+        scopes = {p: wide if own == narrow else own for p, own in strategy.scopes.items()}
+        return chosen._replace(strategy=strategy._replace(scopes=scopes))
+    cured = {
+        "expect one hostile silo (f=1)": bulyan(1) if guard.mixes else multi_krum(1),
+        "choose guard='norm_clip()'": norm_clip(),
+        "choose guard='norm_clip()' for groups of any size": norm_clip(),
+        "give the guard accept_exclusion=True": guard._replace(accept_exclusion=True),
+    }
+    return chosen._replace(guard=cured[way])
+
+
+COMPARING = {name: bad for name, bad in BAD.items() if bad[2] in ("C40", "C41")}
+
+
+@pytest.mark.parametrize(("bad", "cohort", "code"), COMPARING.values(), ids=COMPARING.keys())
+def test_what_a_refused_guard_is_advised_is_accepted_with_the_same_parts(bad, cohort, code):
+    (refusal,) = refusals(bad, cohort)
+    ways = re.split(", (?:or )?", refusal.instead)
+    assert all(refusals(way_out(bad, way), cohort) == [] for way in ways), ways
+
+
+@pytest.mark.parametrize(
+    ("case", "first"),
+    [
+        ("krum of three of a language", "merge by 'family' instead of 'language'"),
+        ("median of one, alone among all", "choose guard='norm_clip()'"),
+        ("median of two", "choose guard='norm_clip()'"),
+        ("bulyan of seven, two hostile", "expect one hostile silo (f=1)"),
+        ("bulyan of eight, one alone", "choose guard='norm_clip()'"),
+        ("krum of three at a time", "raise sample= in schedule to 5 or more"),
+        ("krum of a group that a sample splits", "raise sample= in schedule to 6 or more"),
+        ("a sample below the guard, too few silos", "choose guard='norm_clip()'"),
+    ],
+)
+def test_a_guard_of_too_few_silos_is_advised_only_what_helps(case, first):
+    bad, cohort, _ = BAD[case]
+    assert refusals(bad, cohort)[0].instead.startswith(first)
 
 
 @pytest.mark.parametrize("cohort", [UNKNOWN, STRANGE])
