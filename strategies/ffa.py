@@ -42,7 +42,7 @@ def ffa(
     def trainable(name: str, round_number: int) -> bool:
         return part(name) != "A"
 
-    plain = fedavg(lora=lora, a=lora if chosen else "everyone", rows=rows, private=private)
+    plain = fedavg(lora=lora, a="" if chosen else "everyone", rows=rows, private=private)
     made = plain._replace(local=plain.local._replace(trainable=trainable))
     if chosen:
         return made._replace(survey=Survey(("A",), _found))

@@ -6,6 +6,7 @@ be shared within a family, a script or any other scope, and that token rows stay
 
 from __future__ import annotations
 
+from strategies import scope as scopes
 from strategies.fedavg import fedavg
 from strategies.strategy import Strategy
 
@@ -14,4 +15,4 @@ def share_a(scope: str = "everyone", private: int = 0) -> Strategy:
     """Average A within ``scope``; B and token rows stay in the silo."""
     if scope == "silo":
         raise ValueError("scope='silo' shares nothing; choose a wider one, such as 'language'")
-    return fedavg(lora=scope, b="silo", rows="silo", private=private)
+    return fedavg(lora=scopes.scope(scope, "scope"), b="silo", rows="silo", private=private)

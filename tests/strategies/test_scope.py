@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 
 import pytest
 
+from fl_client import spec
 from strategies.scope import SCOPES, code, finest, group, grouped, language, languages, scope
 
 SILOS = {"s1": "as", "s2": "as", "s3": "bn", "s4": "ta", "s5": "te", "s6": "doi"}
@@ -59,6 +61,25 @@ def test_names_of_groups_of_different_scopes_never_meet():
 def test_a_word_that_is_no_scope_is_refused_with_the_part_and_the_choices(value):
     with pytest.raises(ValueError, match="rows=.*everyone, family, script, language, silo"):
         scope(value, "rows")
+
+
+SCOPED = [
+    (name, option)
+    for name, made in spec.factories("strategy").items()
+    for option in inspect.signature(made).parameters
+    if option in ("lora", "rows", "a", "b", "scope")
+]
+
+
+@pytest.mark.parametrize(("name", "option"), [*SCOPED, ("ffa(init='gradsketch')", "lora")])
+def test_a_strategy_that_is_given_no_scope_names_the_option_as_it_was_written(name, option):
+    call = name.removesuffix(")") + ", " if "(" in name else f"{name}("
+    with pytest.raises(spec.SpecError, match=f": {option}='familly' is no scope"):
+        spec.build(f"{call}{option}='familly')", "strategy")
+
+
+def test_there_are_strategies_of_every_option_that_is_a_scope():
+    assert {option for _, option in SCOPED} == {"lora", "rows", "a", "b", "scope"}
 
 
 @pytest.mark.parametrize("value", SCOPES)
