@@ -159,9 +159,9 @@ def _residual(work: Work, zero: Array) -> tuple[Array, Told]:
         return held, {}
     if _nothing_counted(work) or not zero.size:
         return zero, {}
-    dropped = 0.0 if held is None else algebra.norm({"residual": held})
+    dropped = "unknown" if held is None else f"{algebra.norm({'residual': held}):g}"
     LOG.warning(
-        "%s: the codec's residual is gone, old or does not fit and starts from zero; dropped norm %g",
+        "%s: the codec's residual is gone, old or does not fit and starts from zero; dropped norm %s",
         work.site.name,
         dropped,
     )
