@@ -18,7 +18,7 @@ from fl_server.cohort import Cohort
 from fl_server.grid import Grid
 from fl_server.journal import State
 from fl_server.silos import Silo
-from strategies import accumulate, combine, fedsb, product, scope
+from strategies import accumulate, cautions, combine, fedsb, product, scope
 from strategies import adapter as algebra
 from strategies.adapter import Adapter
 from strategies.combine import Parts
@@ -69,6 +69,8 @@ def join(grid: Grid, study: Study, parts: Parts, schedule: Schedule, folder: Pat
     nobody = Cohort([], {})
     run = Run(grid, study, parts, schedule, folder, nobody, {}, start, base, config, {})
     LOG.info("%d silos joined: %s", len(present), ", ".join(silo.name for silo in present))
+    for said in cautions.cautions(parts):
+        LOG.warning("%s", said)
     return _gathered(run, present)
 
 

@@ -34,4 +34,5 @@ def delayed_nesterov(lr: float = 0.7, momentum: float = 0.9, every: int = 2) -> 
             kept |= {f"momentum/{name}": velocity, f"waiting/{name}": waiting}
         return moved, kept
 
-    return Outer(remember("momentum", "waiting"), step, delays=every > 1)
+    kinds, at_once = ("momentum", "waiting"), every == 1
+    return Outer(remember(*kinds), step, delays=not at_once, heavy=at_once and momentum > 0)

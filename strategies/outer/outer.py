@@ -20,13 +20,15 @@ Memory = dict[str, Array]
 class Outer(NamedTuple):
     """``init(adapter)`` makes the memory; ``step(adapter, delta, memory)`` returns both anew.
 
-    One that ``delays`` takes a whole step over several commits; one that ``rescales`` divides by the size of steps.
+    One that ``delays`` takes a whole step over several commits; one that ``rescales`` divides by the size of steps; one
+    that is ``heavy`` moves on along its momentum with every step.
     """
 
     init: Callable[[Adapter], Memory]
     step: Callable[[Adapter, Adapter, Memory], tuple[Adapter, Memory]]
     delays: bool = False
     rescales: bool = False
+    heavy: bool = False
 
 
 def remember(*kinds: str) -> Callable[[Adapter], Memory]:
@@ -72,7 +74,7 @@ def heavy_ball(lr: float, momentum: float, look_ahead: bool) -> Outer:
             moved[name] = x + lr * (delta[name] + momentum * velocity if look_ahead else velocity)
         return moved, kept
 
-    return Outer(remember("momentum"), step)
+    return Outer(remember("momentum"), step, heavy=momentum > 0)
 
 
 def adaptive(
