@@ -1,4 +1,4 @@
-"""What holds for every codec: vectors come back, bytes repeat, nothing false is decoded."""
+"""What holds for every codec: vectors come back, bytes repeat, nothing false is decoded (F25)."""
 
 from __future__ import annotations
 

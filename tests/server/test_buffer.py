@@ -1,4 +1,4 @@
-"""Silos that do not wait for each other: what arrives counts once, by its staleness, in an order that can be replayed.
+"""Silos that wait for nobody: what arrives counts once, by its staleness, in an order that can be replayed (F17).
 
 Silos stand in virtual time and step towards targets of their own, with the codec, the memory on disk and the messages
 of real ones.

@@ -1,4 +1,4 @@
-"""EF21: hub and silos believe the same of every update, whoever is away, loses a reply or loses its memory."""
+"""EF21: hub and silos believe the same of every update, whoever is away, loses a reply or its memory (F22)."""
 
 from __future__ import annotations
 

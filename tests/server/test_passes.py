@@ -1,4 +1,4 @@
-"""Rounds of two passes in real runs: what comes of them, and who drops out between the passes."""
+"""Rounds of two passes in real runs: what comes of them, and who drops out between the passes (F26)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fed-SB: the core alone is trained and sent, its mean is the mean of the products, and B R is a plain B."""
+"""Fed-SB: the core alone is trained and sent, its mean is the mean of the products, and B R is a plain B (F10)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The codecs that draw lots: what a key fixes, what is unbiased, what commutes with sums."""
+"""The codecs that draw lots: what a key fixes, what is unbiased (F21), what commutes with sums (F20)."""
 
 from __future__ import annotations
 

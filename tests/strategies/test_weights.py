@@ -1,4 +1,4 @@
-"""What each weight that looks at losses claims, against slow and plain arithmetic."""
+"""What each weight that looks at losses claims, against slow and plain arithmetic (F14)."""
 
 from __future__ import annotations
 
