@@ -19,3 +19,7 @@ logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 # It also marks functions for torch.compile: that alone loads the compiler, 1.6 s and 40 MB of every process. Nothing is
 # compiled here.
 os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
+
+# Threads that wait for one another sleep at once. By default they spin first, and beside another program that wants the
+# same cores (a second silo, or whoever sits at this machine) a step of two threads then takes ten times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -307,7 +307,7 @@ def test_a_stop_ends_the_last_first_and_leaves_no_process(house):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_to_the_supervisor_ends_all(house, number):
     house.start(("one", STAYS, ""), ("two", STAYS, ""))
-    until(lambda: house.pids("two"))
+    until(lambda: house.pids("one") and house.pids("two"))
     assert len(house.pids("one")) == 1
     house.process.send_signal(number)
     assert house.process.wait(20) == 0

@@ -93,6 +93,19 @@ def test_ranks_of_one_machine_share_its_cores_and_talk_over_loopback(monkeypatch
     assert several == {"OMP_NUM_THREADS": "1"}
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="GNU OpenMP says what it does on Linux")
+@pytest.mark.parametrize(
+    ("chosen", "kept"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")]
+)
+def test_threads_that_wait_sleep_rather_than_spin_unless_chosen_otherwise(chosen, kept):
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"} | chosen
+    said = subprocess.run(
+        [sys.executable, "-c", "import fl_client.model"],
+        env=environment | {"OMP_DISPLAY_ENV": "true"}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert f"OMP_WAIT_POLICY = '{kept}'" in said.stderr
+
+
 def test_the_group_starts_again_with_what_is_there_and_waits_longer_each_time(monkeypatch):
     counts, lived, slept = iter([2, 1, 1, 1]), iter([0, 0, 100, 0]), []
     launched, now = [], [0.0]

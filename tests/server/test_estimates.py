@@ -139,8 +139,9 @@ losses = pytest.mark.parametrize(
 
 def ended(small, simulate, folder, faults, **choices):
     """Run a study through losses; return its last state, and what each silo remembers of its last that counted."""
+    few = {"simulation__silos": 2, "evaluate__every": 0}
     study = small(
-        folder, weights="uniform()", schedule="sync(quorum=0.5)", rounds=ROUNDS, **choices
+        folder, weights="uniform()", schedule="sync(quorum=0.5)", rounds=ROUNDS, **few, **choices
     )
     app = Losing(folder, **faults)
     simulation.prepare(study)

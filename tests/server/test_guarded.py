@@ -36,6 +36,7 @@ STUDY = {
     "codec": "float32()",
     "simulation__languages": "as",
     "simulation__silos": 5,
+    "evaluate__every": 0,
 }
 
 

@@ -26,6 +26,7 @@ MIXED = {
     "codec": "float32()",
     "alone__enabled": True,
     "alone__rates": "0.01",
+    "alone__distil": "",
 }
 
 
@@ -92,7 +93,8 @@ def test_a_silo_of_the_studys_rank_receives_what_the_hub_holds_and_others_a_part
 
 def test_a_seed_fixes_a_run_of_mixed_ranks_whatever_the_order(ran, simulate, tmp_path):
     study, report, _, _ = ran
-    again = study.model_copy(update={"home": str(tmp_path / "run")})
+    alone = study.alone.model_copy(update={"enabled": False})
+    again = study.model_copy(update={"home": str(tmp_path / "run"), "alone": alone})
     assert simulate(again, 2)["adapter_sha256"] == report["adapter_sha256"]
 
 
@@ -157,7 +159,12 @@ def test_an_update_of_the_studys_rank_from_a_narrower_silo_is_refused(small, sim
         return messages.answer(message, said.metrics, said.facts, arrays)
 
     sizes: dict[str, int] = {}
-    changes = {"schedule": "sync(quorum=0.75)", "strategy": "hetlora()", "rounds": 1}
+    changes = {
+        "schedule": "sync(quorum=0.75)",
+        "strategy": "hetlora()",
+        "rounds": 1,
+        "evaluate__every": 0,
+    }
     study = small(tmp_path / "run", **(MIXED | {"alone__enabled": False} | changes))
     simulate(study, app=faulty(train=train))
     assert sizes["as-2"] > sizes["ne-1"] > sizes["ne-2"] == sizes["as-1"]
@@ -174,7 +181,7 @@ def test_a_silo_that_trains_another_rank_than_it_said_is_not_counted(
         rank_said = {"rank": rank} if said.facts["silo"] == "as-1" else {}
         return messages.answer(message, said.metrics, said.facts | rank_said)
 
-    changes = {"strategy": "hetlora()", "rounds": 1, "alone__enabled": False}
+    changes = {"strategy": "hetlora()", "rounds": 1, "evaluate__every": 0, "alone__enabled": False}
     study = small(tmp_path / "run", **(MIXED | changes))
     with pytest.raises(RoundFailed, match=r"has 3 of 4 .* as-1: .*another seeded adapter"):
         simulate(study, app=faulty(query=query))

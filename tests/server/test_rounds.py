@@ -129,7 +129,7 @@ LIES = {
 @pytest.mark.parametrize("lie", LIES)
 def test_a_bad_reply_is_not_counted_and_the_round_goes_on_at_quorum(lie, small, simulate, tmp_path):
     app, fired = faulty(1, {2}, LIES[lie])
-    study = small(tmp_path / "run", schedule="sync(quorum=0.75)")
+    study = small(tmp_path / "run", schedule="sync(quorum=0.75)", evaluate__every=0)
     report = simulate(study, app=app)
     assert fired == [2]
     assert report["rounds_completed"] == 2
@@ -185,9 +185,9 @@ def test_below_the_quorum_a_study_stops_and_can_be_resumed_to_the_same_bits(
 def test_an_update_that_was_refused_changes_nothing(small, simulate, tmp_path):
     silent, _ = faulty(1, {1, 2}, LIES["an error code"])
     lying, _ = faulty(1, {1, 2}, LIES["a NaN"])
+    half = {"schedule": "sync(quorum=0.5)", "evaluate__every": 0}
     runs = [
-        simulate(small(tmp_path / str(n), schedule="sync(quorum=0.5)"), app=app)
-        for n, app in enumerate((silent, lying))
+        simulate(small(tmp_path / str(n), **half), app=app) for n, app in enumerate((silent, lying))
     ]
     assert runs[0]["adapter_sha256"] == runs[1]["adapter_sha256"]
 
@@ -244,7 +244,7 @@ class Full(Polled):
 def test_without_room_on_the_disk_no_round_is_begun_and_the_study_goes_on_when_there_is_some(
     schedule, small, tmp_path, monkeypatch
 ):
-    more = {"rounds": 3, "simulation__silos": 2, "schedule": schedule}
+    more = {"rounds": 3, "simulation__silos": 2, "schedule": schedule, "evaluate__every": 0}
     grid.run(server, client, 2, flat(small(tmp_path / "whole", **more)))
     whole = json.loads((tmp_path / "whole" / "report.json").read_text())
     monkeypatch.setattr(app, "Polled", Full)
@@ -346,7 +346,8 @@ def test_a_study_goes_on_without_a_silo_that_did_not_come_back(small, tmp_path):
 
 def regrouped(small, folder, first, then, **choices):
     """Run a study of which silos left or came after round 1; return its last state and the memory of who is there."""
-    study = small(folder, weights="uniform()", rounds=3, simulation__silos=2, **choices)
+    few = {"simulation__silos": 2, "evaluate__every": 0}
+    study = small(folder, weights="uniform()", rounds=3, **few, **choices)
     joined(study, first, then)
     names = ["as-1", "ne-1"][:then]
     return journal.recall(folder / "journal"), [
@@ -417,7 +418,8 @@ def test_the_record_says_in_which_round_a_silo_began_without_its_residual(
     small, simulate, tmp_path, caplog
 ):
     folder = tmp_path / "run"
-    study = small(folder, codec="topk(0.1) | int4()", rounds=3, simulation__silos=2)
+    few = {"simulation__silos": 2, "evaluate__every": 0}
+    study = small(folder, codec="topk(0.1) | int4()", rounds=3, **few)
     simulate(study, app=forgetful(folder))
     told = [
         (line["round"], name)
@@ -434,7 +436,7 @@ def test_the_record_says_in_which_round_a_silo_began_without_its_residual(
 def test_what_codecs_draw_and_remember_does_not_depend_on_the_order_of_answers_or_on_a_stop(
     codec, small, simulate, tmp_path
 ):
-    options = {"codec": codec, "simulation__silos": 2}
+    options = {"codec": codec, "simulation__silos": 2, "evaluate__every": 0}
     whole = simulate(small(tmp_path / "0", **options), None)
     turned = simulate(small(tmp_path / "1", **options), 1)
     app, fired = faulty(1, {2}, LIES["an error code"])
