@@ -53,6 +53,7 @@ class Actors:
 
     def __init__(self, room: Room) -> None:
         self.cores = room.cores
+        self.sharing = 1  # each actor has a GPU of its own
         self._room = room
         self._lots: Queue[Sent | None] = Queue()
         self._sent: dict[str, Sent] = {}

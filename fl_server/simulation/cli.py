@@ -78,7 +78,7 @@ def run(
         else:
             study = study_of(*given)
             folder = studies.folder_for(study, out)
-        going, count = resume is not None, processes_of(processes, study)
+        going, count = resume is not None, processes_of(processes, study, engine)
         crews = crews_of(engine, study)
         with resumable(folder, console):
             report = studies.run(
@@ -118,7 +118,7 @@ def compare(
         study = study_of(study_file, set_, silos, rounds, data, languages, base, threads, dtype)
         folder, crews = studies.folder_for(study, out), crews_of(engine, study)
         with resumable(folder, console, "--out"):
-            how = verbose, processes_of(processes, study), cohort, crews
+            how = verbose, processes_of(processes, study, engine), cohort, crews
             made = comparing.compare(study, strategies, folder, console, *how)
         _show(made, screen.compared, f"report: {folder}/compare.html", console, as_json)
 
@@ -159,7 +159,7 @@ def sweep(
         folder, crews = studies.folder_for(study, out), crews_of(engine, study)
         swept = choices.choices(study, strategies, rates, seeds, first)
         with resumable(folder, console, "--out"):
-            how = verbose, processes_of(processes, study), cohort, crews
+            how = verbose, processes_of(processes, study, engine), cohort, crews
             made = sweeping.sweep(study, swept, folder, console, *how)
         _show(made, screen.swept, f"report: {folder}/sweep.html", console, as_json)
 

@@ -18,7 +18,7 @@ from fl_client import plain
 from fl_client.config import ConfigError, Study
 from fl_server import config
 from fl_server.run import RoundFailed
-from fl_server.simulation.pool import Crews, Died, cores, several
+from fl_server.simulation.pool import Crews, Died, cores, gpu, several
 
 StudyFile = Annotated[
     Path | None, typer.Argument(help="A study file; without one, the built-in study.")
@@ -38,7 +38,7 @@ Processes = Annotated[
     int,
     typer.Option(
         min=0,
-        help="Processes that train silos side by side; 0 for one a core, or fewer of more threads.",
+        help="Processes that train silos side by side; 0 for one a core, or fewer of more threads, or one on a GPU.",
     ),
 ]
 Cohort = Annotated[
@@ -108,8 +108,13 @@ def unchanged(resume: Path, *given: Any) -> None:
         )
 
 
-def processes_of(asked: int, study: Study) -> int:
-    """Return how many processes work for silos: as many as asked for, or what fills the cores with their threads."""
+def processes_of(asked: int, study: Study, engine: str = "local") -> int:
+    """Return how many processes work for silos: as many as asked for, or what fills the cores with their threads.
+
+    Without Ray, which gives each a GPU of its own, one has the GPU to itself: it trains as many silos at once.
+    """
+    if not asked and engine == "local" and gpu():
+        return 1
     return asked or max(1, cores() // (study.train.threads or cores()))
 
 

@@ -37,9 +37,13 @@ class Died(RoundFailed):
 
 
 class Crew(Protocol):
-    """Processes that work for silos, of this machine or of others; ``cores`` is by how many lots are cut."""
+    """Processes that work for silos, of this machine or of others.
+
+    ``cores`` is by how many lots are cut, ``sharing`` how many of the processes find themselves on one GPU, if any.
+    """
 
     cores: int
+    sharing: int
 
     def ask(self, asked: list[Asked], together: bool) -> Replies:
         """Return the replies to come to a lot of messages."""
@@ -55,7 +59,7 @@ class Pool:
         heap.keep()
         self.cores = cores()  # not the processes: a seed means the same bits however many there are
         self._context = context()
-        self._processes = processes
+        self.sharing = self._processes = processes
         self._lines: Any = self._context.Queue()
         self._listener = logging.handlers.QueueListener(self._lines, _Relay())
         self._listener.start()
@@ -125,12 +129,17 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def gpu() -> bool:
+    """Return whether this machine has a GPU, as far as its devices tell."""
+    return any(map(os.path.exists, GPUS))
+
+
 def context() -> Any:
     """Return how processes begin: forked from one that has imported what they need, or each by itself where it must.
 
     What merely looks for a GPU, as bitsandbytes does on import, cannot be forked any more.
     """
-    if sys.platform != "linux" or any(map(os.path.exists, GPUS)):
+    if sys.platform != "linux" or gpu():
         return multiprocessing.get_context("spawn")
     forked = multiprocessing.get_context("forkserver")
     forked.set_forkserver_preload([PRELOAD])

@@ -83,8 +83,8 @@ def run(
     with _whole(folder), nullcontext(pool) if pool else crews(min(processes, _most(study))) as crew:
         do = crew.do if crew else _do  # a parent of processes needs no Torch
         silos = do(prepare, study)
-        share = crew.cores if crew else cores()
-        together = do(at_once, study, folder, silos, cohort, share)
+        room = (crew.cores, crew.sharing) if crew else (cores(), 1)
+        together = do(at_once, study, folder, silos, cohort, *room)
         record.claim(folder, study, resume, together)
         with lock.only_one(folder):
             if alone_from:
@@ -123,10 +123,13 @@ def _whole(folder: Path) -> Iterator[None]:
         raise Died(why, f"Continue with --resume {folder} --processes 1") from None
 
 
-def at_once(study: Study, folder: Path, silos: int, cohort: int, share: int) -> int:
+def at_once(
+    study: Study, folder: Path, silos: int, cohort: int, share: int, sharing: int = 1
+) -> int:
     """Return how many silos train at once, 0 for one at a time; what a run began with, it goes on with.
 
-    Without either there is a cohort at least for each of the ``share`` cores.
+    Without either there is a cohort at least for each of the ``share`` cores, and on a GPU what fits into it where so
+    many processes are ``sharing`` it.
     """
     from torch import cuda
 
@@ -136,7 +139,7 @@ def at_once(study: Study, folder: Path, silos: int, cohort: int, share: int) -> 
         return cohort if cohort > 1 else 0
     begun = record.cohort(folder)
     free = int(cuda.mem_get_info()[0]) if cuda.is_available() else 0
-    return size.chosen(study, silos, share, free) if begun is None else begun
+    return size.chosen(study, silos, share, free // sharing) if begun is None else begun
 
 
 def hand_on(before: Path, folder: Path) -> None:

@@ -11,13 +11,15 @@ import time
 from pathlib import Path
 
 import pytest
+from torch import cuda
 from typer.testing import CliRunner
 
 from fl_client import lock
 from fl_client.cli import app as fl_client
-from fl_client.config import ConfigError
+from fl_client.config import ConfigError, from_flat
 from fl_server import journal
 from fl_server.cli import app as fl_server
+from fl_server.simulation import options
 from fl_server.simulation import study as studies
 from fl_server.simulation.cli import app as fl_sim
 from fl_server.simulation.pool import cores
@@ -243,6 +245,21 @@ def test_a_run_fills_the_cores_with_processes_of_one_thread_where_nobody_says_ot
     monkeypatch.setattr(studies, "run", run)
     refused(call(fl_sim, "run", "--out", tmp_path / "run", *given), "enough")
     assert asked == [taken]
+
+
+def test_a_gpu_is_for_one_process_that_trains_many_silos_or_its_memory_is_shared(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(options, "gpu", lambda: True)
+    study = from_flat({"train.batch_size": 1, "train.length": 64, "model.rows": "none"})
+    assert options.processes_of(0, study) == 1
+    assert options.processes_of(3, study) == 3
+    assert options.processes_of(0, study, "ray") == cores()
+    monkeypatch.setattr(cuda, "is_available", lambda: True)
+    monkeypatch.setattr(cuda, "mem_get_info", lambda: (4 * 10**9, 10**10))
+    shared = studies.at_once(study, tmp_path, 10**6, 0, 16, sharing=4)
+    monkeypatch.setattr(cuda, "mem_get_info", lambda: (10**9, 10**10))
+    assert shared == studies.at_once(study, tmp_path, 10**6, 0, 16) > 1
 
 
 @pytest.mark.parametrize("command", ["compare", "sweep"])
