@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.figures import Figure, at_most, report, true, write
-from benchmarks.speed.hub import NATURAL, layout
+from benchmarks.speed.layouts import NATURAL, layout
 from fl_client import deltas, parcels, spec
 from fl_client.parcels import Delta, Parcel
 from fl_server import merge

@@ -159,11 +159,9 @@ def large() -> list[Figure]:
             report(f"update of {label}: size", size / 1e6, "MB"),
             report(f"update of {label}: from the end of training to the hub's hands", ours, "s"),
             report(f"update of {label}: effective", size / 1e6 / ours, "MB/s"),
-            report(
-                f"update of {label}: Flower alone, in the same run", size / 1e6 / theirs, "MB/s"
-            ),
+            report(f"update of {label}: Flower alone, in the same run", size / 1e6 / theirs, "MB/s"),
             at_least(f"update of {label}: against Flower alone", theirs / ours, "times", 4),
-        ]
+        ]  # fmt: skip
     return figures
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 import typer
 
-from benchmarks.figures import Figure, at_least, at_most, report, write
+from benchmarks.figures import Figure, asked, at_least, at_most, report, write
 from benchmarks.team import train
 from fl_client import bases, footprint, shapes
 from fl_client.config import Study, from_flat
@@ -70,7 +70,7 @@ def main(
         for way in WAYS:
             figures += measured(way, base, shape, steps, peak)
     figures += agreement()
-    write(TOPIC, figures, "python -m benchmarks.gpu")
+    write(TOPIC, figures, "python -m benchmarks.gpu", asked())
 
 
 def large(folder: Path, sizes: tuple[int, ...]) -> str:

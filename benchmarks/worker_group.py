@@ -17,7 +17,7 @@ import typer
 
 from benchmarks import broken
 from benchmarks import link as links
-from benchmarks.figures import Figure, at_least, at_most, report, true, write
+from benchmarks.figures import Figure, asked, at_least, at_most, report, true, write
 from benchmarks.team import ROOT, train
 
 TOPIC = "worker-group"
@@ -38,7 +38,7 @@ def main(
     if name not in groups:
         raise typer.BadParameter(f"{name!r} is not one of {', '.join(groups)}")
     found = groups[name](steps) if steps else groups[name]()
-    write(TOPIC, found, f"python -m benchmarks.worker_group {name}")
+    write(TOPIC, found, f"python -m benchmarks.worker_group {name}", asked())
 
 
 def losses(steps: int = 40) -> list[Figure]:

@@ -22,6 +22,8 @@ from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import FedAvg
 
 from benchmarks.figures import Figure, at_least, at_most, report, true
+from benchmarks.speed.layouts import NATURAL, SHAPES, layout
+from benchmarks.speed.measure import often
 from fl_client import messages, tensors
 from fl_client.messages import Order
 from fl_server import merge, replies, silos
@@ -38,29 +40,7 @@ from strategies.fedavg import fedavg
 from strategies.outer.mean import mean
 from strategies.weights.uniform import uniform
 
-# hidden, key-value width, intermediate, layers, rank: what LoRA on all seven projections of a base trains
-SHAPES = {
-    "SmolLM2-135M, rank 16": (576, 192, 1536, 30, 16),
-    "a base of 1,000 M, rank 8": (2048, 512, 5632, 17, 8),
-}
-NATURAL = next(iter(SHAPES))  # the base that the README names, at the rank that is the default
 ROUND, SEED = 1, 7
-
-
-def layout(shape: str) -> Layout:
-    """Return the tensors of an adapter on a base of this shape, about 20 MB."""
-    hidden, pairs, wide, layers, rank = SHAPES[shape]
-    sides = {
-        "self_attn.q_proj": (hidden, hidden), "self_attn.k_proj": (pairs, hidden),
-        "self_attn.v_proj": (pairs, hidden), "self_attn.o_proj": (hidden, hidden),
-        "mlp.gate_proj": (wide, hidden), "mlp.up_proj": (wide, hidden), "mlp.down_proj": (hidden, wide),
-    }  # fmt: skip
-    found: Layout = {}
-    for layer in range(layers):
-        for name, (out, into) in sides.items():
-            stem = f"base_model.model.model.layers.{layer}.{name}"
-            found |= {f"{stem}.lora_A.weight": (rank, into), f"{stem}.lora_B.weight": (out, rank)}
-    return found
 
 
 def figures(count: int, times: int) -> list[Figure]:
@@ -74,7 +54,7 @@ def figures(count: int, times: int) -> list[Figure]:
         if any(abs(own["norm"] / peer["norm"] - 1) > 1e-5 for own, peer in runs):
             raise SystemExit(f"ours and Flower's are different means: {runs}")
         megabytes = 4e-6 * algebra.size(layout(shape))
-        label = f"hub: {count} replies of {megabytes:.1f} MB ({shape})"
+        label = f"hub: {count} replies of {megabytes:.1f} MB ({shape}){often(times)}"
         faster = statistics.median(peer / own for own, peer in cpu)
         name = f"{label}: less CPU than Flower's FedAvg"
         found += [

@@ -20,6 +20,7 @@ import psutil
 BIN = Path(sys.executable).parent
 SUBREAPER = 36  # of prctl: what a child leaves behind becomes ours, so that its time is counted
 EVERY_S, SHARE = 0.2, 20
+NOTE_S = 0.005
 
 
 class Cost(NamedTuple):
@@ -48,6 +49,29 @@ def measured() -> Iterator[list[Cost]]:
     found.append(Cost(wall, max(_children_s() - used, watch.cpu_s), watch.peak))
 
 
+@contextmanager
+def noted(file: Path) -> Iterator[list[tuple[int, float]]]:
+    """Give a list that grows as a file does: its lines, and the processor seconds of all programs until then."""
+    seen: list[tuple[int, float]] = []
+    ended = threading.Event()
+    looks = threading.Thread(target=_note, args=(file, seen, ended), daemon=True)
+    looks.start()
+    try:
+        yield seen
+    finally:
+        ended.set()
+        looks.join()
+
+
+def _note(file: Path, seen: list[tuple[int, float]], ended: threading.Event) -> None:
+    own, known = psutil.Process(), 0
+    while not ended.wait(NOTE_S):
+        if file.exists() and file.stat().st_size != known:
+            known = file.stat().st_size
+            spent = sum(map(_cpu_s, own.children(recursive=True)))
+            seen.append((file.read_bytes().count(b"\n"), spent))
+
+
 def ran(command: list[str], folder: Path, environment: dict[str, str] | None = None) -> Cost:
     """Run a command to its end and return its cost; raises ``SystemExit`` with its last words where it fails."""
     log = folder / "log.txt"
@@ -69,6 +93,11 @@ def repeated(
 def ratio(pairs: list[tuple[Cost, Cost]], what: Callable[[Cost], float]) -> float:
     """Return how many times as much the peer takes: the median over pairs."""
     return statistics.median(what(peer) / what(own) for own, peer in pairs)
+
+
+def often(times: int) -> str:
+    """Return what a label says of a figure that is no median: that it was measured once."""
+    return ", once" if times == 1 else ""
 
 
 class _Watch(threading.Thread):

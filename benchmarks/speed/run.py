@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from benchmarks.peer import until_there
-from benchmarks.speed.measure import BIN, Cost, measured, ran
+from benchmarks.speed.measure import BIN, Cost, measured, noted, ran
 from benchmarks.speed.place import Place
 from fl_client import ports
 
@@ -35,6 +35,7 @@ clientapp = "flower_app:client"
 """
 LINK = '[superlink]\ndefault = "sim"\n[superlink.sim]\naddress = "{address}"\ninsecure = true\n'
 FLARE = "nvflare==2.9.0"
+ROUNDS, SPENT = "rounds.jsonl", "spent.json"
 OURS = "TORCHDYNAMO_DISABLE"  # what importing this project sets, and no peer's users do
 
 
@@ -50,14 +51,24 @@ def ours(place: Place, processes: int = 0, cohort: int = 0, **changes: object) -
     command = [str(BIN / "fl-sim"), "run", str(study), "--out", str(out)]
     command += ["--processes", str(processes), "--cohort", str(cohort)]
     path = f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
-    cost = ran(command, folder, os.environ | {"PYTHONPATH": path, "HF_HUB_OFFLINE": "1"})
+    with noted(out / ROUNDS) as seen:
+        cost = ran(command, folder, os.environ | {"PYTHONPATH": path, "HF_HUB_OFFLINE": "1"})
+    out.with_name(SPENT).write_text(json.dumps(seen))
     return cost, out
 
 
 def round_s(folder: Path) -> list[float]:
     """Return the seconds of the rounds of a run but the first, which warms up, and the last."""
-    lines = [json.loads(line) for line in (folder / "rounds.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (folder / ROUNDS).read_text().splitlines()]
     return [line["seconds"] for line in lines[2:-1]]
+
+
+def round_cpu_s(folder: Path) -> float:
+    """Return the processor seconds of the same rounds, their mean; those of all processes, the hub's with them."""
+    count = len(round_s(folder))
+    seen = json.loads(folder.with_name(SPENT).read_text())
+    began, ended = (next(cpu for n, cpu in seen if n >= lines) for lines in (2, 2 + count))
+    return float(ended - began) / count
 
 
 def flower(place: Place, actors: int) -> Cost:
@@ -96,11 +107,15 @@ def flower(place: Place, actors: int) -> Cost:
         finally:
             superlink.terminate()
             superlink.wait(60)
+    _heard(folder, place, told)
+    return found[0]
+
+
+def _heard(folder: Path, place: Place, told: Path) -> None:
     said = (folder / "log.txt").read_text(errors="replace")
     heard = said.count(f"Received {place.silos} results and 0 failures")
     if not told.exists() or heard < place.rounds:
         raise SystemExit(f"Flower did not hear all silos in each round:\n{said[-4000:]}")
-    return found[0]
 
 
 def ideal(place: Place, threads: int) -> dict[str, list[float]]:

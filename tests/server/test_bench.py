@@ -5,12 +5,18 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
+from typing import Annotated
+from unittest import mock
 
 import numpy as np
+import pytest
+import typer
+from flwr.supercore.inflatable import inflatable_object
 from typer.testing import CliRunner
 
 from benchmarks import figures
-from benchmarks.speed import codecs, hub
+from benchmarks.speed import codecs, hub, measure, parts, place, run
 from benchmarks.speed.__main__ import app as measured
 from fl_server.simulation import bench
 from fl_server.simulation.cli import app
@@ -20,9 +26,8 @@ SHOWN = CliRunner()
 
 
 def test_every_figure_that_is_named_can_be_measured_alone():
-    assert set(bench.FIGURES) == {
-        command.callback.__name__ for command in measured.registered_commands
-    }
+    known = {command.callback.__name__ for command in measured.registered_commands}
+    assert set(bench.FIGURES) == known - {"parts"}  # which has no peer
 
 
 def test_a_figure_that_is_none_is_refused_with_those_that_are():
@@ -55,6 +60,101 @@ def test_a_record_of_flowers_holds_the_bytes_of_its_arrays():
     shapes = {"a.lora_A.weight": (4, 8)}
     update = hub.algebra.unflatten(hub._template(shapes), shapes)
     assert codecs.sent(codecs.record(update)) > 4 * 32
+
+
+def test_what_is_sent_is_named_once_as_flower_does_where_it_sends():
+    made = codecs.record({"a.lora_A.weight": np.zeros((4, 8), np.float32)})
+    with mock.patch.object(
+        inflatable_object, "get_object_id", wraps=inflatable_object.get_object_id
+    ) as named:
+        codecs.sent(made)
+    assert named.call_count == 4  # all of it, the record, its array, and the one chunk of that
+
+
+def test_a_goal_holds_where_all_of_its_interval_meets_it():
+    sure = figures.at_least("gain", 5.5, "%", 3, 2.4)
+    assert sure == ("gain +- 2.40", 5.5, "%", ">= 3", True)
+    unsure = figures.at_least("gain", 5.5, "%", 3, 6.4)
+    assert unsure == ("gain +- 6.40, not sure", 5.5, "%", ">= 3", False)
+    assert figures.at_least("gain", 2.9, "%", 3, 6.4) == ("gain +- 6.40", 2.9, "%", ">= 3", False)
+    unsure = figures.at_most("cost", 0.8, "%", 1, 0.4)
+    assert unsure == ("cost +- 0.40, not sure", 0.8, "%", "<= 1", False)
+    assert figures.at_most("cost", 1.0, "%", 1) == ("cost", 1.0, "%", "<= 1", True)
+
+
+Texts = Annotated[list[str] | None, typer.Option()]
+ASKED = typer.Typer()
+
+
+@ASKED.command()
+def _asked(
+    what: str,
+    times: int = 5,
+    dtype: Texts = None,
+    small: bool = False,
+    out: Annotated[Path, typer.Option()] = Path("runs"),
+    dry: Annotated[bool, typer.Option("--dry")] = False,
+) -> None:
+    typer.echo(figures.asked())
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ([], ""),
+        (["--times", "5", "--dry", "--out", "/tmp/here"], ""),
+        (["--times", "1", "--small"], " --times 1 --small"),
+        (["--dtype", "a b", "--dtype", "c"], " --dtype 'a b' --dtype c"),
+    ],
+)
+def test_a_command_is_told_with_the_options_it_was_given_but_no_path(given, told):
+    ran = SHOWN.invoke(ASKED, ["hub", *given])
+    assert ran.exit_code == 0 and ran.output == f"{told}\n"
+
+
+def test_what_was_measured_with_other_options_is_replaced_and_its_command_says_them(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(figures, "RESULTS", tmp_path)
+    figures.write("speed", [figures.report("wide", 1, "s")], "measure", "")
+    figures.write("speed", [figures.report("wide", 2, "s")], "measures", "")
+    figures.write("speed", [figures.report("wide, once", 3, "s")], "measure", " --times 1")
+    told = {row["command"]: row["figure"] for row in figures.held("speed")}
+    assert told == {"measures": "wide", "measure --times 1": "wide, once"}
+    figures.write("speed", [figures.report("wide", 4, "s")], "measure", "")
+    assert [row["command"] for row in figures.held("speed")] == ["measures", "measure"]
+
+
+def test_what_was_measured_once_says_so():
+    assert [measure.often(times) for times in (1, 5)] == [", once", ""]
+
+
+SPENDS = """
+import pathlib, sys, time
+for _ in range(4):
+    ends = time.process_time() + 0.2
+    while time.process_time() < ends: pass
+    with pathlib.Path(sys.argv[1]).open("a") as file:
+        file.write('{"seconds": 1.0}\\n')
+    time.sleep(0.2)
+"""
+
+
+def test_the_processor_time_of_rounds_is_that_between_their_lines(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with measure.noted(folder / run.ROUNDS) as seen:
+        subprocess.run([sys.executable, "-c", SPENDS, folder / run.ROUNDS], check=True)
+    (tmp_path / run.SPENT).write_text(json.dumps(seen))
+    assert run.round_s(folder) == [1.0]
+    assert 0.1 < run.round_cpu_s(folder) < 0.4
+
+
+def test_without_a_part_of_local_training_silos_learn_the_same(tmp_path):
+    with place.place("tiny", 2, 1, 2) as own:
+        took = parts.trained(own.study(), list(parts.OFF))
+    assert set(took) == {"float32", "bfloat16"}
+    assert all(set(seconds) == set(parts.OFF) for seconds in took.values())
 
 
 def test_what_is_measured_in_part_replaces_its_own_figures_alone(tmp_path, monkeypatch):
