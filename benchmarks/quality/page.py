@@ -18,6 +18,8 @@ stand in `make figures` is the one that served best on test text. Text of `share
 above 0 is better than alone; +- is the 95 % interval over seeds.
 `capacity` is against silos alone with as many parameters. `worst` compares the silos with most bits, `least` is the
 smallest gain of any silo. Where a table names silos that are counted, these four and `as served` are of them alone.
+`share` is how much the adapters together have of what one model of all text in one place gains over the base, languages
+counting alike. A goal holds where all of the interval meets it; one that the mean alone meets is `not sure`.
 `worse` counts silos whose served adapter is worse on test text than alone (0.1 % or more).
 What a silo serves is the best on validation text among base, alone, together, what it trained on from there at home
 (`alone.adapt`, `alone.distil`), and blends; it leaves alone only for a sure lead (`alone.errors`).
@@ -36,7 +38,18 @@ FIGURES = {
     f"{split}-edges": f"what {split} would be with silos alone at rates beyond those tried"
     for split in ADAPTING
 }
-COLUMNS = ("method", "rate", "mean", "worst", "least", "as served", "capacity", "worse", "MB up")
+COLUMNS = (
+    "method",
+    "rate",
+    "mean",
+    "worst",
+    "least",
+    "as served",
+    "capacity",
+    "share",
+    "worse",
+    "MB up",
+)
 
 
 def write(tables: Path) -> None:
@@ -100,7 +113,8 @@ def _method(name: str, row: dict[str, Any]) -> tuple[str, ...]:
         row["same capacity"]["mean"],
     )
     up = row["bytes"]["up"] / 1e6
-    return (f"`{name}`", rate, *map(_told, cells), f"{row['worse as served']:.1f}", f"{up:.0f}")
+    rest = (f"{row['share']:.0f}", f"{row['worse as served']:.1f}", f"{up:.0f}")
+    return (f"`{name}`", rate, *map(_told, cells), *rest)
 
 
 def _heads(method: str, row: dict[str, Any]) -> list[str]:

@@ -6,8 +6,11 @@ import json
 
 import pytest
 
-from benchmarks.quality import gains, page, runs
+from benchmarks import figures as results
+from benchmarks.quality import __main__ as quality
+from benchmarks.quality import codecs, gains, page, runs
 from benchmarks.quality.__main__ import figures
+from benchmarks.quality.splits import ONE_ROWS
 from fl_server.simulation.sweep import cell_name
 
 SEEDS, RATE = [7, 8], 0.004
@@ -75,6 +78,71 @@ def test_the_figures_name_the_method_whose_silos_serve_best(folder):
     said = page.section("same-language", table)
     assert "| `fedavg()` | 0.004 |" in said and page.OLDER not in said
     assert page.OLDER in page.section("same-language", table | {"adapts": False})
+
+
+def test_a_goal_that_the_mean_alone_meets_does_not_hold_and_its_label_says_so(folder):
+    table = gains.table(folder)
+    for method in table["methods"].values():
+        method["served"]["mean"] |= {"mean": 8.1, "half": 0.2}
+    (served,) = (
+        f for f in figures("same-language", table) if "served below alone, mean" in f.figure
+    )
+    assert served.figure.endswith(" +- 0.20, not sure") and served.value == 8.1
+    assert served.goal == ">= 8" and served.holds is False
+
+
+def test_the_share_of_the_centralised_gain_has_a_goal_with_mixed_silos_and_is_told_with_one_language_each(
+    folder,
+):
+    table = gains.table(folder) | {"about": "two silos", "command": "it"}
+    assert not [f for f in figures("same-language", table) if "share" in f.figure]
+    table["methods"][ONE_ROWS] = table["methods"].pop(PLAIN)
+    for split, goal in (("mixed", ">= 95"), ("universities", None)):
+        (share,) = (f for f in figures(split, table) if "share" in f.figure)
+        assert ONE_ROWS in share.figure and share.value == pytest.approx(100)
+        assert share.goal == goal
+    assert "| capacity | share | worse |" in page.section("universities", table)
+
+
+def test_figures_are_told_again_from_tables_as_of_when_they_were_measured(
+    folder, tmp_path, monkeypatch
+):
+    tables, command = tmp_path / "page" / "tables", "python -m benchmarks.quality universities"
+    tables.mkdir(parents=True)
+    table = gains.table(folder) | {"about": "two silos", "command": command}
+    (tables / "universities.json").write_text(json.dumps(table))
+    monkeypatch.setattr(quality, "TABLES", tables)
+    monkeypatch.setattr(results, "RESULTS", tmp_path)
+    when = {"cpu": "one of then", "date": "2001-02-03"}
+    nothing = {"value": 1.0, "unit": "%", "goal": None, "holds": None}
+    ways = (("before", "x"), ("of then", command), ("of then too", command), ("after", "y"))
+    rows = [{"figure": name} | nothing | {"command": of} | when for name, of in ways]
+    results.keep("quality", rows)
+    quality.retold()
+    told = results.held("quality")
+    assert [told[0], told[-1]] == [rows[0], rows[-1]]
+    assert [row["figure"] for row in told[1:-1]] == [
+        f.figure for f in figures("universities", table)
+    ]
+    assert all(row | when == row and list(row) == list(rows[0]) for row in told)
+    quality.retold()
+    assert results.held("quality") == told
+
+
+def test_what_fewer_bytes_cost_is_judged_by_its_interval_and_how_many_fewer_by_its_goal():
+    row = {"figure": f"codecs: {codecs.HUNDRED} in 24 rounds (rate 1), worse than dense +- 0.44"}
+    judged = codecs.judged(row | {"value": 0.77, "date": "then"})
+    assert judged["figure"].endswith("worse than dense +- 0.44, not sure")
+    assert judged["holds"] is False and judged["date"] == "then"
+    assert codecs.judged(judged) == judged
+    fewer = {"figure": f"codecs: {codecs.HUNDRED} in 24 rounds, bytes up, times fewer than dense"}
+    judged = codecs.judged(fewer | {"value": 106.3})
+    assert judged["goal"] == ">= 100" and judged["holds"] is True
+    other = {
+        "figure": "codecs: int4() in 24 rounds, bytes up, times fewer than dense",
+        "value": 7.8,
+    }
+    assert codecs.judged(other) == other
 
 
 def test_goals_are_about_the_silos_that_are_counted_and_every_silo_is_told(folder):
