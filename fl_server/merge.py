@@ -1,8 +1,8 @@
 """One round's aggregation: updates are folded in as they arrive, group by group, a few in memory at a time.
 
 Adding ``TOGETHER`` updates at once reads and writes the sum once for all of them. With the sum, which is as large as
-two, at most six updates are in memory, however many silos there are: where a guard or the strategy must see all, they
-wait in a file.
+two, at most six updates are in memory for one group, however many silos there are, and three for each further one, of
+which every group's state holds one anyway: where a guard or the strategy must see all, they wait in a file.
 """
 
 from __future__ import annotations

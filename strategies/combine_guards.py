@@ -10,12 +10,8 @@ from strategies.guards.guard import keep_all
 from strategies.parts import Cohort, Parts, Refusal
 from strategies.scope import Scope, code
 
-WIDER = (
-    "language",
-    "script",
-    "family",
-    "everyone",
-)  # than a group that is too small, the narrowest first
+# Than a group that is too small, the narrowest first.
+WIDER = ("language", "script", "family", "everyone")
 
 
 class Group(NamedTuple):

@@ -79,9 +79,8 @@ class Guard(NamedTuple):
     discards: bool = False  # what an honest silo sent may not count
     accept_exclusion: bool = False  # even where it is the only one of its language
     mixes: bool = False  # one update is made of all, number by number
-    fewest: int = (
-        0  # how many where it expects one hostile silo; 0 where it expects no number of them
-    )
+    # how many silos it needs where it expects one hostile silo; 0 where it expects no number of them
+    fewest: int = 0
 
 
 def remembered(seen: Iterable[Seen]) -> Memory:
