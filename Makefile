@@ -1,6 +1,8 @@
 # One Makefile: the README names these targets and .ci/run calls them.
 PYTHON ?= python3
 BIN := .venv/bin
+# two at a time, file by file in the order in which tests are collected: long ones first
+SIDE := -n 2 --dist loadfile --no-loadscope-reorder
 # the seed from which a sweep goes on
 FROM ?= 0
 # Modules are compiled as they are first imported: most of those that are installed never are.
@@ -37,11 +39,11 @@ check: .venv/.dev  ## format, lint, types, architecture
 	$(BIN)/lint-imports
 
 test: .venv/.dev  ## the default tests, under ten minutes on two cores
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE)
 
 test-all: test  ## the slow ones too: whole studies, a browser, and Flower's own runtime
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m '(slow or browser) and not superlink and not gpu'
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'superlink and not gpu'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE) -m '(slow or browser) and not superlink and not gpu'
+	$(BIN)/python -m pytest $(SIDE) -m 'superlink and not gpu'
 
 notebooks: .venv/.dev  ## run the notebooks
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --nbmake notebooks -m '' --nbmake-timeout=900

@@ -21,6 +21,9 @@ from fl_server.simulation import grid
 settings.register_profile("ours", deadline=None, derandomize=True, database=None)
 settings.load_profile("ours")
 
+# Files of minutes: they begin first, or of two workers one ends long before the other.
+LONG = {"test_federation.py", "test_kills.py", "test_readme.py"}
+
 SMALL = {
     "rounds": 2,
     "model.rank": 2,
@@ -34,6 +37,11 @@ SMALL = {
     "simulation.silos": 4,
     "simulation.characters": 2000,
 }
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests of long files first."""
+    items.sort(key=lambda item: item.path.name not in LONG)
 
 
 @pytest.fixture(scope="session")
