@@ -36,12 +36,13 @@ clientapp = "flower_app:client"
 LINK = '[superlink]\ndefault = "sim"\n[superlink.sim]\naddress = "{address}"\ninsecure = true\n'
 FLARE = "nvflare==2.9.0"
 ROUNDS, SPENT = "rounds.jsonl", "spent.json"
-OURS = "TORCHDYNAMO_DISABLE"  # what importing this project sets, and no peer's users do
+# What importing this project sets, and no peer's users do.
+OURS = {"TORCHDYNAMO_DISABLE", "OMP_WAIT_POLICY"}
 
 
 def bare() -> dict[str, str]:
     """Return the environment of a peer: this one without what is ours."""
-    return {name: value for name, value in os.environ.items() if name != OURS}
+    return {name: value for name, value in os.environ.items() if name not in OURS}
 
 
 def ours(place: Place, processes: int = 0, cohort: int = 0, **changes: object) -> tuple[Cost, Path]:

@@ -64,7 +64,7 @@ def matrix_peak() -> float:
     """Return the operations a second of a float32 matrix product on all cores, the best of ten, in a fresh process."""
     ended = subprocess.run(
         [sys.executable, "-c", PEAK], capture_output=True, text=True, check=True,
-        env=os.environ | {"OMP_NUM_THREADS": str(cores())},
+        env=run.bare() | {"OMP_NUM_THREADS": str(cores())},
     )  # fmt: skip
     return float(ended.stdout)
 

@@ -125,6 +125,15 @@ def test_what_was_measured_with_other_options_is_replaced_and_its_command_says_t
     assert [row["command"] for row in figures.held("speed")] == ["measures", "measure"]
 
 
+def test_peers_run_without_what_importing_this_project_sets_for_torch():
+    script = "import os; had = {*os.environ}; import fl_client; print(*{*os.environ} - had)"
+    command = [sys.executable, "-c", script]
+    said = subprocess.run(command, env=run.bare(), capture_output=True, text=True, check=True)
+    added = {name for name in said.stdout.split() if name.startswith(("OMP_", "TORCH"))}
+    assert added == run.OURS
+    assert not added & run.bare().keys()
+
+
 def test_what_was_measured_once_says_so():
     assert [measure.often(times) for times in (1, 5)] == [", once", ""]
 
