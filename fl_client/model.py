@@ -32,9 +32,8 @@ class Warm(NamedTuple):
     peft_config: dict[str, Any]
     end: int
     merged: Slices
-    weights: dict[
-        str, torch.nn.Parameter
-    ]  # the base's own, by the names that they have without an adapter
+    # the base's own, by the names that they have without an adapter
+    weights: dict[str, torch.nn.Parameter]
     sharded: bool = False  # no rank holds the whole base: all of them run every forward together
 
     @property
@@ -112,7 +111,8 @@ def _make(
     LOG.debug("process %d loads %s", os.getpid(), options.base)
     where = torch.device("cpu") if sharded else bases.device()
     base = bases.model(options.base, options.quantization, where)
-    for held in HELD.values():
+    # All that are still held are of this study, on one base.
+    for held in list(HELD.values())[:1]:
         lora.share(base, held.weights)
     weights = {} if sharded else dict(base.named_parameters(remove_duplicate=False))
     tokenizer = bases.tokenizer(options.base)

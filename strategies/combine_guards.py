@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 from strategies.guards.guard import keep_all
 from strategies.parts import Cohort, Parts, Refusal
-from strategies.scope import Scope, code
+from strategies.scope import SCOPES, Scope, code
 
 # Than a group that is too small, the narrowest first.
-WIDER = ("language", "script", "family", "everyone")
+WIDER = tuple(reversed([within for within in SCOPES if within != "silo"]))
 
 
 class Group(NamedTuple):

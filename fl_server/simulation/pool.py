@@ -59,7 +59,7 @@ class Pool:
         heap.keep()
         self.cores = cores()  # not the processes: a seed means the same bits however many there are
         self._context = context()
-        self.sharing = self._processes = processes
+        self.sharing = processes  # all of them, of this machine's first GPU
         self._lines: Any = self._context.Queue()
         self._listener = logging.handlers.QueueListener(self._lines, _Relay())
         self._listener.start()
@@ -70,7 +70,7 @@ class Pool:
             self._executor.submit(_warm)
 
     def _begun(self) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(self._processes, self._context, _start, (self._lines,))
+        return ProcessPoolExecutor(self.sharing, self._context, _start, (self._lines,))
 
     def ask(self, asked: list[Asked], together: bool) -> Replies:
         """Return the replies to come to a lot of messages."""

@@ -18,7 +18,7 @@ from fl_client.config import flat
 from fl_server import record
 from fl_server.app import app as server
 from fl_server.simulation import grid
-from fl_server.simulation.pool import GPUS, Pool, context, several
+from fl_server.simulation.pool import Pool, context, gpu, several
 
 CHILDREN = """
 import os, sys, time
@@ -62,7 +62,7 @@ def loaded() -> tuple[int, bool]:
     return os.getppid(), "torch" in sys.modules
 
 
-@pytest.mark.skipif(any(map(os.path.exists, GPUS)), reason="there is a GPU")
+@pytest.mark.skipif(gpu(), reason="there is a GPU")
 def test_processes_are_forked_from_one_that_has_imported_torch():
     pool = Pool(1)
     try:
